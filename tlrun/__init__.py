@@ -1,0 +1,46 @@
+"""Transfer-learning experiments: one source -> target pair, one backbone, one method.
+
+from tlrun import run, load
+
+summary = run(["method=dann", "data=digits_digitsm"])    # what the command `tlrun` does
+model = load(RUN_DIR)                                     # an nn.Module with its preprocessing
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from os import PathLike
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load", "run"]
+
+
+def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Train and evaluate as `tlrun <overrides>` does, in this process; returns summary.json."""
+    from tlrun.launch import run_overrides
+
+    return run_overrides(list(overrides))
+
+
+def load(run_dir: str | PathLike[str], checkpoint: str = "selected") -> nn.Module:
+    """The trained model of a run folder: images (B, C, H, W) -> logits (B, K), preprocessing inside."""
+    from tlrun.evaluate.predict import load as load_model
+
+    return load_model(run_dir, checkpoint)
+
+
+class _Package(ModuleType):
+    """Keeps `tlrun.run` the function: importing the module tlrun/run.py would bind it over it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name == "run" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

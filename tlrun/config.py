@@ -1,0 +1,235 @@
+"""From overrides to a checked configuration, and from a `_target_` to an object. Imports no torch.
+
+    cfg = compose(["method=dann", "trainer.steps=100"])      # resolved, checked, self-contained
+    build({"_target_": "my_methods.Mine", "width": 64})       # my_methods.Mine(width=64)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from tlrun import schema
+from tlrun.building import build, locate, plain
+from tlrun.errors import ConfigError, TlrunError, did_you_mean
+from tlrun.explain import explain
+
+PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "cache"}
+NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run")
+NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "log_every")
+
+
+def conf_dir() -> Path:
+    """The packaged configuration: inside the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def version_base() -> dict[str, str]:
+    """Hydra 1.3 warns when `version_base` is not given, 1.4 when it is."""
+    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
+    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
+
+
+# ---- composing ------------------------------------------------------------------------------
+
+
+def compose(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, keep_hydra: bool = False
+) -> DictConfig:
+    """The checked configuration for a list of overrides as typed on the command line.
+
+    config_dir: a further folder of config groups (`--config-dir`). keep_hydra: leave the `hydra`
+    node in, for the run folder's name. Raises ConfigError, one sentence.
+    """
+    overrides = open_keys(overrides)
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+        overrides.append(f"hydra.searchpath=['file://{Path(config_dir).absolute()}']")
+    register_resolvers()
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), **version_base()):
+            cfg = hydra_compose("config", overrides=overrides, return_hydra_config=True)
+        job = finish(cfg)
+    except Exception as error:
+        if isinstance(error, TlrunError):
+            raise
+        explained = explain(error, search=[conf_dir(), *([Path(config_dir)] if config_dir else [])])
+        if explained is None:
+            raise
+        raise explained from error
+    if keep_hydra:
+        with open_dict(job):
+            job.hydra = cfg.hydra
+    return job
+
+
+def finish(cfg: DictConfig) -> DictConfig:
+    """A composed config with its `hydra` node -> the experiment alone: resolved, checked, with the
+    names of the chosen groups."""
+    tree: Any = OmegaConf.to_container(cfg)
+    choices = {k: v for k, v in tree.pop("hydra")["runtime"]["choices"].items() if "/" not in k}
+    job = OmegaConf.create(tree)
+    missing = sorted(OmegaConf.missing_keys(job))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
+    OmegaConf.resolve(job)
+    job.choices = choices
+    settle_budget(job, cfg.hydra.overrides.task)
+    validate(job)
+    OmegaConf.set_struct(job, True)
+    return job
+
+
+def open_keys(overrides: Iterable[str]) -> list[str]:
+    """`phases.<name>...` may name keys that no file lists: let Hydra add them."""
+    return [f"++{o}" if o.startswith("phases.") else o for o in overrides]
+
+
+def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Leave one of `trainer.steps` and `trainer.epochs`: the typed one, else epochs if it is given."""
+    keys = {override.partition("=")[0].lstrip("+~") for override in typed}
+    trainer = cfg.trainer
+    if trainer.get("steps") is None or trainer.get("epochs") is None:
+        return
+    if {"trainer.steps", "trainer.epochs"} <= keys:
+        raise ConfigError(
+            "trainer.steps and trainer.epochs are two ways to say the same: give only one of them"
+        )
+    trainer["epochs" if "trainer.steps" in keys else "steps"] = None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """A saved `config.yaml` with overrides on top: values (`seed=7`) and whole groups (`data=usps_mnist`).
+
+    Raises ConfigError on an unknown key, group option or wrong value.
+    """
+    try:
+        cfg = OmegaConf.load(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    assert isinstance(cfg, DictConfig)
+    try:
+        parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
+    except Exception as error:
+        raise explain(error) or error from error
+    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
+    if groups:
+        fresh = compose([str(o.input_line) for o in groups])
+        with open_dict(cfg):
+            for override in groups:
+                cfg[override.key_or_group] = fresh[override.key_or_group]
+                cfg.choices[override.key_or_group] = fresh.choices[override.key_or_group]
+    for override in parsed:
+        if override in groups:
+            continue
+        key = override.key_or_group
+        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+        name = key.rpartition(".")[2]
+        added = key.startswith("phases.")
+        if not added and not (isinstance(parent, DictConfig) and name in parent):
+            known = [str(k) for k in (parent if isinstance(parent, DictConfig) else cfg)]
+            raise ConfigError(f"unknown key '{key}': {did_you_mean(name, known)}")
+        OmegaConf.update(cfg, key, override.value(), force_add=True)
+    settle_budget(cfg, list(overrides))
+    validate(cfg)
+    return cfg
+
+
+def validate(cfg: DictConfig) -> None:
+    """Types, ranges, unknown keys and impossible combinations. Raises ConfigError, one sentence."""
+    tree: Any = plain(cfg)
+    schema.check(tree)
+    trainer = tree["trainer"]
+    if trainer["steps"] is None and trainer["epochs"] is None:
+        raise ConfigError("how long to train? give trainer.steps=2000 or trainer.epochs=10")
+    parts = trainer["devices"] * trainer["accumulate"]
+    if trainer["batch_size"] % parts:
+        raise ConfigError(
+            f"trainer.batch_size={trainer['batch_size']} must be a multiple of trainer.devices x "
+            f"trainer.accumulate = {parts}: for example {parts * max(1, trainer['batch_size'] // parts)}"
+        )
+    if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
+        raise ConfigError(
+            "trainer.precision=fp16 needs a GPU: on a CPU choose trainer.precision=bf16"
+        )
+    for group in ("method", "data", "backbone"):
+        if not tree[group]:
+            raise ConfigError(f"no {group} is chosen: give {group}=..., see `tlrun list`")
+
+
+def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
+    """12 hex digits that two configs share iff they mean the same experiment.
+
+    Left out: where the data lie, devices, threads, loggers, cadence of logs, baseline, tags.
+    """
+    tree = {k: v for k, v in plain(cfg).items() if k not in (*NOT_IN_HASH, "hydra")}
+    trainer = tree.get("trainer", {})
+    tree["trainer"] = {k: v for k, v in trainer.items() if k not in NOT_IN_HASH_OF_TRAINER}
+    tree["data"] = _without_paths(tree.get("data", {}))
+    text = json.dumps(_numbers_alike(tree), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without_paths(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _without_paths(v) for k, v in node.items() if k not in PATH_KEYS}
+    return [_without_paths(v) for v in node] if isinstance(node, list) else node
+
+
+def _numbers_alike(node: Any) -> Any:
+    """1.0 and 1 are the same learning rate."""
+    if isinstance(node, Mapping):
+        return {str(k): _numbers_alike(v) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [_numbers_alike(v) for v in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
+
+
+def register_resolvers() -> None:
+    """`${tlrun.choice:method}`, `${tlrun.config_hash:}`, `${tlrun.command_hash:}` for folder names."""
+
+    def choice(group: str, *, _root_: DictConfig) -> str:
+        return str(_root_.hydra.runtime.choices[group]).replace("/", "-")
+
+    def hash_of_config(*, _root_: DictConfig) -> str:
+        try:
+            return config_hash(finish(_root_))[:6]
+        except ConfigError:  # the job itself says what is wrong
+            return "invalid"
+
+    def hash_of_command() -> str:
+        return hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()[:6]
+
+    OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)
+    OmegaConf.register_new_resolver("tlrun.config_hash", hash_of_config, replace=True)
+    OmegaConf.register_new_resolver(
+        "tlrun.command_hash", hash_of_command, replace=True, use_cache=True
+    )
+
+
+__all__ = [
+    "build",
+    "compose",
+    "conf_dir",
+    "config_hash",
+    "explain",
+    "finish",
+    "load_config",
+    "locate",
+    "plain",
+    "register_resolvers",
+    "validate",
+    "version_base",
+]

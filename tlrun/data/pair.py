@@ -1,0 +1,240 @@
+"""`build_data`: one source -> target pair, behind the label firewall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tlrun.data.augment import Augment
+from tlrun.data.image_set import ImageSet
+from tlrun.data.preprocess import Preprocess
+from tlrun.data.splits import Card, Splits, draw_per_class, with_val
+from tlrun.errors import ConfigError, DataError, did_you_mean
+
+Labels = Literal["none", "all"] | int
+
+
+@dataclass
+class Domain:
+    """The three sets of a domain. train and val of a target hold labels only where they were asked for."""
+
+    name: str
+    train: ImageSet | None
+    val: ImageSet | None
+    test: ImageSet | None
+    card: Card
+
+
+@dataclass
+class Task:
+    """What is to be predicted: a name, its kind (which evaluator judges it) and its label space."""
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+
+
+@dataclass
+class Data:
+    """All that a run may see. target_labels_seen counts target labels that training or selection may use."""
+
+    name: str
+    domains: dict[str, Domain]
+    tasks: dict[str, Task]
+    preprocess: Preprocess
+    augment: dict[str, Augment] = field(default_factory=dict)
+    target_labels_seen: int = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.tasks["class"].classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) or (D,) of what the net is given."""
+        return self.preprocess.output_shape
+
+    def role(self, role: str) -> ImageSet | None:
+        """The set of a role such as "target_test", or None if the data have none."""
+        domain, _, split = role.partition("_")
+        if domain not in self.domains or split not in ("train", "val", "test"):
+            roles = [f"{d}_{s}" for d in self.domains for s in ("train", "val", "test")]
+            raise ConfigError(f"unknown role '{role}': {did_you_mean(role, roles)}")
+        found: ImageSet | None = getattr(self.domains[domain], split)
+        return found
+
+    def stream_set(self, name: str) -> ImageSet:
+        """The training set of stream `name`. ConfigError if the method asks for what the data lack."""
+        if name not in self.domains:
+            raise ConfigError(f"the data '{self.name}' have no domain '{name}': {did_you_mean(name, self.domains)}")
+        train = self.domains[name].train
+        if train is None:
+            raise ConfigError(
+                f"the method trains on {name} images, which target_images=none withholds; "
+                "set target_images=all or choose a method that needs none."
+            )
+        return train
+
+    def info(self) -> dict[str, Any]:
+        """For environment.json: what each role held. Labels of target-test leave no trace here."""
+        out: dict[str, Any] = {"name": self.name, "target_labels_seen": self.target_labels_seen, "domains": {}}
+        for key, domain in self.domains.items():
+            roles: dict[str, Any] = {}
+            for split in ("train", "val", "test"):
+                examples: ImageSet | None = getattr(domain, split)
+                if examples is None:
+                    continue
+                roles[split] = {"count": len(examples), "checksum": examples.checksum}
+                if examples.labels is not None and (key, split) != ("target", "test"):
+                    roles[split]["count_by_class"] = examples.class_counts()
+                    roles[split]["label_checksum"] = examples.label_checksum
+            out["domains"][key] = {**domain.card.to_dict(), "splits": roles}
+        return out
+
+    def label_space(self) -> dict[str, Any]:
+        """For label_space.json: all that prediction needs to know about the data."""
+        return {
+            "classes": list(self.classes),
+            "tasks": {t.name: {"kind": t.kind, "classes": list(t.classes)} for t in self.tasks.values()},
+            "input_shape": list(self.input_shape),
+            "preprocess": self.preprocess.spec(),
+        }
+
+
+def build_data(
+    cfg: Mapping[str, Any],
+    *,
+    seed: int,
+    target_labels: Labels = "none",
+    target_images: str = "all",
+    allow_download: bool = True,
+) -> Data:
+    """Build the pair of `cfg` (the group `data`).
+
+    target_labels: none | all | k. With none, training and validation sets of the target are objects
+    without labels before anyone sees them. With k, target-train holds just k examples per class, with
+    labels, and target-val stays without. With all, both have them. All that are held are counted.
+    target_images: all | none (with none the target has its test set only).
+    Raises ConfigError or DataError.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    conf: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    if target_images not in ("all", "none"):
+        raise ConfigError(f"target_images={target_images}: choose all or none.")
+    splits = {d: with_val(_load(conf, d, seed, allow_download), d, seed) for d in ("source", "target")}
+    source, target = splits["source"], splits["target"]
+    if source.train.labels is None or source.train.classes is None:
+        raise DataError(f"the source '{source.train.name}' has no labels; give a folder per class or a list of 'path label'.")
+    classes = source.train.classes
+    target = _match_classes(target, classes, source.train.name)
+    _check_shapes(source.train, target.train)
+
+    train, val, seen = _behind_firewall(target, target_labels, seed)
+    if target_images == "none":
+        train, val, seen = None, None, 0
+    domains = {
+        "source": Domain(source.card.name, source.train, source.val, source.test, source.card),
+        "target": Domain(target.card.name, train, val, target.test, target.card),
+    }
+    augment = conf.get("augment") or {}
+    for name in augment:
+        if name not in domains:
+            raise ConfigError(f"unknown key data.augment.{name}: {did_you_mean(name, domains)}")
+    return Data(
+        name=str(conf.get("name", "data")),
+        domains=domains,
+        tasks={"class": Task("class", "class", classes)},
+        preprocess=_preprocess(conf, source.train, target.fit),
+        augment={d: Augment(augment.get(d)) for d in domains},
+        target_labels_seen=seen,
+    )
+
+
+def _load(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
+    from tlrun.config import build
+
+    block = conf.get(domain)
+    if not isinstance(block, Mapping) or "_target_" not in block:
+        raise ConfigError(f"data.{domain} must name a data set (_target_); see conf/data/digits_digitsm.yaml.")
+    splits = build(block, seed=seed, size=conf.get("size"), download=download)
+    if not isinstance(splits, Splits):
+        raise ConfigError(f"data.{domain}: {block['_target_']} must return tlrun.data.splits.Splits.")
+    return splits
+
+
+def _match_classes(target: Splits, classes: tuple[str, ...], source_name: str) -> Splits:
+    """The target with labels in the order of the source's classes, matched by name."""
+
+    def match(examples: ImageSet | None) -> ImageSet | None:
+        if examples is None or examples.labels is None or examples.classes is None:
+            return examples
+        if examples.classes == classes:
+            return examples
+        extra = sorted(set(examples.classes) - set(classes))
+        lacking = sorted(set(classes) - set(examples.classes))
+        if extra or lacking:
+            only = "; ".join(
+                f"only in {name}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+                for name, names in ((source_name, lacking), (examples.name, extra))
+                if names
+            )
+            raise DataError(f"source and target must have the same classes ({only}); rename or remove class folders or labels.")
+        order = torch.tensor([classes.index(name) for name in examples.classes])
+        return examples.with_labels(order[examples.labels], classes)
+
+    train = match(target.train)
+    assert train is not None
+    return Splits(train, match(target.val), match(target.test), target.card, target.fit)
+
+
+def _check_shapes(source: ImageSet, target: ImageSet) -> None:
+    a, b = source.shape, target.shape
+    if len(a) != len(b) or (a != b if len(a) == 1 else a[1:] != b[1:]):
+        raise DataError(f"{source.name} has examples of shape {a}, {target.name} of {b}; they must agree (data.size).")
+
+
+def _behind_firewall(target: Splits, labels: Labels, seed: int) -> tuple[ImageSet | None, ImageSet | None, int]:
+    """(train, val, labels held) of the target."""
+    train, val = target.train, target.val
+    if labels == "none" or labels == 0:
+        return train.without_labels(), None if val is None else val.without_labels(), 0
+    if train.labels is None:
+        raise ConfigError(f"target_labels={labels}, but {train.name} has no labels; use target_labels=none.")
+    if labels == "all":
+        return train, val, len(train) + (0 if val is None or val.labels is None else len(val))
+    if isinstance(labels, bool) or not isinstance(labels, int) or labels < 0:
+        raise ConfigError(f"target_labels={labels}: choose none, all or a number of labels per class.")
+    chosen = train.subset(draw_per_class(train, labels, seed))
+    return chosen, None if val is None else val.without_labels(), len(chosen)
+
+
+def _preprocess(conf: Mapping[str, Any], source: ImageSet, fit: str) -> Preprocess:
+    mode = str(conf.get("normalize") or "none")
+    mean, std = conf.get("mean"), conf.get("std")
+    channels = int(conf.get("channels") or 3)
+    if mode == "standard" and (mean is None or std is None):
+        mean, std = _statistics(source, Preprocess(source.shape, "none", channels=channels))
+    return Preprocess(source.shape, mode, channels=channels, mean=mean, std=std, fit=fit)
+
+
+def _statistics(source: ImageSet, unit: Preprocess) -> tuple[list[float], list[float]]:
+    """Mean and std per channel or feature over (at most 10,000 of) the source's training set."""
+    count, total, square = 0, torch.zeros(()), torch.zeros(())
+    for index in torch.arange(len(source))[:10_000].split(1000):
+        x: Tensor = unit(source.read(index)).double()
+        flat = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1]) if x.ndim == 4 else x
+        count += len(flat)
+        total = total + flat.sum(0)
+        square = square + flat.square().sum(0)
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
+    return mean.tolist(), std.tolist()

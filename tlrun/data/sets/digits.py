@@ -1,0 +1,97 @@
+"""scikit-learn's handwritten digits, and "digits-M": the same kind of digits blended with photographs.
+
+Bundled with scikit-learn, so it needs no download. The recipe was fixed before any training with it:
+
+* `load_digits` (1,797 scans of 8x8, 0..16; UCI "optical recognition of handwritten digits", test part).
+  A pixel becomes round(v * 255 / 16); the image is enlarged to 24x24 (PIL, bicubic) and padded by 2.
+* A fixed permutation of the 1,797 digits (splitmix64, key "digits_digitsm") is cut into six parts
+  without overlap: source 600 train, 98 val, 200 test; target 600 train, 98 val, 201 test.
+* digits-M = |photo - digit| per channel, where photo is a 28x28 crop at full resolution of one of
+  scikit-learn's two sample photographs (china.jpg, flower.jpg: 427x640 RGB) at a hashed place. A digit
+  of the target's *training* set is blended with 3 crops (1,800 images); the others with one.
+
+Nothing depends on the seed of a run. `CHECKSUMS` are recorded; a test recomputes them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tlrun.data.fit import fit_arrays
+from tlrun.data.hashing import integers, permutation
+from tlrun.data.image_set import ImageSet
+from tlrun.data.splits import Card, Splits
+
+CLASSES = tuple("0123456789")
+KEY = "digits_digitsm"
+SIDE = 28
+PARTS = {"source": (600, 98, 200), "target": (600, 98, 201)}
+CROPS = {"train": 3, "val": 1, "test": 1}
+CHECKSUMS = {}  # filled below
+
+CARD = {
+    "citation": "Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits, 1998; scikit-learn sample images",
+    "licence": "CC BY 4.0 (digits, UCI); CC BY 2.0 (photographs)",
+    "url": "https://archive.ics.uci.edu/dataset/80",
+}
+
+
+def enlarged() -> tuple[np.ndarray, np.ndarray]:
+    """All digits in their own order: uint8 (1797, 1, 28, 28) and labels (1797,) int64."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    images = np.zeros((len(small), 1, SIDE, SIDE), np.uint8)
+    for i, digit in enumerate(small):
+        images[i, 0, 2:26, 2:26] = np.asarray(Image.fromarray(digit).resize((24, 24), Image.Resampling.BICUBIC))
+    return images, bunch.target.astype(np.int64)
+
+
+def part(domain: str, split: str) -> np.ndarray:
+    """Which digits (positions in `load_digits`) make up a split of a domain."""
+    order = permutation(1797, KEY).numpy()
+    sizes = [*PARTS["source"], *PARTS["target"]]
+    place = ("train", "val", "test").index(split) + (3 if domain == "target" else 0)
+    start = sum(sizes[:place])
+    return order[start : start + sizes[place]]
+
+
+def blend(digits: np.ndarray, split: str) -> np.ndarray:
+    """uint8 (n, 1, 28, 28) -> uint8 (n, 3, 28, 28): |photo - digit| with a crop per image."""
+    from sklearn.datasets import load_sample_images
+
+    photos = np.stack(load_sample_images().images)  # (2, 427, 640, 3) uint8: china, flower
+    n = len(digits)
+    which = integers(n, len(photos), KEY, split, "photo").tolist()
+    top = integers(n, photos.shape[1] - SIDE + 1, KEY, split, "top").tolist()
+    left = integers(n, photos.shape[2] - SIDE + 1, KEY, split, "left").tolist()
+    crops = np.stack([photos[w, t : t + SIDE, x : x + SIDE] for w, t, x in zip(which, top, left, strict=True)])
+    difference = np.abs(crops.transpose(0, 3, 1, 2).astype(np.int16) - digits.astype(np.int16))
+    return difference.astype(np.uint8)
+
+
+def _splits(name: str, domain: str, size: int | None) -> Splits:
+    images, labels = enlarged()
+    sets = {}
+    for split in ("train", "val", "test"):
+        index = part(domain, split)
+        pixels = images[index]
+        if domain == "target":
+            index = np.repeat(index, CROPS[split])
+            pixels = blend(images[index], split)
+        pixels = fit_arrays(pixels, size or SIDE, "squash")
+        sets[split] = ImageSet(name, torch.from_numpy(pixels), torch.from_numpy(labels[index]), CLASSES)
+    return Splits(sets["train"], sets["val"], sets["test"], Card(name, root="scikit-learn", **CARD))
+
+
+def digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+    """The source: 600 / 98 / 200 grey digits. Independent of `seed`; never downloads."""
+    return _splits("digits", "source", size)
+
+
+def digits_m(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+    """The target: other digits blended with photographs, 1,800 / 98 / 201 RGB images."""
+    return _splits("digits_m", "target", size)

@@ -1,0 +1,109 @@
+"""What a data set returns: its splits and its card, and how splits are cut where a set has none."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from tlrun.data.hashing import permutation
+from tlrun.data.image_set import ImageSet
+from tlrun.errors import ConfigError
+
+SOURCE_VAL = 5000
+TARGET_VAL = 2000
+
+
+@dataclass
+class Card:
+    """Where a data set comes from. notes: what is particular about it on this machine."""
+
+    name: str
+    citation: str
+    licence: str
+    url: str = ""
+    root: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Splits:
+    """The sets of one domain; val or test may be None. fit: how new image files are brought to size.
+
+    A set without `val` gets one cut off its training set by `build_data`.
+    """
+
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet | None
+    card: Card
+    fit: str = "squash"
+
+
+def carve(examples: ImageSet, count: int, seed: int, what: str) -> tuple[ImageSet, ImageSet]:
+    """(rest, `count` examples), drawn by seed and name alone: labels play no part."""
+    order = permutation(len(examples), "split", what, seed)
+    chosen = order[:count].sort().values
+    rest = order[count:].sort().values
+    return examples.subset(rest), examples.subset(chosen)
+
+
+def cut(
+    examples: ImageSet, card: Card, seed: int, *, val: float = 0.1, test: float = 0.2, transductive: bool = False, fit: str = "squash"
+) -> Splits:
+    """Seeded fractions of one set, never stratified by label.
+
+    transductive: the usual protocol of small domain-adaptation sets: all examples are trained on
+    (as a target: without labels) and all are tested on; val is the training set itself.
+    """
+    if transductive:
+        return Splits(examples, examples, examples, card, fit)
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        raise ConfigError(f"fractions val={val}, test={test}: both at least 0, their sum below 1.")
+    n = len(examples)
+    rest, tested = carve(examples, round(n * test), seed, "test")
+    train, held = carve(rest, round(n * val), seed, "val")
+    return Splits(train, held if len(held) else None, tested if len(tested) else None, card, fit)
+
+
+def with_val(splits: Splits, domain: str, seed: int) -> Splits:
+    """Splits with a val: its own, else a seeded part of the training set.
+
+    5,000 examples of a source, 2,000 of a target, but never more than a tenth of the set.
+    """
+    if splits.val is not None:
+        return splits
+    n = len(splits.train)
+    count = min(SOURCE_VAL if domain == "source" else TARGET_VAL, n // 10)
+    if count == 0:
+        return splits
+    train, val = carve(splits.train, count, seed, "val")
+    return Splits(train, val, splits.test, splits.card, splits.fit)
+
+
+def draw_per_class(examples: ImageSet, k: int, seed: int) -> torch.Tensor:
+    """Indices of k examples of each class; the draw for k is contained in the one for any larger k.
+
+    As an annotator would: examples are labelled one by one in a seeded order until every class has
+    k, and one whose class is full already is passed over. Labels further on are never looked at.
+    Raises ConfigError for a class that has fewer than k.
+    """
+    assert examples.labels is not None and examples.classes is not None
+    counts = torch.bincount(examples.labels, minlength=len(examples.classes)).tolist()
+    for name, count in zip(examples.classes, counts, strict=True):
+        if count < k:
+            raise ConfigError(f"target_labels={k}: class '{name}' of {examples.name} has {count} training examples; lower it.")
+    taken = [0] * len(examples.classes)
+    chosen: list[int] = []
+    labels = examples.labels.tolist()
+    for i in permutation(len(examples), "labelled", seed).tolist():
+        if taken[labels[i]] < k:
+            taken[labels[i]] += 1
+            chosen.append(i)
+            if len(chosen) == k * len(taken):
+                break
+    return torch.tensor(sorted(chosen), dtype=torch.int64)

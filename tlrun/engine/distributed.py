@@ -1,0 +1,75 @@
+"""Several processes on one machine: plain torch.distributed, gradients averaged after backward.
+
+Why not DistributedDataParallel: a method calls sub-modules and runs as a generator, where DDP either
+diverges silently or dies in `backward(inputs=...)` (docs/decisions.md, "Several devices").
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class Process:
+    """This process among `world` equal ones; with world = 1 every method is a no-op."""
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+
+    @classmethod
+    def join(cls, rank: int, world: int, rendezvous: Path, device: torch.device) -> Process:
+        """Meet the other processes at a file that all can see."""
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name look-ups
+        dist.init_process_group(backend, init_method=f"file://{rendezvous.absolute()}", rank=rank, world_size=world)
+        return cls(rank, world)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Mean of the gradients over the processes: one flat all-reduce."""
+        if self.world == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in grads])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(mean.view_as(grad))
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        if self.world == 1:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.world
+
+    def max(self, value: int, device: torch.device) -> int:
+        """The largest value over the processes: how they agree to stop at the same step."""
+        if self.world == 1:
+            return value
+        box = torch.tensor(value, device=device)
+        dist.all_reduce(box, op=dist.ReduceOp.MAX)
+        return int(box)
+
+    def gather(self, thing: Any) -> list[Any]:
+        if self.world == 1:
+            return [thing]
+        things: list[Any] = [None] * self.world
+        dist.all_gather_object(things, thing)
+        return things
+
+    def wait(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.world > 1:
+            dist.destroy_process_group()

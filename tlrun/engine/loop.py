@@ -1,0 +1,438 @@
+"""The training loop: one for every method.
+
+It reads top to bottom in `Loop.fit`: for each phase build the parts, the optimizer and the streams; for
+each step draw the batches, run the method's generator, and after each yielded update do backward,
+averaging over processes, clipping and the optimizer step. Evaluation, selection and checkpoints
+follow their cadence. Nothing here knows any method by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import Batch, Stream
+from tlrun.engine import checkpoint
+from tlrun.engine.distributed import Process
+from tlrun.engine.interrupt import StopRequest
+from tlrun.engine.optimize import learning_rate_factor, make_optimizer, set_learning_rate
+from tlrun.engine.precision import autocast
+from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.methods.method import Method, Phase, Progress, Term, Update
+from tlrun.models.net import Net
+from tlrun.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+Evaluate = Callable[[], dict[str, float | None]]
+Choose = Callable[[list[dict[str, Any]], str], dict[str, Any] | None]
+
+
+@dataclass
+class Logged:
+    """A scalar of one step, kept on the device until a row is written: no `.item()` in the loop."""
+
+    step: int
+    name: str
+    value: Tensor
+
+
+@dataclass
+class Counters:
+    """What the summary reports about the work done."""
+
+    updates: int = 0
+    images_seen: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+
+
+class Loop:
+    """Trains `net` with `method` through its phases, from the start or from `checkpoints/last.pt`.
+
+    evaluate: () -> the row of figures of an evaluation. choose: (rows, rule) -> the row that a
+    selection rule picks. finish_build: called after a phase has built its parts (moves them to the device, converts
+    batch norm). cfg: the resolved config. Raises Interrupted after SIGINT/SIGTERM, RunError when a loss
+    is not finite or the disk is full.
+    """
+
+    def __init__(
+        self,
+        cfg: Mapping[str, Any],
+        *,
+        run_dir: RunDir,
+        data: Data,
+        net: Net,
+        method: Method,
+        terms: Mapping[str, Term],
+        phases: list[Phase],
+        evaluate: Evaluate,
+        choose: Choose,
+        finish_build: Callable[[Net], None],
+        process: Process,
+        device: torch.device,
+        precision: str,
+        config_hash: str,
+    ) -> None:
+        self.cfg, self.trainer = cfg, cfg["trainer"]
+        self.run_dir, self.data, self.net, self.method, self.terms = run_dir, data, net, method, terms
+        self.phases = phases
+        self.evaluate, self.choose, self.finish_build = evaluate, choose, finish_build
+        self.process, self.device, self.precision = process, device, precision
+        self.config_hash = config_hash
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.counters = Counters()
+        self.rows: list[dict[str, Any]] = []  # every eval row so far: selection reads nothing else
+        self.window: list[Logged] = []  # since the last train row
+        self.global_step = 0  # over all phases: the "step" of rows and checkpoints
+        self.rules = list(dict.fromkeys([str(cfg["select"]["name"]), *map(str, cfg["selectors"])]))
+
+    # ---- the whole run --------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Run every phase that is not done yet."""
+        saved = checkpoint.load_last(self.run_dir.checkpoints)
+        begin = int(saved["phase_index"]) if saved else 0
+        if saved is None and self.process.first:
+            self.run_dir.truncate_metrics(0)  # rows of a run that died before its first checkpoint
+        with StopRequest() as self.stop:
+            for index, phase in enumerate(self.phases):
+                self.method.build(phase, self.net, self.data)
+                self.finish_build(self.net)
+                if index >= begin:
+                    self._run_phase(index, phase, saved if index == begin else None)
+
+    def total_steps(self, phase: Phase) -> int:
+        """Length of a phase in steps: its own, else `trainer.steps`, else `trainer.epochs`."""
+        if phase.steps is not None:
+            return phase.steps
+        if self.trainer.get("epochs") is None:
+            return int(self.trainer["steps"])
+        examples = len(self.data.stream_set(phase.epoch_stream or phase.streams[0]))
+        return max(1, math.ceil(float(self.trainer["epochs"]) * examples / int(self.trainer["batch_size"])))
+
+    # ---- one phase ------------------------------------------------------------------------
+
+    def _run_phase(self, index: int, phase: Phase, saved: dict[str, Any] | None) -> None:
+        total = self.total_steps(phase)
+        frozen = self.net.select(phase.frozen)
+        for stage in frozen:
+            self.net.module_of(stage).requires_grad_(False)
+        if saved is None:
+            self.method.start(phase, self.net, self.data)
+            for term in self.terms.values():
+                term.start(self.net, self.data)
+        schedule = {**self.cfg["schedule"], **phase.schedule}
+        optimizer = (
+            make_optimizer({**self.cfg["optimizer"], **phase.optimizer}, self.net, phase.parts)
+            if total > 0
+            else None
+        )
+        done = self._restore(saved, optimizer) if saved else 0
+        cadence = int(self.trainer["eval_every"] or max(1, math.ceil(total / 20)))
+        save_every = int(self.trainer["checkpoint_every"] or cadence)
+        if saved is None and index == 0:
+            self._evaluate(phase)  # step 0: where the curves begin
+        streams = self.open_streams(phase)
+        bar = tqdm(
+            total=total,
+            initial=done,
+            desc=phase.name,
+            unit="step",
+            disable=not (self.process.first and sys.stderr.isatty()),
+            dynamic_ncols=True,
+        )
+        self.net.train()
+        self._hold_still(frozen)
+        clock = time.perf_counter()
+        try:
+            for step in range(done, total):
+                progress = Progress(step, total)
+                factor = learning_rate_factor(schedule, step, total)
+                assert optimizer is not None
+                set_learning_rate(optimizer, factor)
+                if phase.refresh_every and step % phase.refresh_every == 0:
+                    self.method.refresh(phase, self.net, self.data, progress)
+                batch = {name: stream.batch(self.global_step) for name, stream in streams.items()}
+                self._step(batch, progress, phase, optimizer)
+                self.global_step += 1
+                bar.update()
+                last = step + 1 == total
+                stopping = self.process.max(self.stop.exit_code or 0, self.device)
+                log_now = (step + 1) % int(self.trainer["log_every"]) == 0 or last
+                evaluate_now = (step + 1) % cadence == 0 or last
+                save_now = (step + 1) % save_every == 0 or last or bool(stopping)
+                if not (log_now or evaluate_now or save_now):
+                    continue
+                self._check_finite()
+                if log_now:
+                    self._log_row(phase, optimizer, clock, bar)
+                if evaluate_now:
+                    self.counters.train_seconds += time.perf_counter() - clock
+                    self._evaluate(phase, bar)
+                    self.net.train()
+                    self._hold_still(frozen)
+                    clock = time.perf_counter()
+                if save_now:
+                    self.counters.train_seconds += time.perf_counter() - clock
+                    self._save(index, phase, step + 1, optimizer)
+                    clock = time.perf_counter()
+                if stopping and not last:
+                    raise Interrupted(
+                        f"stopped at step {self.global_step}; go on with: tlrun resume {self.run_dir.path}", stopping
+                    )
+        finally:
+            bar.close()
+            for stream in streams.values():
+                stream.close()
+        if total == 0 and saved is None:
+            self._evaluate(phase)
+            self._save(index, phase, 0, None)
+        for stage in frozen:  # the next phase decides anew
+            self.net.module_of(stage).requires_grad_(True)
+
+    def open_streams(self, phase: Phase) -> dict[str, Stream]:
+        """The training streams of a phase, by name. They hold no position: a batch is asked for by step."""
+        return {
+            name: Stream(
+                name,
+                self.data.stream_set(name),
+                batch_size=int(self.trainer["batch_size"]),
+                seed=int(self.cfg["seed"]),
+                preprocess=self.data.preprocess,
+                augment=self.data.augment.get(name),
+                device=self.device,
+                rank=self.process.rank,
+                world=self.process.world,
+                workers=int(self.trainer["workers"]),
+            )
+            for name in phase.streams
+        }
+
+    def _hold_still(self, frozen: list[str]) -> None:
+        """Frozen means eval() too: batch-norm statistics must not drift (requires_grad does not stop them)."""
+        for stage in frozen:
+            self.net.module_of(stage).eval()
+
+    # ---- one step -------------------------------------------------------------------------
+
+    def _step(
+        self, batch: dict[str, Batch], progress: Progress, phase: Phase, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Advance the method's generators in lockstep over the micro-batches; step after each update."""
+        pieces = _micro_batches(batch, int(self.trainer["accumulate"]))
+        generators = [self.method.step(self.net, piece, progress) for piece in pieces]
+        logged: dict[str, Tensor] = {}
+        while True:
+            parts = self._backward(generators, optimizer, logged, phase)
+            if parts is None:
+                break
+            self._apply(parts, optimizer)
+            self.counters.updates += 1
+        size = sum(len(b.index) for b in batch.values()) * self.process.world
+        self.counters.images_seen += size
+        self.window += [Logged(progress.step, name, value) for name, value in logged.items()]
+
+    def _backward(
+        self,
+        generators: list[Iterator[Update]],
+        optimizer: torch.optim.Optimizer,
+        logged: dict[str, Tensor],
+        phase: Phase,
+    ) -> tuple[str, ...] | None:
+        """Take the next update from each generator and accumulate gradients; None at their end."""
+        parts: tuple[str, ...] | None = None
+        optimizer.zero_grad(set_to_none=True)
+        for generator in generators:
+            with autocast(self.precision, self.device):
+                update = next(generator, None)
+                if update is None:
+                    return None
+                losses = dict(update.losses)
+                if update.main:
+                    for term in self.terms.values():
+                        losses.update(term.loss(update, self.net))
+            parts = update.parts or phase.parts or tuple(self.net.parts)
+            share = 1.0 / len(generators)
+            total = torch.stack([loss.float() for loss in losses.values()]).sum()
+            self.scaler.scale(total * share).backward(inputs=list(self.net.parameters_of(parts)))
+            for name, value in losses.items():
+                key = f"loss/{name}"
+                logged[key] = logged.get(key, 0.0) + value.detach().float() * share
+            for name, metric in update.metrics.items():
+                key = f"metric/{name}"
+                number = torch.as_tensor(metric, dtype=torch.float32, device=self.device).detach()
+                logged[key] = logged.get(key, 0.0) + number * share
+        return parts
+
+    def _apply(self, parts: tuple[str, ...], optimizer: torch.optim.Optimizer) -> None:
+        parameters = list(self.net.parameters_of(parts))
+        self.scaler.unscale_(optimizer)
+        self.process.average_gradients(parameters)
+        if self.trainer["grad_clip"] is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, float(self.trainer["grad_clip"]))
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    # ---- logging --------------------------------------------------------------------------
+
+    def _read_window(self) -> Tensor:
+        """All logged scalars since the last train row, on the CPU: one transfer."""
+        return torch.stack([entry.value for entry in self.window]).double().cpu()
+
+    def _check_finite(self) -> None:
+        """Stop at the first loss that is not finite, before anything is saved."""
+        values = self._read_window() if self.window else torch.zeros(0)
+        bad = (~torch.isfinite(values)).nonzero().flatten()
+        if self.process.max(len(bad), self.device):
+            entry = self.window[int(bad[0])] if len(bad) else self.window[-1]
+            name = entry.name.removeprefix("loss/")
+            raise RunError(
+                f"the loss '{name}' is {float(entry.value)} at step {entry.step} (phase lr too high?); the last good "
+                f"checkpoint is kept in {self.run_dir.checkpoints}: try a smaller optimizer.lr, trainer.grad_clip=1 "
+                "or trainer.precision=fp32"
+            )
+
+    def _log_row(self, phase: Phase, optimizer: torch.optim.Optimizer, clock: float, bar: Any) -> None:
+        values = self.process.mean(self._read_window())
+        by_name: dict[str, list[float]] = {}
+        for entry, value in zip(self.window, values.tolist(), strict=True):
+            by_name.setdefault(entry.name, []).append(value)
+        self.window = []
+        means = {name: sum(numbers) / len(numbers) for name, numbers in by_name.items()}
+        seconds = self.counters.train_seconds + time.perf_counter() - clock
+        row = {"step": self.global_step, "phase": phase.name, "split": "train", **means}
+        row |= {"lr": optimizer.param_groups[0]["lr"], "time": round(seconds, 3)}
+        if self.process.first:
+            self.run_dir.append_metrics(row)
+            shown = {name.removeprefix("loss/"): f"{v:.3f}" for name, v in means.items() if name.startswith("loss/")}
+            bar.set_postfix(shown, refresh=False)
+
+    def _evaluate(self, phase: Phase, bar: Any = None) -> None:
+        """Write an eval row; keep a checkpoint for each rule that now picks this row."""
+        began = time.perf_counter()
+        if self.process.first:
+            self.net.eval()
+            with torch.no_grad(), autocast(self.precision, self.device):
+                figures = self.evaluate()
+            row = {"step": self.global_step, "phase": phase.name, "split": "eval", **figures}
+            self.counters.eval_seconds += time.perf_counter() - began
+            row["time"] = round(self.counters.train_seconds + self.counters.eval_seconds, 3)
+            self.run_dir.append_metrics(row)
+            self.rows.append(row)
+            for rule in self.rules:
+                if self.choose(self.rows, rule) is row:
+                    self._save_selected(rule, row, phase)
+            self._tell(row, bar)
+        self.process.wait()
+
+    def _tell(self, row: dict[str, Any], bar: Any) -> None:
+        """One sparse line for a log file; on a terminal it goes above the bar."""
+        chosen = {k: v for k, v in row.items() if isinstance(v, float) and not k.startswith("time")}
+        chosen = {k: v for k, v in chosen.items() if "accuracy" in k or k == f"validator/{self.rules[0]}"}
+        line = f"{row['phase']} step {row['step']}: " + "  ".join(f"{k} {v:.4f}" for k, v in chosen.items())
+        if bar is None or bar.disable:
+            log.info(line)
+        else:
+            log.debug(line)
+
+    # ---- checkpoints ----------------------------------------------------------------------
+
+    def _save_selected(self, rule: str, row: dict[str, Any], phase: Phase) -> None:
+        state = {
+            "parts": _cpu({name: part.state_dict() for name, part in self.net.parts.items()}),
+            "method": _cpu(self.method.state_dict()),
+            "step": self.global_step,
+            "phase": phase.name,
+            "config_hash": self.config_hash,
+        }
+        value = row.get(f"validator/{rule}", row.get("oracle/target_test_accuracy") if rule == "oracle" else None)
+        about = {"step": self.global_step, "phase": phase.name, "metric": rule, "value": value}
+        checkpoint.save(self.run_dir.checkpoints / f"{rule}.pt", state, about)
+
+    def _save(self, index: int, phase: Phase, done: int, optimizer: torch.optim.Optimizer | None) -> None:
+        """Everything that `_restore` needs to go on as if nothing had happened."""
+        random_states = self.process.gather(checkpoint.rng_state())
+        if self.process.first:
+            state = {
+                "parts": {name: part.state_dict() for name, part in self.net.parts.items()},
+                "method": self.method.state_dict(),
+                "terms": {name: term.state_dict() for name, term in self.terms.items()},
+                "optimizer": optimizer.state_dict() if optimizer else None,
+                "scaler": self.scaler.state_dict(),
+                "phase": phase.name,
+                "phase_index": index,
+                "phase_step": done,
+                "step": self.global_step,
+                "window": [(entry.step, entry.name, entry.value.cpu()) for entry in self.window],
+                "random": random_states,
+                "counters": vars(self.counters),
+                "metrics_size": self.run_dir.metrics_size(),
+                "world": self.process.world,
+                "config_hash": self.config_hash,
+                "config": self.cfg,
+            }
+            about = {"step": self.global_step, "phase": phase.name, "phase_step": done}
+            checkpoint.save_last(self.run_dir.checkpoints, state, about)
+        self.process.wait()
+
+    def _restore(self, saved: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> int:
+        """Put everything back as it was; returns the steps of the phase that are done."""
+        if int(saved["world"]) != self.process.world:
+            raise ConfigError(
+                f"this run was trained with trainer.devices={saved['world']}; resume it with the same number"
+            )
+        for name, state in saved["parts"].items():
+            self.net[name].load_state_dict(state)
+        self.method.load_state_dict(saved["method"])
+        for name, term in self.terms.items():
+            term.load_state_dict(saved["terms"][name])
+        if optimizer is not None:
+            optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.global_step = int(saved["step"])
+        self.window = [Logged(step, name, value.to(self.device)) for step, name, value in saved["window"]]
+        self.counters = Counters(**saved["counters"])
+        if self.process.first:
+            self.run_dir.truncate_metrics(int(saved["metrics_size"]))
+        self.process.wait()
+        self.rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
+        checkpoint.set_rng_state(saved["random"][self.process.rank])
+        log.info("resumed at step %d (phase %s)", self.global_step, saved["phase"])
+        return int(saved["phase_step"])
+
+
+def _cpu(state: Any) -> Any:
+    """A copy of a nested state on the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, Mapping):
+        return {key: _cpu(value) for key, value in state.items()}
+    return state
+
+
+def _micro_batches(batch: dict[str, Batch], count: int) -> list[dict[str, Batch]]:
+    """Split every stream's batch into `count` equal pieces."""
+    if count == 1:
+        return [batch]
+    pieces = []
+    for i in range(count):
+        piece = {}
+        for name, whole in batch.items():
+            size = len(whole.index) // count
+            cut = slice(i * size, (i + 1) * size)
+            piece[name] = replace(
+                whole, x=whole.x[cut], y=None if whole.y is None else whole.y[cut], index=whole.index[cut]
+            )
+        pieces.append(piece)
+    return pieces

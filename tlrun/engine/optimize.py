@@ -1,0 +1,75 @@
+"""Optimizers with named groups, and learning-rate schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tlrun.errors import ConfigError, did_you_mean
+from tlrun.models.net import Net
+
+SCHEDULES = ("constant", "cosine", "dann", "step")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+
+
+def learning_rate_factor(schedule: Mapping[str, Any], step: int, total: int) -> float:
+    """What the base learning rate is multiplied with at `step` (0-based) of `total`.
+
+    constant: 1. cosine: ½(1 + cos πp). step: gamma^(number of milestones, as shares of `total`, passed).
+    dann: (1 + αp)^−β with p = step/total, α = 10, β = 0.75 (Ganin et al., JMLR 2016, section 5.2.2).
+    All but `dann` accept `warmup_steps`: a linear rise from 1/warmup to 1 before p starts to count.
+    """
+    name = str(schedule["name"])
+    warmup = min(int(schedule.get("warmup_steps") or 0), max(total - 1, 0))
+    if step < warmup:
+        return (step + 1) / warmup
+    p = (step - warmup) / max(total - warmup, 1)
+    if name == "constant":
+        return 1.0
+    if name == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * p))
+    if name == "dann":
+        return float((1.0 + schedule.get("alpha", 10.0) * p) ** -schedule.get("beta", 0.75))
+    if name == "step":
+        passed = sum(p >= milestone for milestone in schedule.get("milestones", ()))
+        return float(schedule.get("gamma", 0.1) ** passed)
+    raise ConfigError(f"schedule.name={name}: {did_you_mean(name, SCHEDULES)}")
+
+
+def make_optimizer(cfg: Mapping[str, Any], net: Net, parts: tuple[str, ...] | None) -> torch.optim.Optimizer:
+    """One optimizer with a group per part, named like the part; frozen parameters are left out.
+
+    `head_lr_multiplier` scales the learning rate of every part but the backbone. Weight decay is
+    applied to all parameters of a group, as the papers of this field do.
+    """
+    groups = []
+    for part in net.parts if parts is None else parts:
+        parameters = list(net.parameters_of([part]))
+        if parameters:
+            scale = 1.0 if part.startswith("backbone") else float(cfg.get("head_lr_multiplier", 1.0))
+            lr = float(cfg["lr"]) * scale
+            groups.append({"params": parameters, "name": part, "lr": lr, "base_lr": lr})
+    if not groups:
+        raise ConfigError("nothing is left to train: every part is frozen; unfreeze one or set the phase's steps to 0")
+    name, decay = str(cfg["name"]), float(cfg.get("weight_decay", 0.0))
+    if name == "sgd":
+        return torch.optim.SGD(
+            groups,
+            lr=float(cfg["lr"]),
+            momentum=float(cfg.get("momentum", 0.0)),
+            nesterov=bool(cfg.get("nesterov", False)),
+            weight_decay=decay,
+        )
+    if name in ("adam", "adamw"):
+        kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+        beta1, beta2 = cfg.get("betas", (0.9, 0.999))
+        return kind(groups, lr=float(cfg["lr"]), betas=(float(beta1), float(beta2)), weight_decay=decay, fused=True)
+    raise ConfigError(f"optimizer.name={name}: {did_you_mean(name, OPTIMIZERS)}")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

@@ -1,0 +1,53 @@
+"""Errors that a user can act on: one sentence, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TlrunError(Exception):
+    """A mistake or failure explained in one sentence that names the fix.
+
+    `exit_code` is what the process ends with: 1 the run failed, 2 the command was wrong.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(TlrunError):
+    """The command or its configuration is wrong (unknown key, wrong type, impossible combination)."""
+
+    exit_code = 2
+
+
+class DataError(TlrunError):
+    """The data are missing, unreadable or do not fit together."""
+
+    exit_code = 2
+
+
+class RunError(TlrunError):
+    """The run itself failed (NaN loss, out of memory, a worker died)."""
+
+    exit_code = 1
+
+
+class Interrupted(TlrunError):
+    """The run was asked to stop (SIGINT 130, SIGTERM 143) and saved its state first."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def did_you_mean(word: str, choices: Iterable[str], *, limit: int = 20) -> str:
+    """A clause for an error: the nearest choice and the valid ones.
+
+    >>> did_you_mean("dan", ["dann", "source_only"])
+    "did you mean 'dann'? Valid: dann, source_only"
+    """
+    names = sorted({str(choice) for choice in choices})
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
+    listed = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return (f"did you mean '{near[0]}'? " if near else "") + f"Valid: {listed or '(none)'}"

@@ -1,0 +1,1 @@
+"""Metrics, validators, selection, and the use of a trained model."""

@@ -1,0 +1,149 @@
+"""Evaluators by kind of task: they turn the net and the data into rows of figures.
+
+A method never appears here by name: `Method.predict` gives scores, the data object says which roles exist
+and which labels they carry.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import batches
+from tlrun.evaluate import metrics
+from tlrun.evaluate.validators import Predictions, compute_validators
+from tlrun.methods.method import Method
+from tlrun.models.net import Net
+
+EMBEDDED = 500  # images of each domain kept in features.npz, for the 2-D map
+
+
+class ClassEvaluator:
+    """Classification: one label per image."""
+
+    def __init__(
+        self,
+        data: Data,
+        method: Method,
+        device: torch.device,
+        *,
+        batch_size: int,
+        max_images: int,
+        seed: int,
+        target_test: bool,
+    ) -> None:
+        self.data, self.method, self.device = data, method, device
+        self.batch_size, self.max_images, self.seed, self.target_test = batch_size, max_images, seed, target_test
+
+    def predictions(self, net: Net, role: str) -> Predictions | None:
+        """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32."""
+        examples = self.data.role(role)
+        if examples is None:
+            return None
+        domain = role.rpartition("_")[0]
+        features, logits = [], []
+        for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
+            out = self.method.predict(net, x, domain=domain)
+            assert out.scores is not None and out.features is not None
+            features.append(out.features.float().cpu())
+            logits.append(out.scores.float().cpu())
+        return Predictions(torch.cat(features), torch.cat(logits), examples.labels)
+
+    def row(self, net: Net) -> dict[str, float | None]:
+        """The figures of one evaluation during training; without `oracle/*` if the target test is off."""
+        sets = {
+            role: found
+            for role in ("source_val", "target_val")
+            if (found := self.predictions(net, role)) is not None
+        }
+        row: dict[str, float | None] = {}
+        for role, found in sets.items():
+            if found.labels is not None:
+                row[f"{role}/accuracy"] = metrics.accuracy(found.logits.argmax(1), found.labels)
+                row[f"{role}/loss"] = float(cross_entropy(found.logits, found.labels))
+        if "target_val" in sets:
+            row["target_val/effective_classes"] = metrics.effective_classes(
+                sets["target_val"].logits.argmax(1), self.data.num_classes
+            )
+        scores = compute_validators(sets, self.max_images, self.seed)
+        row |= {f"validator/{name}": value for name, value in scores.items()}
+        if self.target_test and (test := self.predictions(net, "target_test")) and test.labels is not None:
+            row["oracle/target_test_accuracy"] = metrics.accuracy(test.logits.argmax(1), test.labels)
+        return row
+
+    def test(self, net: Net) -> tuple[dict[str, Any], dict[str, Predictions]]:
+        """The final figures on the test sets, and the predictions they were computed from."""
+        figures: dict[str, Any] = {}
+        found: dict[str, Predictions] = {}
+        for role in ("source_test", "target_test"):
+            if role == "target_test" and not self.target_test:
+                continue
+            predicted = self.predictions(net, role)
+            if predicted is None:
+                continue
+            found[role] = predicted
+            figures |= self._figures(role, predicted)
+        return figures, found
+
+    def _figures(self, role: str, predicted: Predictions) -> dict[str, Any]:
+        if predicted.labels is None:
+            return {f"{role}/accuracy": None}
+        classes = self.data.classes
+        guess, truth = predicted.logits.argmax(1), predicted.labels
+        by_class = metrics.per_class_accuracy(guess, truth, len(classes)).tolist()
+        return {
+            f"{role}/accuracy": metrics.accuracy(guess, truth),
+            f"{role}/balanced_accuracy": metrics.balanced_accuracy(guess, truth, len(classes)),
+            f"{role}/macro_f1": metrics.macro_f1(guess, truth, len(classes)),
+            f"{role}/accuracy_by_class": dict(zip(classes, by_class, strict=True)),
+        }
+
+    def write_predictions(self, path: Path, predicted: Predictions) -> None:
+        """predictions.csv: index, path, label (empty if unknown), prediction, confidence."""
+        examples = self.data.role("target_test")
+        assert examples is not None
+        probabilities = predicted.logits.softmax(1)
+        confidence, guess = probabilities.max(1)
+        names, paths = self.data.classes, examples.paths
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "path", "label", "prediction", "confidence"])
+            for i, (g, c) in enumerate(zip(guess.tolist(), confidence.tolist(), strict=True)):
+                label = "" if predicted.labels is None else names[int(predicted.labels[i])]
+                writer.writerow([i, paths[i] if paths else "", label, names[g], f"{c:.6f}"])
+
+    def write_features(self, path: Path, found: Mapping[str, Predictions]) -> None:
+        """features.npz: a seeded sample of test features of both domains, for the 2-D map."""
+        features, labels, domains = [], [], []
+        for number, role in enumerate(("source_test", "target_test")):
+            if role not in found:
+                continue
+            keep = sample(len(found[role].logits), EMBEDDED, self.seed)
+            features.append(found[role].features[keep].numpy())
+            known = found[role].labels
+            labels.append(np.full(len(keep), -1) if known is None else known[keep].numpy())
+            domains.append(np.full(len(keep), number))
+        if features:
+            np.savez_compressed(
+                path,
+                features=np.concatenate(features),
+                label=np.concatenate(labels),
+                domain=np.concatenate(domains),
+            )
+
+
+def sample(count: int, most: int, seed: int) -> Tensor:
+    """At most `most` of `count` indices, seeded, sorted."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=generator)[:most].sort().values
+
+
+EVALUATORS = {"class": ClassEvaluator}

@@ -1,0 +1,211 @@
+"""Use a trained model: `tlrun predict RUN_DIR IMAGES`, and `load(RUN_DIR)` for Python.
+
+    model = load("outputs/.../...")
+    logits = model(images)                      # uint8 or float in [0, 1], (B, C, H, W) -> (B, K)
+    for p in model.predict_files(["a.png"]):
+        print(p.path, p.label, p.confidence)
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tlrun.building import build, plain
+from tlrun.config import load_config
+from tlrun.data.preprocess import Preprocess
+from tlrun.engine import checkpoint as checkpoints
+from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
+from tlrun.methods.method import Method
+from tlrun.models.build import assemble
+from tlrun.models.net import Net
+from tlrun.run_dir import RunDir
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+ROWS_SHOWN = 20
+
+
+class Prediction(NamedTuple):
+    """One line of the result. confidence: softmax probability of the label, in [0, 1]."""
+
+    path: str
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What a method's `build` may ask of the data, from label_space.json alone."""
+
+    classes: tuple[str, ...]
+    tasks: dict[str, SimpleNamespace]
+    domains: dict[str, None]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def from_json(cls, space: Mapping[str, Any]) -> LabelSpace:
+        tasks = {
+            name: SimpleNamespace(name=name, **{k: v for k, v in dict(task).items() if k != "name"})
+            for name, task in dict(space.get("tasks") or {}).items()
+        }
+        domains = dict.fromkeys(space.get("domains") or ("source", "target"))
+        return cls(tuple(space.get("classes") or ()), tasks, domains)
+
+
+class Model(nn.Module):
+    """A trained net with its preprocessing: raw images (or features) -> logits (B, K).
+
+    classes: names of the K logits. preprocess: what makes the net's input. Attribute `task` chooses
+    among the tasks of a multi-task run.
+    """
+
+    def __init__(
+        self, net: Net, method: Method, preprocess: Preprocess, classes: Sequence[str], task: str | None
+    ) -> None:
+        super().__init__()
+        self.net, self.method, self.preprocess = net, method, preprocess
+        self.classes, self.task = tuple(classes), task
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) uint8, or float in [0, 1], of any size; or (B, D) float features."""
+        size = self.preprocess.output_shape[1:]
+        if size and tuple(x.shape[-2:]) != tuple(size):
+            unit = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+            x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)
+        scores = self.method.predict(self.net, self.preprocess(x), task=self.task).scores
+        if scores is None:
+            raise ConfigError("this run's method gives no class scores, so there are no labels to predict")
+        return scores
+
+    @torch.no_grad()
+    def predict_files(self, paths: Iterable[str | Path], batch_size: int = 256) -> list[Prediction]:
+        """Label and confidence of image files, in their order. Raises DataError that names a bad file."""
+        device = next(self.parameters()).device
+        found: list[Prediction] = []
+        for chunk in _chunks(paths, batch_size):
+            images = self.preprocess.read_files(chunk).to(device)
+            confidence, index = self(images).float().softmax(1).max(1)
+            rows = zip(chunk, index.tolist(), confidence.tolist(), strict=True)
+            found += [Prediction(str(path), self.classes[i], c) for path, i, c in rows]
+        return found
+
+
+def load(run_dir: str | Path, checkpoint: str = "selected", task: str | None = None) -> Model:
+    """The model of a run folder, on the CPU, in eval mode.
+
+    checkpoint: "selected" (what the run's rule chose, the last step if it chose none), "last", or a
+    selector's name. Raises ConfigError, DataError or RunError if the folder does not hold one.
+    """
+    run = RunDir.open(run_dir)
+    cfg: dict[str, Any] = plain(load_config(run.config))
+    if not run.label_space.is_file():
+        raise RunError(f"{run.path} has no label_space.json: the run stopped before its data were read")
+    space = run.read_json(run.label_space)
+    data: Any = LabelSpace.from_json(space)
+    if task is not None and task not in data.tasks:
+        raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
+    preprocess = Preprocess.from_spec(space["preprocess"])
+    method: Method = build(cfg["method"])
+    net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
+    _restore(net, method, checkpoint_path(run, checkpoint))
+    classes = data.tasks[task].classes if task else data.classes
+    return Model(net, method, preprocess, classes, task)
+
+
+def checkpoint_path(run: RunDir, name: str) -> Path:
+    """checkpoints/<name>.pt; for "selected" the one of the run's selection rule, else last.pt."""
+    if name == "selected":
+        summary = run.read_json(run.summary) if run.summary.is_file() else {}
+        chosen = run.checkpoints / f"{summary.get('selection_rule')}.pt"
+        return chosen if chosen.is_file() else run.checkpoints / "last.pt"
+    path = run.checkpoints / f"{name}.pt"
+    if not path.is_file():
+        known = [p.stem for p in run.checkpoints.glob("*.pt")]
+        raise ConfigError(f"no checkpoint '{name}' in {run.path}: {did_you_mean(name, ['selected', *known])}")
+    return path
+
+
+def main(
+    run_dir: str | Path,
+    images: Sequence[str | Path],
+    task: str | None = None,
+    output: str | Path | None = None,
+    checkpoint: str = "selected",
+) -> list[Prediction]:
+    """`tlrun predict`: print a short table and, if asked, write path,label,confidence to `output`."""
+    paths = image_files(images)
+    predictions = load(run_dir, checkpoint, task).predict_files(paths)
+    if output is not None:
+        write_csv(Path(output), predictions)
+    width = max(len(p.path) for p in predictions[:ROWS_SHOWN])
+    for p in predictions[:ROWS_SHOWN]:
+        print(f"{p.path:<{width}}  {p.label}  {p.confidence:.3f}")
+    if len(predictions) > ROWS_SHOWN:
+        counts = Counter(p.label for p in predictions).most_common()
+        print(f"... {len(predictions)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
+    if output is not None:
+        print(f"written: {output}")
+    return predictions
+
+
+def image_files(places: Sequence[str | Path]) -> list[Path]:
+    """Files as given; folders stand for the images in them and below, by name. DataError if none."""
+    files: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not found:
+                raise DataError(f"no image in {place}: known are {', '.join(IMAGE_SUFFIXES)}")
+            files += found
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise DataError(f"there is no file or folder {place}")
+    if not files:
+        raise DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
+    return files
+
+
+def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write path,label,confidence rows. Raises RunError if the place cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(Prediction._fields)
+            rows.writerows((p.path, p.label, f"{p.confidence:.6f}") for p in predictions)
+    except OSError as error:
+        raise RunError(f"cannot write {path} ({error.strerror}): choose another --output") from error
+
+
+def _restore(net: Net, method: Method, path: Path) -> None:
+    saved = checkpoints.load(path)
+    missing = set(net.parts) - set(saved["parts"])
+    if missing:
+        raise RunError(f"{path} lacks the parts {', '.join(sorted(missing))}: it is of an earlier phase")
+    try:
+        for part, state in saved["parts"].items():
+            net[part].load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"{path} does not fit the net that config.yaml describes: {error}") from error
+    method.load_state_dict(saved["method"])
+
+
+def _chunks(items: Iterable[str | Path], size: int) -> Iterator[list[str | Path]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

@@ -1,0 +1,96 @@
+"""Which evaluation was the best? A pure function over the rows of metrics.jsonl.
+
+Rules: the name of any validator (no target label), "last", and "oracle", the accuracy on the
+target's test labels, which only says what selection costs.
+
+A guard against collapse goes before every validator: an unsupervised score can be at its best when all
+images fall in one class, or when the source has been forgotten. A row is eligible if
+
+* its source_val/accuracy is at least `source_floor` times the best up to it, and
+* its target_val/effective_classes is at least `min_effective_classes` times the number of classes,
+
+each where the row has that figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tlrun.errors import ConfigError, did_you_mean
+
+Row = Mapping[str, Any]
+ORACLE = "oracle/target_test_accuracy"
+
+
+def rules() -> list[str]:
+    """Names that `select=` may take."""
+    from tlrun.evaluate.validators import VALIDATORS  # imports torch
+
+    return [*VALIDATORS, "last", "oracle"]
+
+
+def check_rule(rule: str) -> None:
+    """Raise ConfigError, with the nearest name, if there is no such rule."""
+    if rule not in rules():
+        raise ConfigError(f"unknown selection rule '{rule}': {did_you_mean(rule, rules())}")
+
+
+def select_row(
+    rows: Sequence[Row],
+    rule: str,
+    *,
+    num_classes: int,
+    source_floor: float = 0.9,
+    min_effective_classes: float = 0.5,
+) -> Row | None:
+    """The row that `rule` chooses among evaluation rows in order of time; the later one wins a tie.
+
+    None if no row has a value for the rule, or all that have one are guarded out. "oracle" and "last"
+    are not guarded.
+    """
+    if rule == "last":
+        return rows[-1] if rows else None
+    if rule == "oracle":
+        return _best(rows, ORACLE)
+    allowed = eligible(rows, num_classes, source_floor, min_effective_classes)
+    candidates = [row for row, ok in zip(rows, allowed, strict=True) if ok]
+    return _best(candidates, f"validator/{rule}")
+
+
+def eligible(
+    rows: Iterable[Row],
+    num_classes: int,
+    source_floor: float = 0.9,
+    min_effective_classes: float = 0.5,
+) -> list[bool]:
+    """For every row, whether it passes the guard against collapse."""
+    passed: list[bool] = []
+    best_source = 0.0
+    for row in rows:
+        source = _number(row.get("source_val/accuracy"))
+        used = _number(row.get("target_val/effective_classes"))
+        best_source = max(best_source, source or 0.0)
+        passed.append(
+            (source is None or source >= source_floor * best_source)
+            and (used is None or used >= min_effective_classes * num_classes)
+        )
+    return passed
+
+
+def _best(rows: Iterable[Row], key: str) -> Row | None:
+    best: Row | None = None
+    best_value = -math.inf
+    for row in rows:
+        value = _number(row.get(key))
+        if value is not None and value >= best_value:
+            best, best_value = row, value
+    return best
+
+
+def _number(value: Any) -> float | None:
+    """The value as a finite float, else None: a metric that broke down chooses nothing."""
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    return None

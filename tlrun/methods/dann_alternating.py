@@ -1,0 +1,75 @@
+"""DANN in its alternating form: the label path and the domain path take turns.
+
+    label update  (k steps):  min_(f,h) CE(h(f(x_S)), y)
+    domain update (m steps):  min_d BCE,  and reversed, max_f BCE      with h bit-identical
+
+Of every k + m steps the first k are label updates and the others domain updates, each on a fresh batch.
+In a domain update the label head is neither run in train mode nor changed, its batch norm included.
+The form of Ganin & Lempitsky (ICML 2015) unrolled in time; compare Tzeng et al., "Simultaneous Deep
+Transfer", ICCV 2015, who alternate in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from tlrun.data.streams import Batch
+from tlrun.errors import ConfigError
+from tlrun.methods.dann import DANN
+from tlrun.methods.domains import forward_domains, seen
+from tlrun.methods.method import Progress, Update
+from tlrun.models.net import Net
+
+
+class DANNAlternating(DANN):
+    """label_steps (k) and domain_steps (m) take turns; the other arguments are DANN's."""
+
+    def __init__(
+        self,
+        label_steps: int = 1,
+        domain_steps: int = 1,
+        trade_off: float = 1.0,
+        lambda_schedule: str = "sigmoid",
+        gamma: float = 10.0,
+        attach: str = "features",
+        domain_hidden: int = 100,
+        domain_layers: int = 1,
+    ) -> None:
+        super().__init__(trade_off, lambda_schedule, gamma, attach, domain_hidden, domain_layers)
+        if attach.startswith("classifier"):
+            raise ConfigError("method.attach must lie in the backbone: a domain update holds the label head still")
+        if label_steps < 1 or domain_steps < 1:
+            raise ConfigError("method.label_steps and method.domain_steps must be at least 1")
+        self.label_steps, self.domain_steps = label_steps, domain_steps
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:
+            yield self._label_update(net, batch)
+        else:
+            yield self._domain_update(net, batch, progress)
+
+    def _label_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+        if self.batch_norm == "per_domain":
+            # the label head's own batch norm needs the target's statistics for evaluation
+            with torch.no_grad():
+                net.domain = "target"
+                net(batch["target"].x)
+        out = forward_domains(net, {"source": batch["source"].x}, self.batch_norm)
+        loss = cross_entropy(out["source"].logits.float(), batch["source"].y)
+        return Update({"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out))
+
+    def _domain_update(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Update:
+        inputs = {name: batch[name].x for name in ("source", "target")}
+        out = forward_domains(net, inputs, self.batch_norm, head=None, taps=self.taps)
+        strength = self.strength(progress)
+        domain, told_apart = self.domain_losses(net, out, strength)
+        return Update(
+            {"domain": domain},
+            parts=("backbone", "domain_head"),
+            main=False,
+            seen=seen(batch, out),
+            metrics={"lambda": strength, "domain_accuracy": told_apart},
+        )

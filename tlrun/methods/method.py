@@ -1,0 +1,184 @@
+"""The contract of a transfer method: what it needs, what it builds, what one step optimises.
+
+A method never touches optimizers, devices, checkpoints or files; the engine owns those. It states
+losses and the parts of the net that each of them may change:
+
+    class SourceOnly(Method):
+        def step(self, net, batch, progress):
+            out = net(batch["source"].x)
+            yield Update({"classification": cross_entropy(out.logits, batch["source"].y)})
+
+`step` is a generator and EACH yielded `Update` is one optimizer update. No context manager and no
+autograd graph may be alive across a yield: the engine runs backward and the optimizer there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tlrun.models.net import Net
+
+if TYPE_CHECKING:  # methods know the shape of the data, not how they are read
+    from tlrun.data.pair import Data
+    from tlrun.data.streams import Batch
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method must be given; checked before anything is built.
+
+    streams: domains it draws training batches from, in the order of its batches.
+    target_labels: the default of `target_labels=auto`: "none", "all" or k per class.
+    target_images: False if the method must not see the target at all.
+    """
+
+    streams: tuple[str, ...] = ("source",)
+    target_labels: str | int = "none"
+    target_images: bool = True
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the phase stands. `step` counts from 0 to `total` - 1; λ and lr are functions of both."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """p in [0, 1): share of the phase that is done."""
+        return self.step / max(self.total, 1)
+
+
+@dataclass
+class Seen:
+    """What one domain's forward pass produced, for terms that look at the same batch."""
+
+    x: Tensor
+    features: Tensor | None = None
+    logits: Tensor | None = None
+    y: Tensor | None = None
+
+
+@dataclass
+class Update:
+    """One optimizer update.
+
+    losses: name -> scalar tensor; their sum is minimised (or handed to the balance).
+    parts: dotted part names that this update may change; None = every trainable part.
+    main: terms join main updates only.
+    seen: domain -> Seen, for terms.
+    metrics: name -> scalar tensor to log that is not minimised (λ, domain accuracy ...).
+    """
+
+    losses: dict[str, Tensor]
+    parts: tuple[str, ...] | None = None
+    main: bool = True
+    seen: dict[str, Seen] = field(default_factory=dict)
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+
+
+@dataclass
+class Phase:
+    """A stretch of training with its own optimizer, schedule and streams.
+
+    steps None = `trainer.steps` / `trainer.epochs` (0 = no optimizer at all: `start` does the work).
+    parts: the parts that exist and train in it (None = all). frozen: patterns of parts or stages.
+    optimizer / schedule: overrides merged over the config's own. epoch_stream: what "an epoch" counts.
+    refresh_every: steps between calls of `Method.refresh` (None = never).
+    """
+
+    name: str = "train"
+    streams: tuple[str, ...] = ("source",)
+    parts: tuple[str, ...] | None = None
+    frozen: tuple[str, ...] = ()
+    steps: int | None = None
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    epoch_stream: str | None = None
+    refresh_every: int | None = None
+    balance: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Output:
+    """What `predict` returns for a batch: class scores (B, K) (logits) or boxes (B, 4), and features."""
+
+    scores: Tensor | None = None
+    boxes: Tensor | None = None
+    features: Tensor | None = None
+
+
+class Method:
+    """Base class: supervised training on the first stream. Override what differs.
+
+    Constructor arguments of a subclass are exactly the keys of its `conf/method/<name>.yaml`.
+    `batch_norm` (joint | separate_forward | per_domain) is the method's own choice; the top-level key of
+    that name replaces it before `build`.
+    """
+
+    needs: Needs = Needs()
+    batch_norm: str = "joint"
+
+    def phases(self, data: Data) -> list[Phase]:
+        """The phases in order. Default: one, over the streams in `needs`."""
+        return [Phase(streams=self.needs.streams)]
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        """Add parts to the net: structure only, no training state. Called when fresh, on resume and for predict."""
+
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        """Once per phase, never on resume: snapshots, closed forms."""
+
+    def refresh(self, phase: Phase, net: Net, data: Data, progress: Progress) -> None:
+        """Every `phase.refresh_every` steps, for work that needs a pass over a whole set."""
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        """Yield the updates of one step."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        net: Net,
+        x: Tensor,
+        *,
+        task: str | None = None,
+        domain: str = "target",
+        support: Any = None,
+    ) -> Output:
+        """x: (B, ...) preprocessed -> scores (B, K). Called in eval mode under no_grad."""
+        net.domain = domain
+        out = net(x)
+        return Output(scores=out.logits, features=out.features)
+
+    def adapt(self, net: Net, support_or_stream: Any) -> Net:
+        """Adaptation at test time, on a copy of the net. Default: none."""
+        return net
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the method beyond the net (anchors, running averages). Tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+class Term:
+    """A loss that joins the main updates of any method (`terms=[l2_sp]`)."""
+
+    def start(self, net: Net, data: Data) -> None:
+        """Once per phase, never on resume."""
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        """Losses to add to this update, by name."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

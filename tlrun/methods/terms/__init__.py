@@ -1,0 +1,1 @@
+"""Losses that join the main updates of any method: `terms=[entropy]`."""

@@ -1,0 +1,1 @@
+"""Backbones, heads and the net that holds them as named parts."""

@@ -1,0 +1,200 @@
+"""Batch norm with statistics per domain, or over all processes.
+
+`convert(net, mode, synchronize)` replaces the batch norms of a net in place and keeps parameters,
+statistics and settings. Modes (the top-level key `batch_norm`):
+
+* joint, separate_forward: one set of running statistics. They differ in how a method calls the net
+  (one forward over both domains, or two), not in the layer, which stays torch's own.
+* per_domain: one affine, running statistics per domain (Chang et al. 2019, DSBN with shared affine).
+  Evaluation uses those of the current domain (`net.domain = "target"`).
+
+State dict keys are torch's: weight, bias, running_mean, running_var, num_batches_tracked; in per_domain
+these hold the source's statistics and target_running_mean, target_running_var,
+target_num_batches_tracked the target's. A per_domain net loads a checkpoint without target keys (it
+has then no target statistics yet); the other way round needs strict=False and reads the source's.
+
+A domain without statistics (no training batch yet) is evaluated with the source's: fresh buffers
+(mean 0, variance 1) would look like a weak method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tlrun.errors import ConfigError, did_you_mean
+
+MODES = ("joint", "separate_forward", "per_domain")
+DOMAINS = ("source", "target")
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def convert(net: nn.Module, mode: str = "joint", synchronize: bool = False) -> nn.Module:
+    """Replace every batch norm inside `net`, in place; a second call changes nothing.
+
+    mode: joint | separate_forward | per_domain. synchronize: batch statistics over all processes of
+    torch.distributed's default group. Raises ConfigError for an unknown mode or an unknown kind of
+    batch norm.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"unknown batch_norm '{mode}': {did_you_mean(mode, MODES)}")
+    per_domain = mode == "per_domain"
+    if not per_domain and not synchronize:
+        return net
+    converted: dict[nn.Module, BatchNorm] = {}  # a layer that is used in two places stays one layer
+    for parent in list(net.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, _BatchNorm):
+                if child not in converted:
+                    converted[child] = BatchNorm(child, per_domain, synchronize)
+                    converted[child].domain = getattr(net, "domain", DOMAINS[0])
+                setattr(parent, name, converted[child])
+    return net
+
+
+class BatchNorm(nn.Module):
+    """Drop-in for nn.BatchNorm1d/2d/3d that takes over the module `norm`.
+
+    x: (B, C) or (B, C, ...), any float type; statistics are kept and, when synchronised, computed in
+    fp32. Parameters keep their identity, so an optimizer that holds them stays valid.
+    """
+
+    # Named here so that a checker and torch.compile know them.
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(self, norm: _BatchNorm, per_domain: bool, synchronize: bool) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum = norm.num_features, norm.eps, norm.momentum
+        self.register_parameter("weight", norm.weight)
+        self.register_parameter("bias", norm.bias)
+        for key in _STATISTICS:
+            self.register_buffer(key, getattr(norm, key))
+        # Without running statistics (track_running_stats=False) there is nothing to keep per domain.
+        self.per_domain = per_domain and norm.running_mean is not None
+        if self.per_domain:
+            for key in _STATISTICS:
+                fresh = torch.ones_like if key == "running_var" else torch.zeros_like
+                self.register_buffer(f"target_{key}", fresh(getattr(norm, key)))
+        self.synchronize = synchronize
+        self.domain = DOMAINS[0]
+        # timm's BatchNormAct2d is a batch norm followed by these two.
+        self.after = [name for name in ("drop", "act") if _has_child(norm, name)]
+        if type(norm) not in _PLAIN and not self.after:
+            raise ConfigError(
+                f"the backbone's {type(norm).__name__} cannot be split by domain or synchronised: "
+                "set batch_norm=joint with trainer.devices=1, or take another backbone"
+            )
+        for name in self.after:
+            self.add_module(name, norm.get_submodule(name))
+        self.train(norm.training)
+
+    def set_domain(self, name: str) -> None:
+        """Statistics to use from now on: "source" or "target" (no effect without per_domain)."""
+        if name not in DOMAINS:
+            raise ConfigError(f"no batch statistics for domain '{name}': {did_you_mean(name, DOMAINS)}")
+        self.domain = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.synchronize and _world() > 1:
+            out = self._synchronised(x)
+        else:
+            out = self._native(x)
+        for name in self.after:
+            out = self.get_submodule(name)(out)
+        return out
+
+    def _native(self, x: Tensor) -> Tensor:
+        if not self.training:
+            mean, var = self._eval_statistics()
+            use_batch = mean is None
+            return F.batch_norm(x, mean, var, self.weight, self.bias, use_batch, 0.0, self.eps)
+        mean, var, factor = self._advance()
+        return F.batch_norm(x, mean, var, self.weight, self.bias, True, factor, self.eps)
+
+    def _synchronised(self, x: Tensor) -> Tensor:
+        """The batch norm of the union of all processes' batches (two differentiable all-reduces)."""
+        with torch.autocast(x.device.type, enabled=False):
+            x32 = x.float()
+            dims = [d for d in range(x.ndim) if d != 1]
+            shape = [1, -1] + [1] * (x.ndim - 2)
+            count = x32.new_full((1,), x32.numel() / x32.shape[1])
+            total = _AllReduce.apply(torch.cat([x32.sum(dims), count]))
+            n = total[-1].detach()
+            mean = total[:-1] / n
+            centred = x32 - mean.view(shape)
+            var = _AllReduce.apply(centred.square().sum(dims)) / n
+            running_mean, running_var, factor = self._advance()
+            if running_mean is not None and running_var is not None:
+                with torch.no_grad():
+                    running_mean.lerp_(mean.to(running_mean.dtype), factor)
+                    running_var.lerp_((var * n / (n - 1)).to(running_var.dtype), factor)
+            out = centred * torch.rsqrt(var + self.eps).view(shape)
+            if self.weight is not None:
+                out = out * self.weight.view(shape) + self.bias.view(shape)
+            return out.to(x.dtype)
+
+    def _advance(self) -> tuple[Tensor | None, Tensor | None, float]:
+        """Running mean and variance of the domain, and the share of the new batch in them."""
+        mean, var, tracked = (getattr(self, key) for key in self._keys())
+        if tracked is None:
+            return None, None, 0.0
+        tracked.add_(1)
+        factor = self.momentum if self.momentum is not None else 1.0 / float(tracked)
+        return mean, var, factor
+
+    def _eval_statistics(self) -> tuple[Tensor | None, Tensor | None]:
+        mean, var, tracked = (getattr(self, key) for key in self._keys())
+        if mean is self.running_mean:
+            return mean, var
+        # On the device and without a branch: no synchronisation, and it can be exported.
+        seen = tracked > 0
+        return torch.where(seen, mean, self.running_mean), torch.where(seen, var, self.running_var)
+
+    def _keys(self) -> tuple[str, ...]:
+        if self.per_domain and self.domain == "target":
+            return tuple(f"target_{key}" for key in _STATISTICS)
+        return _STATISTICS
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        keys = [f"target_{key}" for key in _STATISTICS]
+        if self.per_domain and not any(prefix + key in state_dict for key in keys):
+            state_dict.update({prefix + key: getattr(self, key) for key in keys})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"per_domain={self.per_domain}, synchronize={self.synchronize}"
+        )
+
+
+class _AllReduce(torch.autograd.Function):
+    """Sum over all processes; the gradient of a sum that every process uses is again the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous().clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous().clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def _has_child(module: nn.Module, name: str) -> bool:
+    return name in dict(module.named_children())
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

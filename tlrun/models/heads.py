@@ -1,0 +1,64 @@
+"""Heads: what stands on the features. Stages are named, so they can be carried over or frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from tlrun.models.backbones import dense
+
+
+class Head(nn.Module):
+    """Hidden layers fc1, fc2, ... (linear, batch norm, ReLU, dropout) and a linear layer `out`."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, hidden: Sequence[int], batch_norm: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+        for i, units in enumerate(hidden, start=1):
+            self.add_module(f"fc{i}", dense(in_dim, units, batch_norm, dropout))
+            self.stages.append(f"fc{i}")
+            in_dim = units
+        self.out = nn.Linear(in_dim, out_dim)
+        self.stages.append("out")
+
+    def forward(self, features: Tensor) -> Tensor:
+        for stage in self.stages:
+            features = self.get_submodule(stage)(features)
+        return features
+
+
+class Classifier(Head):
+    """Class scores: features (B, in_dim) -> logits (B, num_classes).
+
+    hidden: units of the hidden layers; (100, 100) is the label head of DANN's MNIST net, () is linear.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        num_classes: int,
+        hidden: Sequence[int] = (100, 100),
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_dim, num_classes, hidden, batch_norm, dropout)
+
+
+class DomainHead(Head):
+    """Source or target? features (B, in_dim) -> one logit each (B,); the paper's is FC100-1."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: int = 100,
+        layers: int = 1,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_dim, 1, [hidden] * layers, batch_norm, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).squeeze(1)

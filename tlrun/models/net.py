@@ -1,0 +1,168 @@
+"""A `Net` is named parts: a backbone with named stages, and heads.
+
+    net = Net(backbone, (3, 28, 28))          # backbone: nn.Module with .feature_dim and .stages
+    net.add("classifier", net.new_head(10))   # a method adds its heads by name
+    out = net(x, head="classifier", taps=("backbone.conv2",))
+    out.features, out.logits, out.taps["backbone.conv2"]
+
+A checkpoint is {part: state dict}, so carrying layers over, freezing some, or using one head alone
+is a choice of dotted names: `backbone`, `backbone.layer1`, `classifier`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlrun.errors import ConfigError, did_you_mean
+from tlrun.models.heads import Classifier
+
+
+@dataclass
+class Forward:
+    """features: (B, D) of the backbone; logits: (B, K) or None; taps: stage name -> its output."""
+
+    features: Tensor
+    logits: Tensor | None = None
+    taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Net(nn.Module):
+    """Named parts in the order in which data flows through them.
+
+    `domain` (settable, "source" or "target") tells per-domain layers whose statistics to use.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        input_shape: Sequence[int],
+        head: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"backbone": backbone})
+        self.input_shape = tuple(input_shape)
+        self.head_options = dict(head or {})  # arguments of Classifier: `backbone.head.*`
+        self.main_head = "classifier"
+        self._domain = "source"
+
+    # ---- structure ------------------------------------------------------------------------
+
+    def add(self, name: str, module: nn.Module) -> nn.Module:
+        """Add a part; a part of that name that exists already is kept (build is called again on resume)."""
+        if name not in self.parts:
+            self.parts[name] = module
+            self.domain = self._domain
+        return self.parts[name]
+
+    def new_head(self, num_classes: int) -> nn.Module:
+        """A fresh classifier on the features, as `backbone.head` describes it."""
+        return Classifier(self.feature_dim, num_classes, **self.head_options)
+
+    def width_of(self, stage: str) -> int:
+        """Size of a stage's flattened output for one example, found by a forward pass of zeros."""
+        probe = torch.zeros(2, *self.input_shape, device=next(self.parameters()).device)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            out = self(probe, taps=(stage,)).taps
+        self.train(was_training)
+        if stage not in out:
+            raise ConfigError(f"stage '{stage}' is not part of the forward pass: {did_you_mean(stage, self.stages())}")
+        return out[stage].flatten(1).shape[1]
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.parts["backbone"]
+
+    @property
+    def feature_dim(self) -> int:
+        return int(self.backbone.feature_dim)
+
+    def __getitem__(self, part: str) -> nn.Module:
+        if part not in self.parts:
+            raise ConfigError(f"no part '{part}' in this net: {did_you_mean(part, self.parts)}")
+        return self.parts[part]
+
+    def stages(self) -> list[str]:
+        """Dotted names of all stages, in the order of the forward pass; a part without stages is one."""
+        names: list[str] = []
+        for part, module in self.parts.items():
+            inner = getattr(module, "stages", ())
+            names += [f"{part}.{stage}" for stage in inner] or [part]
+        return names
+
+    def select(self, patterns: Iterable[str]) -> list[str]:
+        """Stage names that match: exact, a parent (`backbone`), or a glob (`backbone.layer*`).
+
+        Raises ConfigError with the nearest name for a pattern that matches nothing.
+        """
+        stages = self.stages()
+        chosen: list[str] = []
+        for pattern in patterns:
+            hit = [s for s in stages if s == pattern or s.startswith(pattern + ".") or fnmatchcase(s, pattern)]
+            if not hit:
+                known = [*self.parts, *stages]
+                raise ConfigError(f"no part or stage matches '{pattern}': {did_you_mean(pattern, known)}")
+            chosen += [s for s in hit if s not in chosen]
+        return [s for s in stages if s in chosen]
+
+    def module_of(self, name: str) -> nn.Module:
+        """The module of a part (`classifier`) or stage (`backbone.conv1`)."""
+        part, _, inner = name.partition(".")
+        module = self[part]
+        return module.get_submodule(inner) if inner else module
+
+    def parameters_of(self, names: Iterable[str] | None = None) -> Iterator[nn.Parameter]:
+        """Trainable parameters of parts or stages (all parts if None), each once."""
+        seen: set[int] = set()
+        for name in self.parts if names is None else names:
+            for parameter in self.module_of(name).parameters():
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield parameter
+
+    # ---- domains --------------------------------------------------------------------------
+
+    @property
+    def domain(self) -> str:
+        return self._domain
+
+    @domain.setter
+    def domain(self, name: str) -> None:
+        self._domain = name
+        for module in self.modules():
+            if hasattr(module, "set_domain"):
+                module.set_domain(name)
+
+    # ---- forward --------------------------------------------------------------------------
+
+    def features(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) or (B, D) -> (B, feature_dim)."""
+        return self.backbone(x)
+
+    def forward(self, x: Tensor, head: str | None = "", taps: Iterable[str] = ()) -> Forward:
+        """Features, and logits of `head` ("" = the main head if there is one, None = features only).
+
+        taps: stages whose outputs to return as well.
+        """
+        caught: dict[str, Tensor] = {}
+        hooks = [
+            self.module_of(name).register_forward_hook(
+                lambda _module, _inputs, output, name=name: caught.__setitem__(name, output)
+            )
+            for name in taps
+        ]
+        try:
+            features = self.features(x)
+            chosen = (self.main_head if self.main_head in self.parts else None) if head == "" else head
+            logits = self[chosen](features) if chosen else None
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Forward(features, logits, caught)

@@ -1,0 +1,102 @@
+"""Any torchvision classifier as a backbone: `backbone=resnet18 backbone.weights=DEFAULT`.
+
+The last linear (or 1x1 convolution) layer that a forward pass meets is the classifier and becomes an
+Identity; what reaches it are the features. All other keys of the state dict stay torchvision's.
+torchvision is imported when a backbone is built, never with tlrun.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.models.shapes import call_order, describe
+
+# What every classifier of torchvision takes; used to see the order of the layers, whatever the data.
+_USUAL_INPUT = (3, 224, 224)
+
+
+def torchvision_backbone(
+    name: str, input_shape: Sequence[int], weights: str | None = None
+) -> nn.Module:
+    """The torchvision model `name` without its classifier: x (B, 3, H, W) -> (B, feature_dim).
+
+    weights: None, "DEFAULT" or a name as in torchvision ("IMAGENET1K_V1"). They expect images
+    normalised as ImageNet's (data.normalize=imagenet). Raises ConfigError for an unknown name or
+    unsuitable images, DataError if weights can neither be found nor downloaded.
+    """
+    models = import_torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"unknown torchvision model '{name}': {did_you_mean(name, known)}")
+    if weights is not None:
+        choices = models.get_model_weights(name).__members__
+        if weights not in choices:
+            raise ConfigError(f"unknown weights '{weights}' of {name}: {did_you_mean(weights, choices)}")
+    shape = tuple(input_shape)
+    options = _options(name, shape, weights)
+    try:
+        model = models.get_model(name, weights=weights, **options)
+    except OSError as error:  # URLError, no space, no permission
+        raise DataError(no_weights(f"weights '{weights}' of {name}", error)) from error
+    usual = (3, options["image_size"], options["image_size"]) if "image_size" in options else _USUAL_INPUT
+    remove_classifier(model, usual)
+    return describe(model, shape, name)
+
+
+def remove_classifier(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Replace the last linear or convolutional layer of a forward pass by an Identity."""
+    layers = dict(model.named_modules())
+    last = [n for n in call_order(model, input_shape) if isinstance(layers[n], nn.Linear | nn.Conv2d)][-1]
+    parent, _, child = last.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Identity())
+
+
+def import_torchvision() -> ModuleType:
+    """torchvision, or a ConfigError that says what to install."""
+    try:
+        import torchvision
+    except ImportError as error:
+        raise ConfigError(f"{error}: install torchvision with pip install 'torchvision>=0.29'") from error
+    except RuntimeError as error:
+        # A wheel built for another torch: "operator torchvision::nms does not exist".
+        raise ConfigError(
+            f"the installed torchvision does not fit the installed torch ({error}): install a pair that "
+            "does, pip install --upgrade 'torch>=2.14' 'torchvision>=0.29', both from the same index"
+        ) from error
+    return torchvision
+
+
+def no_weights(what: str, error: Exception) -> str:
+    """One sentence on weights that cannot be had, and where to put them by hand."""
+    import torch
+
+    cache = f"{torch.hub.get_dir()}/checkpoints"
+    return (
+        f"the {what} are not in {cache} and cannot be downloaded ({error}): put the file there, or train "
+        "from scratch with backbone.weights=null"
+    )
+
+
+def _options(name: str, shape: tuple[int, ...], weights: str | None) -> dict[str, Any]:
+    """What some builders need so that the net returns one tensor and suits the data's size."""
+    if name in ("googlenet", "inception_v3"):  # no auxiliary classifiers
+        # transform_input as with weights: a net that is loaded later without them must be the same.
+        options = {"aux_logits": False, "transform_input": True}
+        return options | ({"init_weights": True} if weights is None else {})
+    # A vision transformer has one position for each patch: made for the data's size, if it may.
+    patch = re.fullmatch(r"vit_\w+_(\d+)", name)
+    if patch and weights is None and len(shape) == 3:
+        side, size = int(patch[1]), shape[1]
+        if size % side or shape[1] != shape[2]:
+            raise ConfigError(
+                f"{name} cuts square images into patches of {side} pixels and the data are "
+                f"{shape[1]}x{shape[2]}: set data.size={side * -(-size // side)}"
+            )
+        return {"image_size": size}
+    return {}

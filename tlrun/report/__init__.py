@@ -1,0 +1,1 @@
+"""Reports: they read run folders only, never live objects, so any old run can be shown again."""

@@ -1,0 +1,83 @@
+"""Templates and how values are written in them: percent, durations, counts; one self-contained page each."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from tlrun.report.record import number
+
+NONE = "–"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of templates/; all values are escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"percent": percent, "count": count, "duration": duration, "picture": picture, "plain": plain}
+    return env
+
+
+def percent(value: Any, digits: int = 1) -> str:
+    """0.9312 -> '93.1'; anything that is no number -> a dash."""
+    known = number(value)
+    return NONE if known is None else f"{100 * known:.{digits}f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of two accuracies: 0.381 -> '+38.1'; the minus sign is a hyphen, for terminals."""
+    return NONE if value is None else f"{100 * value:+.1f}"
+
+
+def count(value: Any) -> str:
+    """20000 -> '20,000'."""
+    known = number(value)
+    return NONE if known is None else f"{known:,.0f}"
+
+
+def duration(seconds: Any) -> str:
+    """201.3 -> '3 min 21 s'."""
+    known = number(seconds)
+    if known is None:
+        return NONE
+    whole = round(known)
+    if whole < 60:
+        return f"{known:.1f} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def picture(path: Path) -> str:
+    """A PNG as a data: address, so that the page is one file."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def plain(value: Any) -> str:
+    """A value of config or environment in one line."""
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value) or NONE
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items()) or NONE
+    if value is None:
+        return NONE
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def command(*words: str) -> str:
+    """A line to paste into a shell."""
+    return shlex.join(["tlrun", *words])

@@ -1,0 +1,66 @@
+"""How every picture looks: one palette, one size, no display needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Okabe & Ito (2008), told apart with any colour vision; yellow is left out: unreadable on white.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SOURCE, TARGET, QUIET = LINES[0], LINES[1], "#767676"
+# Paul Tol's "muted" and black: ten classes; maps name each class in place as well, so colour never stands alone.
+CLASSES = ("#332288", "#DDAA33", "#117733", "#CC6677", "#44AA99", "#882255", "#88CCEE", "#999933", "#AA4499", "#000000")
+WIDTH = 8.0  # inches: 10-point type then reads at the width of the page, and of a phone held sideways
+
+
+class Missing(Exception):
+    """The run folder lacks what this plot shows; the text says what, and the page repeats it."""
+
+
+@contextmanager
+def figure(path: Path, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield (figure, array of axes) and save to `path` on a clean exit."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    look = {
+        "font.family": "DejaVu Sans",
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": QUIET,
+        "axes.grid": True,
+        "grid.color": "#e4e4e4",
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        "text.parse_math": False,  # a class may be called "$5"
+        "svg.fonttype": "none",
+    }
+    with plt.rc_context(look):
+        fig, axes = plt.subplots(
+            rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained", **grid
+        )
+        try:
+            yield fig, axes
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".{path.name}.tmp")
+            fig.savefig(draft, dpi=160, format="png", metadata={"Software": None})
+            draft.replace(path)
+        finally:
+            plt.close(fig)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.9312 -> '93.1 %'."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def short(text: str, limit: int = 14) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,75 @@
+"""The short table that `tlrun` prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tlrun.report.page import selection_sentence
+from tlrun.report.record import Record, accuracy_by_class, accuracy_by_class_before, number, read_record
+from tlrun.report.render import count, duration, percent, points
+from tlrun.report.style import short
+
+CLASSES = 12  # with more, the hardest ones stand for all
+
+
+def text_summary(run_dir: Path) -> str:
+    """At most 25 lines: source and target test before and after, by class, the selection, the report's path.
+
+    Raises ConfigError when `run_dir` is not a run folder.
+    """
+    record = read_record(Path(run_dir))
+    lines = [_title(record), ""]
+    if record.status.get("error"):
+        lines += [str(record.status["error"]), ""]
+    if record.summary:
+        lines += [*_figures(record), ""]
+        if number(record.figures("selected").get("step")) is not None:
+            lines.append(selection_sentence(record.summary))
+        if record.summary.get("target_labels_seen"):
+            lines.append(f"Training saw {count(record.summary['target_labels_seen'])} target labels.")
+        lines += _others(record)
+    page = record.run.report
+    lines.append(f"Report: {page}" if page.exists() else f"Run folder: {record.path}")
+    return "\n".join(lines)
+
+
+def _title(record: Record) -> str:
+    seconds = record.summary.get("train_seconds")
+    took = f" in {duration(seconds)}" if number(seconds) is not None else ""
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    return f"{record.method} on {record.data}{seed}: {record.state}{took}"
+
+
+def _figures(record: Record) -> list[str]:
+    after, before = record.figures("selected"), record.figures("before")
+    rows = [
+        (name, number(before.get(key)), number(after.get(key)))
+        for name, key in (("source test", "source_test/accuracy"), ("target test", "target_test/accuracy"))
+    ]
+    classes, earlier = accuracy_by_class(record), accuracy_by_class_before(record)
+    hidden = len(classes) - CLASSES
+    shown = sorted(classes, key=lambda name: classes[name])[:CLASSES] if hidden > 0 else list(classes)
+    rows += [(f"  {short(name, 20)}", earlier.get(name), classes[name]) for name in shown]
+    width = max(len(name) for name, _, _ in rows)
+    if any(value is not None for _, value, _ in rows):
+        lines = [f"{'accuracy, %':<{width}}   before    after   points"]
+        for name, old, new in rows:
+            gain = None if old is None or new is None else new - old
+            lines.append(f"{name:<{width}} {percent(old):>8} {percent(new):>8} {points(gain):>8}")
+    else:
+        lines = [f"{'accuracy, %':<{width}}"]
+        lines += [f"{name:<{width}} {percent(new):>8}" for name, _, new in rows]
+    if hidden > 0:
+        lines.append(f"  (the {CLASSES} hardest of {len(classes)} classes)")
+    if rows[1][2] is None:
+        lines.append("Target test accuracy was not measured (no target test labels, or switched off).")
+    return lines
+
+
+def _others(record: Record) -> list[str]:
+    parts = [
+        f"{name} {percent(value)}"
+        for name, rule in (("last step", "last"), ("oracle", "oracle"))
+        if (value := number(record.figures(rule).get("target_test/accuracy"))) is not None
+    ]
+    return [f"For reference, target test under other rules: {', '.join(parts)}."] if parts else []

@@ -1,0 +1,283 @@
+"""Every file of a run folder: names, atomic writes, status, metrics. Imports no torch.
+
+A reader never sees half a file: writes go to a temporary name, are flushed to the disk, then renamed.
+`metrics.jsonl` is the exception: rows are appended, and a torn last row is skipped by the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tlrun.environment import collect_environment
+from tlrun.errors import ConfigError, RunError
+
+STATES = ("created", "running", "completed", "failed", "interrupted")
+
+
+class RunDir:
+    """The folder of one run (design: one flat folder, stable names, read by other tools)."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    # ---- files ------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def overrides(self) -> Path:
+        return self.path / "overrides.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def label_space(self) -> Path:
+        return self.path / "label_space.json"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.csv"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def features(self) -> Path:
+        return self.path / "features.npz"
+
+    # ---- life -------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: str | Path) -> RunDir:
+        """Claim a folder (see `claim`) and mark it as created."""
+        run = cls(cls.claim(path))
+        run.set_status("created")
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDir:
+        """An existing run folder. Raises ConfigError if it is none."""
+        path = Path(path)
+        if not path.is_dir():
+            raise ConfigError(f"there is no folder {path}: give the run folder that tlrun printed")
+        run = cls(path)
+        if not run.config.is_file():
+            raise ConfigError(
+                f"{path} is not a run folder (no config.yaml in it): give the folder that tlrun "
+                "printed, like outputs/2025-01-31/12-00-00_dann_digits_digitsm_1a2b3c"
+            )
+        return run
+
+    @staticmethod
+    def claim(path: str | Path) -> Path:
+        """Make `path` this run's own and return it; if a run has it already, "<name>_2" and so on.
+
+        The exclusive creation of status.json is the lock, since Hydra may have made the folder.
+        Raises RunError if the place cannot be written.
+        """
+        path, number = Path(path), 1
+        while True:
+            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            try:
+                candidate.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(candidate / "status.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                return candidate
+            except FileExistsError as error:
+                if candidate.exists() and not candidate.is_dir():
+                    raise RunError(f"cannot make the run folder {candidate}: a file is there") from error
+                number += 1
+            except OSError as error:
+                raise RunError(
+                    f"cannot write the run folder {candidate} ({error.strerror}): choose another "
+                    "place with hydra.run.dir=..."
+                ) from error
+
+    # ---- status -----------------------------------------------------------------------------
+
+    def set_status(self, state: str, **fields: Any) -> None:
+        """Write status.json. Fields given earlier stay, but for `error` once the state moves on."""
+        assert state in STATES, state
+        kept = self.read_status()
+        kept.pop("error", None)
+        kept.update(state=state, **fields, pid=os.getpid(), updated=time.strftime("%FT%T%z"))
+        self.write_json(self.status, kept)
+
+    def read_status(self) -> dict[str, Any]:
+        """The status; {} for a run that was claimed but never started."""
+        try:
+            return dict(self.read_json(self.status))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    # ---- json -------------------------------------------------------------------------------
+
+    @staticmethod
+    def write_json(path: str | Path, obj: Any) -> None:
+        """Whole or not at all. NaN and infinity become null; numpy and torch scalars numbers."""
+        write_atomic(Path(path), json.dumps(clean(obj), indent=2, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def read_json(path: str | Path) -> Any:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+
+    # ---- metrics ----------------------------------------------------------------------------
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """One line of metrics.jsonl."""
+        line = json.dumps(clean(row), ensure_ascii=False) + "\n"
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl, on the disk for sure: what a checkpoint remembers."""
+        if not self.metrics.exists():
+            return 0
+        with self.metrics.open("rb+") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+
+    def truncate_metrics(self, size: int) -> None:
+        """Cut off the rows after a checkpoint, on resume. RunError if rows before it are missing."""
+        have = self.metrics.stat().st_size if self.metrics.exists() else 0
+        if have < size:
+            raise RunError(
+                f"{self.metrics} is shorter ({have} bytes) than its checkpoint remembers ({size}): "
+                "the run cannot be resumed, start it again"
+            )
+        if have:
+            with self.metrics.open("rb+") as file:
+                file.truncate(size)
+                os.fsync(file.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows; a last line that was torn by a crash is skipped."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    # ---- log --------------------------------------------------------------------------------
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """The `tlrun` loggers write to run.log (with the time) and to stderr (the message alone).
+
+        Nested use for the same folder adds nothing.
+        """
+        logger = logging.getLogger("tlrun")
+        before = logger.level
+        file_name = str(self.log.absolute())
+        added: list[logging.Handler] = []
+        have = {getattr(handler, "baseFilename", None) for handler in logger.handlers}
+        if file_name not in have:
+            to_file = logging.FileHandler(file_name, encoding="utf-8")
+            to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            added.append(to_file)
+        if not any(type(handler) is logging.StreamHandler for handler in logger.handlers):
+            to_screen = logging.StreamHandler()
+            to_screen.setFormatter(logging.Formatter("%(message)s"))
+            added.append(to_screen)
+        for handler in added:
+            logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.setLevel(before)
+            for handler in added:
+                logger.removeHandler(handler)
+                handler.close()
+
+
+def is_run_dir(path: str | Path) -> bool:
+    return (Path(path) / "config.yaml").is_file() and (Path(path) / "status.json").is_file()
+
+
+def runs_in(path: str | Path) -> list[Path]:
+    """The run folders directly below a sweep folder, by name."""
+    return sorted(child for child in Path(path).iterdir() if is_run_dir(child))
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write to a temporary name, flush to the disk, rename, flush the folder's entry."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def clean(obj: Any) -> Any:
+    """Plain JSON values: NaN and infinity -> None, numpy and torch scalars and arrays -> numbers."""
+    if isinstance(obj, Mapping):
+        return {str(key): clean(value) for key, value in obj.items()}
+    if isinstance(obj, str) or obj is None or isinstance(obj, bool | int):
+        return obj
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else None
+    if isinstance(obj, Sequence | set | frozenset):
+        return [clean(value) for value in obj]
+    if hasattr(obj, "tolist"):
+        return clean(obj.tolist())
+    return str(obj)
+
+
+__all__ = ["RunDir", "clean", "collect_environment", "is_run_dir", "runs_in", "write_atomic"]

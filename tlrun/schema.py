@@ -1,0 +1,303 @@
+"""Types and ranges of the configuration, and the check that names the key, the value and the fix.
+
+The keys are those of `conf/config.yaml` and its groups, where each has its line of documentation
+(a test compares the two). What a method, backbone or data set may be given is not listed here:
+`tlrun.config.build` binds those against the signature of their own class.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from tlrun.errors import ConfigError, did_you_mean
+
+
+class Range(NamedTuple):
+    """Bounds of a number: low <= value <= high, or low < value if `open_low`."""
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+
+    def holds(self, value: float) -> bool:
+        above = self.low is None or (value > self.low if self.open_low else value >= self.low)
+        return above and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f" from {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f" above {self.low:g}" if self.open_low else f" of at least {self.low:g}"
+        return "" if self.high is None else f" of at most {self.high:g}"
+
+
+Count = Annotated[int, Range(low=1)]
+Size = Annotated[int, Range(low=0)]
+Positive = Annotated[float, Range(low=0, open_low=True)]
+NotNegative = Annotated[float, Range(low=0)]
+Share = Annotated[float, Range(low=0, high=1)]
+SelectionRule = Literal[
+    "information_maximization", "source_accuracy", "entropy", "bnm", "snd", "last", "oracle"
+]
+
+
+@dataclass
+class Transfer:
+    carry: list[str] | None
+    reinit: list[str]
+    freeze: list[str]
+
+
+@dataclass
+class Evaluate:
+    target_test: bool
+    batch_size: Count
+
+
+@dataclass
+class Adam:
+    """adam and adamw."""
+
+    name: Literal["adam", "adamw"]
+    lr: Positive
+    weight_decay: NotNegative
+    betas: list[Share]
+    head_lr_multiplier: NotNegative
+
+
+@dataclass
+class SGD:
+    name: Literal["sgd"]
+    lr: Positive
+    weight_decay: NotNegative
+    momentum: Share
+    nesterov: bool
+    head_lr_multiplier: NotNegative
+
+
+@dataclass
+class Cosine:
+    name: Literal["cosine"]
+    warmup_steps: Size
+
+
+@dataclass
+class Constant:
+    name: Literal["constant"]
+
+
+@dataclass
+class DannDecay:
+    name: Literal["dann"]
+    alpha: NotNegative
+    beta: NotNegative
+
+
+@dataclass
+class StepDecay:
+    name: Literal["step"]
+    milestones: list[Share]
+    gamma: Positive
+
+
+@dataclass
+class Trainer:
+    steps: Count | None
+    epochs: Positive | None
+    batch_size: Count
+    accumulate: Count
+    grad_clip: Positive | None
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    devices: Count
+    threads: Literal["auto"] | Count
+    workers: Size
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    compile: bool
+    deterministic: bool
+    sync_batch_norm: bool
+    log_every: Count
+    eval_every: Count | None
+    checkpoint_every: Count | None
+
+
+@dataclass
+class Select:
+    name: SelectionRule
+    max_images: Count
+    source_floor: Share
+    min_effective_classes: Share
+
+
+@dataclass
+class Logger:
+    name: Literal["none", "tensorboard"]
+
+
+@dataclass
+class PhaseOverride:
+    """`phases.<name>`; each key may be left out."""
+
+    steps: Size | None
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    frozen: list[str]
+
+
+@dataclass
+class Experiment:
+    """The whole configuration. dict = checked by its own builder against a signature."""
+
+    seed: Size
+    target_labels: Literal["auto", "none", "all"] | Count
+    target_images: Literal["all", "none"]
+    batch_norm: Literal["auto", "joint", "separate_forward", "per_domain"]
+    baseline: Literal["auto"] | bool
+    init: str | None
+    transfer: Transfer
+    terms: dict[str, Any]
+    balance: dict[str, Any] | None
+    selectors: list[SelectionRule]
+    phases: dict[str, Any]
+    evaluate: Evaluate
+    tags: list[str]
+    dry_run: bool
+    choices: dict[str, Any]
+    data: dict[str, Any]
+    backbone: dict[str, Any]
+    method: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    trainer: Trainer
+    select: Select
+    logger: Logger
+
+
+OPTIMIZERS: dict[str, type] = {"adam": Adam, "adamw": Adam, "sgd": SGD}
+SCHEDULES: dict[str, type] = {
+    "cosine": Cosine,
+    "constant": Constant,
+    "dann": DannDecay,
+    "step": StepDecay,
+}
+
+
+def check(cfg: Mapping[str, Any]) -> None:
+    """Raise ConfigError on the first key of the plain, resolved `cfg` that is unknown or wrong."""
+    check_section(cfg, Experiment)
+    check_variant(cfg["optimizer"], "optimizer", OPTIMIZERS)
+    check_variant(cfg["schedule"], "schedule", SCHEDULES)
+    for name, phase in cfg["phases"].items():
+        if not isinstance(phase, Mapping):
+            raise ConfigError(
+                f"phases.{name}={phase}: give its keys, for example phases.{name}.steps=500"
+            )
+        check_section(phase, PhaseOverride, f"phases.{name}.", partial=True)
+        for section, variants in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if override := phase.get(section):
+                merged = override if "name" in override else {**cfg[section], **override}
+                check_variant(
+                    merged, f"phases.{name}.{section}", variants, partial="name" in override
+                )
+
+
+def check_variant(
+    section: Mapping[str, Any], key: str, variants: Mapping[str, type], partial: bool = False
+) -> None:
+    """A group whose keys depend on its `name`."""
+    name = section.get("name")
+    if name not in variants:
+        raise ConfigError(f"{key}.name={name}: {did_you_mean(str(name), variants)}")
+    check_section(section, variants[name], f"{key}.", partial, f" (or choose the group: {key}={name})")
+
+
+def check_section(
+    section: Mapping[str, Any], schema: type, prefix: str = "", partial: bool = False, hint: str = ""
+) -> None:
+    """Unknown keys, missing keys (unless `partial`), types and ranges of one mapping."""
+    types_of = get_type_hints(schema, include_extras=True)
+    names = [field.name for field in fields(schema)]
+    for key in section:
+        if key not in names:
+            raise ConfigError(f"unknown key '{prefix}{key}': {did_you_mean(key, names)}{hint}")
+    for key in names:
+        if key not in section:
+            if partial:
+                continue
+            raise ConfigError(f"the key '{prefix}{key}' is missing{hint or ': give it a value'}")
+        value, kind = section[key], types_of[key]
+        if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__"):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{prefix}{key}={value}: it is a group of keys, not a value")
+            check_section(value, kind, f"{prefix}{key}.")
+        elif not matches(value, kind):
+            near = did_you_mean(str(value), choices_of(kind)) if choices_of(kind) else ""
+            raise ConfigError(
+                f"{prefix}{key}={show(value)}: expected {describe(kind)}"
+                + (f"; {near.split(' Valid:')[0]}" if near.startswith("did") else "")
+            )
+
+
+# ---- type hints, as far as a configuration needs them -------------------------------------------
+
+
+def matches(value: Any, kind: Any) -> bool:
+    """Whether a plain value fits a type hint. Hints that a YAML file cannot express fit anything."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return matches(value, inner[0]) and inner[1].holds(value)
+    if origin in (Union, types.UnionType):
+        return any(matches(value, option) for option in inner)
+    if origin is Literal:
+        return value in inner and type(value) in {type(option) for option in inner}
+    if kind in (None, type(None)):
+        return value is None
+    if kind is bool or kind is str:
+        return isinstance(value, kind)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if (origin or kind) in (list, tuple):
+        items = [hint for hint in inner if hint is not Ellipsis]
+        one = len(items) == 1
+        return isinstance(value, list | tuple) and (not one or all(matches(v, items[0]) for v in value))
+    if (origin or kind) is dict:
+        return isinstance(value, Mapping)
+    return True
+
+
+def describe(kind: Any) -> str:
+    """A type hint in words: 'a whole number of at least 1, or null'."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return describe(inner[0]) + str(inner[1])
+    if origin in (Union, types.UnionType):
+        return ", or ".join(describe(option) for option in inner)
+    if origin is Literal:
+        words = [str(option) for option in inner]
+        return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
+    if kind in (None, type(None)):
+        return "null"
+    if (origin or kind) in (list, tuple):
+        return f"a list of values, each {describe(inner[0])}" if inner else "a list"
+    names = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+    return names.get(kind, "a group of keys" if (origin or kind) is dict else str(kind))
+
+
+def choices_of(kind: Any) -> list[str]:
+    """The words that a hint allows, for did-you-mean."""
+    if get_origin(kind) is Literal:
+        return [str(option) for option in get_args(kind)]
+    return [word for option in get_args(kind) for word in choices_of(option)]
+
+
+def show(value: Any) -> str:
+    """A value as one types it on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(show(item) for item in value)}]"
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(
+        value, int | float | dict
+    ) or isinstance(value, bool) else str(value)

@@ -1,0 +1,191 @@
+"""A `Session` is everything that a config describes, built and put together: data, method, net, evaluator.
+
+`run.py` uses it to train and to evaluate; nothing here trains.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tlrun.config import build, config_hash
+from tlrun.data.pair import Data, build_data
+from tlrun.engine import checkpoint
+from tlrun.engine.distributed import Process
+from tlrun.engine.loop import Loop
+from tlrun.engine.precision import resolve_device, resolve_precision
+from tlrun.errors import ConfigError
+from tlrun.evaluate.evaluators import EVALUATORS, ClassEvaluator
+from tlrun.evaluate.selection import check_rule, select_row
+from tlrun.methods.method import Method, Phase, Term
+from tlrun.models.batch_norm import convert
+from tlrun.models.build import build_net
+from tlrun.models.net import Net
+from tlrun.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """What a run works with. `loop()` trains it; `load()` puts a checkpoint into the net."""
+
+    cfg: dict[str, Any]
+    run_dir: RunDir
+    data: Data
+    method: Method
+    terms: dict[str, Term]
+    phases: list[Phase]
+    net: Net
+    evaluator: ClassEvaluator
+    device: torch.device
+    precision: str
+    process: Process
+
+    def choose(self, rows: list[dict[str, Any]], rule: str) -> dict[str, Any] | None:
+        """The row that a selection rule picks; the floor on the source applies where it is trained on."""
+        select = self.cfg["select"]
+        trains_on_source = any("source" in phase.streams for phase in self.phases)
+        row = select_row(
+            rows,
+            rule,
+            num_classes=self.data.num_classes,
+            source_floor=float(select["source_floor"]) if trains_on_source else 0.0,
+            min_effective_classes=float(select["min_effective_classes"]),
+        )
+        return None if row is None else dict(row) if not isinstance(row, dict) else row
+
+    def loop(self) -> Loop:
+        return Loop(
+            self.cfg,
+            run_dir=self.run_dir,
+            data=self.data,
+            net=self.net,
+            method=self.method,
+            terms=self.terms,
+            phases=self.phases,
+            evaluate=lambda: self.evaluator.row(self.net),
+            choose=self.choose,
+            finish_build=self.finish_build,
+            process=self.process,
+            device=self.device,
+            precision=self.precision,
+            config_hash=config_hash(self.cfg),
+        )
+
+    def finish_build(self, net: Net) -> None:
+        """After a phase has added its parts: batch norm for the domains and processes, device, compilation."""
+        synchronize = self.process.world > 1 and bool(self.cfg["trainer"]["sync_batch_norm"])
+        convert(net, self.method.batch_norm, synchronize)
+        net.to(self.device)
+        if self.cfg["trainer"]["compile"]:
+            for part in net.parts.values():
+                part.compile()  # in place: the keys of the state stay as they are
+
+    def build_all(self) -> None:
+        """Build the parts of every phase, for evaluation."""
+        for phase in self.phases:
+            self.method.build(phase, self.net, self.data)
+        self.finish_build(self.net)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Put a checkpoint's parts and the method's state into place."""
+        for name, part in state["parts"].items():
+            self.net[name].load_state_dict(part)
+        self.method.load_state_dict(state["method"])
+        self.net.to(self.device).eval()
+
+    def load_selected(self) -> dict[str, Any]:
+        """Load the checkpoint that the selection rule kept; the last one if it chose none."""
+        path = self.run_dir.checkpoints / f"{self.cfg['select']['name']}.pt"
+        if not path.exists():
+            log.warning("no evaluation passed the guard of select=%s: using the last step", path.stem)
+            path = self.run_dir.checkpoints / "last.pt"
+        state = checkpoint.load(path)
+        self.load(state)
+        return state
+
+
+def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int = 1) -> Session:
+    """Build everything that `cfg` describes. Raises ConfigError or DataError before anything is trained."""
+    prepare_process(cfg, rank, world)
+    device = resolve_device(str(cfg["trainer"]["device"]))
+    if world > 1 and device.type == "cuda":
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    precision = resolve_precision(str(cfg["trainer"]["precision"]), device)
+    check_rule(str(cfg["select"]["name"]))
+    for rule in cfg["selectors"]:
+        check_rule(str(rule))
+    method: Method = build(cfg["method"])
+    if cfg["batch_norm"] != "auto":
+        method.batch_norm = str(cfg["batch_norm"])
+    data = build_data(
+        cfg["data"],
+        seed=int(cfg["seed"]),
+        target_labels=resolve_target_labels(cfg, method),
+        target_images=str(cfg["target_images"]),
+    )
+    phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
+    unknown = set(cfg["phases"]) - {phase.name for phase in phases}
+    if unknown:
+        raise ConfigError(
+            f"phases.{unknown.pop()}: this method has no such phase; it has {', '.join(p.name for p in phases)}"
+        )
+    for phase in phases:
+        for stream in phase.streams:
+            data.stream_set(stream)  # a clear error now, not after the first phase
+    kinds = {task.kind for task in data.tasks.values()}
+    evaluator = EVALUATORS[kinds.pop()](
+        data,
+        method,
+        device,
+        batch_size=int(cfg["evaluate"]["batch_size"]),
+        max_images=int(cfg["select"]["max_images"]),
+        seed=int(cfg["seed"]),
+        target_test=bool(cfg["evaluate"]["target_test"]),
+    )
+    torch.manual_seed(int(cfg["seed"]) if world == 1 else int(cfg["seed"]) * 1_000 + rank)
+    net = build_net(cfg, data.input_shape)
+    process = Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
+    terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
+    return Session(cfg, run_dir, data, method, terms, phases, net, evaluator, device, precision, process)
+
+
+def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
+    """Apply `phases.<name>.{steps,optimizer,schedule,frozen}` from the command line."""
+    from dataclasses import replace
+
+    changes = dict(overrides.get(phase.name) or {})
+    for key in ("optimizer", "schedule"):
+        if key in changes:
+            changes[key] = {**getattr(phase, key), **changes[key]}
+    if "frozen" in changes:
+        changes["frozen"] = tuple(changes["frozen"])
+    return replace(phase, **changes)
+
+
+def resolve_target_labels(cfg: dict[str, Any], method: Method) -> str | int:
+    """`auto` = what the method needs."""
+    asked = cfg["target_labels"]
+    return method.needs.target_labels if asked == "auto" else asked
+
+
+def prepare_process(cfg: dict[str, Any], rank: int = 0, world: int = 1) -> None:
+    """Threads, determinism and start method of this process."""
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        # joblib's launcher leaves its own start method behind, under which DataLoader workers crash
+        multiprocessing.set_start_method("spawn", force=True)
+    threads = cfg["trainer"]["threads"]
+    if threads != "auto":
+        torch.set_num_threads(max(1, int(threads) // world))
+    if cfg["trainer"]["deterministic"] and torch.cuda.is_available():
+        import os
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False

@@ -1,0 +1,95 @@
+"""One of several training processes on one machine: `python -m tlrun.worker RUN_DIR RANK WORLD`.
+
+Why a subprocess of our own and not Hydra's: launchers that re-execute argv would run a whole multirun in
+every child. Why not torchrun: a Ctrl-C must reach each process exactly once (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tlrun.errors import Interrupted, RunError, TlrunError
+
+
+def launch(run_dir: Path, world: int) -> None:
+    """Start `world` workers on a run folder and wait for them.
+
+    SIGINT and SIGTERM are passed on once. Raises Interrupted when the workers stopped for one of them,
+    RunError with the first worker's own sentence when one failed.
+    """
+    from tlrun.engine.interrupt import StopRequest
+
+    rendezvous = run_dir / ".rendezvous"
+    rendezvous.unlink(missing_ok=True)
+    errors = [run_dir / f".worker{rank}.error" for rank in range(world)]
+    for file in errors:
+        file.unlink(missing_ok=True)
+    with StopRequest() as stop:
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tlrun.worker", str(run_dir), str(rank), str(world)],
+                start_new_session=True,  # the terminal's Ctrl-C goes to us alone
+            )
+            for rank in range(world)
+        ]
+        told = False
+        while any(worker.poll() is None for worker in workers):
+            if stop.exit_code and not told:
+                told = True
+                for worker in workers:
+                    worker.send_signal(signal.SIGTERM if stop.exit_code == 143 else signal.SIGINT)
+            if any(worker.poll() not in (None, 0) for worker in workers):
+                _end(workers)
+            time.sleep(0.1)
+    codes = [worker.returncode for worker in workers]
+    rendezvous.unlink(missing_ok=True)
+    messages = [file.read_text(encoding="utf-8") for file in errors if file.exists()]
+    for file in errors:
+        file.unlink(missing_ok=True)
+    for code in (130, 143):
+        if code in codes:
+            raise Interrupted(messages[0] if messages else f"stopped; go on with: tlrun resume {run_dir}", code)
+    if any(codes):
+        reason = messages[0] if messages else f"exit codes {codes}; see {run_dir / 'run.log'}"
+        raise RunError(f"a training process failed: {reason}")
+
+
+def _end(workers: list[subprocess.Popen[bytes]], patience: float = 20.0) -> None:
+    """Give the others time to stop by themselves (they may be saving), then end them."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and any(w.poll() is None for w in workers):
+        time.sleep(0.1)
+    for worker in workers:
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
+
+
+def _watch_parent(parent: int) -> None:
+    """End this process when its parent is gone (`kill -9`), so that a resume never meets an orphan."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def main(argv: list[str]) -> int:
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    run_dir, rank, world = Path(argv[0]), int(argv[1]), int(argv[2])
+    from tlrun.run import train_worker
+
+    try:
+        train_worker(run_dir, rank, world)
+    except TlrunError as error:
+        (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
