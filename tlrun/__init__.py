@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from os import PathLike
+from os import PathLike, fspath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +21,20 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load", "run"]
 
 
-def run(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Train and evaluate as `tlrun <overrides>` does, in this process; returns summary.json."""
+def run(
+    overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Train and evaluate as `tlrun <overrides>` does, in this process; returns its summary."""
     from tlrun.launch import run_overrides
 
-    return run_overrides(list(overrides))
+    return run_overrides(overrides, config_dir=config_dir and fspath(config_dir))
 
 
 def load(run_dir: str | PathLike[str], checkpoint: str = "selected") -> nn.Module:
-    """The trained model of a run folder: images (B, C, H, W) -> logits (B, K), preprocessing inside."""
+    """The trained model of a run folder: images (B, C, H, W) -> logits (B, K)."""
     from tlrun.evaluate.predict import load as load_model
 
-    return load_model(run_dir, checkpoint)
+    return load_model(fspath(run_dir), checkpoint)
 
 
 class _Package(ModuleType):

@@ -1,16 +1,16 @@
 """From a `_target_: module.Name` in a config to the object, arguments checked before anything runs.
 
-Why not `hydra.utils.instantiate`: it hides the traceback of the user's own code, builds inner targets
-unasked, and its errors do not name the fix.
+Why not `hydra.utils.instantiate`: it hides the traceback of the user's own code, builds inner
+targets unasked, and its errors do not name the fix.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -29,7 +29,9 @@ def build(cfg: Mapping[str, Any] | DictConfig, **extra: Any) -> Any:
     spec: dict[str, Any] = dict(plain(cfg))
     target = spec.pop("_target_", None)
     if not isinstance(target, str):
-        raise ConfigError(f"a `_target_: module.Name` is missing beside {', '.join(spec) or 'nothing'}")
+        raise ConfigError(
+            f"a `_target_: module.Name` is missing beside {', '.join(spec) or 'nothing'}"
+        )
     factory = locate(target)
     arguments = {**spec, **extra}
     _check_arguments(factory, target, arguments)
@@ -45,8 +47,8 @@ def plain(cfg: Any) -> Any:
 
 def locate(target: str) -> Any:
     """The object at a dotted path. The working folder is searched after the installed packages."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     parts = target.split(".")
     module = None
     for cut in range(len(parts) - 1, 0, -1):
@@ -64,7 +66,7 @@ def locate(target: str) -> Any:
     if module is None:
         raise ConfigError(
             f"_target_ '{target}': cannot import '{parts[0]}'; it must be installed or lie in the "
-            f"working folder {os.getcwd()}, and the form is module.Name"
+            f"working folder {Path.cwd()}, and the form is module.Name"
         )
     found: Any = module
     for part in parts[cut:]:
@@ -75,7 +77,9 @@ def locate(target: str) -> Any:
             )
         found = getattr(found, part)
     if not callable(found):
-        raise ConfigError(f"_target_ '{target}' is a {type(found).__name__}, not a class or function")
+        raise ConfigError(
+            f"_target_ '{target}' is a {type(found).__name__}, not a class or function"
+        )
     return found
 
 

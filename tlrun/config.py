@@ -1,7 +1,7 @@
 """From overrides to a checked configuration, and from a `_target_` to an object. Imports no torch.
 
-    cfg = compose(["method=dann", "trainer.steps=100"])      # resolved, checked, self-contained
-    build({"_target_": "my_methods.Mine", "width": 64})       # my_methods.Mine(width=64)
+cfg = compose(["method=dann", "trainer.steps=100"])      # resolved, checked, self-contained
+build({"_target_": "my_methods.Mine", "width": 64})       # my_methods.Mine(width=64)
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tlrun.building import build, locate, plain
 from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
 
+OPEN_KEYS = ("phases.", "data.augment.")
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "cache"}
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run")
 NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "log_every")
@@ -45,7 +46,11 @@ def version_base() -> dict[str, str]:
 
 
 def compose(
-    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None, keep_hydra: bool = False
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+    config_name: str = "config",
+    keep_hydra: bool = False,
 ) -> DictConfig:
     """The checked configuration for a list of overrides as typed on the command line.
 
@@ -60,8 +65,8 @@ def compose(
     register_resolvers()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), **version_base()):
-            cfg = hydra_compose("config", overrides=overrides, return_hydra_config=True)
-        job = finish(cfg)
+            cfg = hydra_compose(config_name, overrides=overrides, return_hydra_config=True)
+        job = finish(cfg, cfg.hydra)
     except Exception as error:
         if isinstance(error, TlrunError):
             raise
@@ -75,30 +80,31 @@ def compose(
     return job
 
 
-def finish(cfg: DictConfig) -> DictConfig:
-    """A composed config with its `hydra` node -> the experiment alone: resolved, checked, with the
+def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
+    """What Hydra composed and its `hydra` node -> the experiment alone: resolved, checked, with the
     names of the chosen groups."""
     tree: Any = OmegaConf.to_container(cfg)
-    choices = {k: v for k, v in tree.pop("hydra")["runtime"]["choices"].items() if "/" not in k}
+    tree.pop("hydra", None)
+    choices = {k: v for k, v in hydra_cfg.runtime.choices.items() if not k.startswith("hydra/")}
     job = OmegaConf.create(tree)
     missing = sorted(OmegaConf.missing_keys(job))
     if missing:
         raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
     OmegaConf.resolve(job)
     job.choices = choices
-    settle_budget(job, cfg.hydra.overrides.task)
+    settle_budget(job, hydra_cfg.overrides.task)
     validate(job)
     OmegaConf.set_struct(job, True)
     return job
 
 
 def open_keys(overrides: Iterable[str]) -> list[str]:
-    """`phases.<name>...` may name keys that no file lists: let Hydra add them."""
-    return [f"++{o}" if o.startswith("phases.") else o for o in overrides]
+    """Let Hydra add the keys below OPEN_KEYS, which no file lists: phases, augmentations."""
+    return [f"++{o}" if o.startswith(OPEN_KEYS) else o for o in overrides]
 
 
 def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
-    """Leave one of `trainer.steps` and `trainer.epochs`: the typed one, else epochs if it is given."""
+    """Leave one of `trainer.steps` and `trainer.epochs`: the typed one, else epochs if given."""
     keys = {override.partition("=")[0].lstrip("+~") for override in typed}
     trainer = cfg.trainer
     if trainer.get("steps") is None or trainer.get("epochs") is None:
@@ -111,7 +117,7 @@ def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """A saved `config.yaml` with overrides on top: values (`seed=7`) and whole groups (`data=usps_mnist`).
+    """A saved `config.yaml` with overrides on top: values (`seed=7`) and whole groups (`data=x`).
 
     Raises ConfigError on an unknown key, group option or wrong value.
     """
@@ -126,7 +132,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         raise explain(error) or error from error
     groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
     if groups:
-        fresh = compose([str(o.input_line) for o in groups])
+        chosen = tuple(f"{o.key_or_group}{end}" for o in groups for end in "=.")
+        fresh = compose([o for o in overrides if o.startswith(chosen)])
         with open_dict(cfg):
             for override in groups:
                 cfg[override.key_or_group] = fresh[override.key_or_group]
@@ -137,7 +144,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         key = override.key_or_group
         parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
         name = key.rpartition(".")[2]
-        added = key.startswith("phases.")
+        added = key.startswith(OPEN_KEYS)
         if not added and not (isinstance(parent, DictConfig) and name in parent):
             known = [str(k) for k in (parent if isinstance(parent, DictConfig) else cfg)]
             raise ConfigError(f"unknown key '{key}': {did_you_mean(name, known)}")
@@ -158,7 +165,7 @@ def validate(cfg: DictConfig) -> None:
     if trainer["batch_size"] % parts:
         raise ConfigError(
             f"trainer.batch_size={trainer['batch_size']} must be a multiple of trainer.devices x "
-            f"trainer.accumulate = {parts}: for example {parts * max(1, trainer['batch_size'] // parts)}"
+            f"trainer.accumulate = {parts}: try {parts * max(1, trainer['batch_size'] // parts)}"
         )
     if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
         raise ConfigError(
@@ -198,14 +205,14 @@ def _numbers_alike(node: Any) -> Any:
 
 
 def register_resolvers() -> None:
-    """`${tlrun.choice:method}`, `${tlrun.config_hash:}`, `${tlrun.command_hash:}` for folder names."""
+    """Resolvers for folder names: tlrun.choice:GROUP, tlrun.config_hash:, tlrun.command_hash:."""
 
     def choice(group: str, *, _root_: DictConfig) -> str:
         return str(_root_.hydra.runtime.choices[group]).replace("/", "-")
 
     def hash_of_config(*, _root_: DictConfig) -> str:
         try:
-            return config_hash(finish(_root_))[:6]
+            return config_hash(finish(_root_, _root_.hydra))[:6]
         except ConfigError:  # the job itself says what is wrong
             return "invalid"
 

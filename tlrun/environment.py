@@ -42,7 +42,7 @@ def package_versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """{"sha", "dirty"} of the repository around `folder`; None if it is in none, or has no commit."""
+    """{"sha", "dirty"} of the repository around `folder`; None if there is none or no commit."""
 
     def git(*arguments: str) -> str | None:
         try:

@@ -38,11 +38,15 @@ def explain(error: BaseException, search: Sequence[Path] = ()) -> TlrunError | N
     if isinstance(error, OmegaConfBaseException):
         return _bad_key(error, str(error))
     if isinstance(error, ValueError) and str(error).startswith("Config group override"):
-        return ConfigError("a group (method, data, trainer ...) is chosen by the name of one of its options")
+        return ConfigError(
+            "a group (method, data, trainer ...) is chosen by the name of one of its options"
+        )
     if isinstance(error, yaml.YAMLError):
         return ConfigError(f"a config file is not valid YAML: {_one_line(error)}")
     if isinstance(error, OSError) and error.filename is not None:
-        return RunError(f"{error.filename}: {error.strerror}; for another place give hydra.run.dir=...")
+        return RunError(
+            f"{error.filename}: {error.strerror}; for another place give hydra.run.dir=..."
+        )
     return None
 
 
@@ -78,10 +82,14 @@ def options(group: str, search: Iterable[Path]) -> list[str]:
 
 
 def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
-    full_key = str(cause.full_key or cause.key or "")
+    full_key = str(cause.full_key or "")
     parent: Any = cause.parent_node
     if "is not in struct" in str(cause) and full_key:
-        known = [str(k) for k in parent if k not in ("hydra", "choices")] if isinstance(parent, DictConfig) else []
+        known = (
+            [str(k) for k in parent if k not in ("hydra", "choices")]
+            if isinstance(parent, DictConfig)
+            else []
+        )
         name = str(cause.key)
         prefix = full_key[: -len(name)] if full_key.endswith(name) else ""
         inside = _leaves(parent._get_root()) if parent is not None else []
@@ -90,7 +98,7 @@ def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
         if same and not hint.startswith("did you mean"):
             hint = f"did you mean '{same[0]}'?"
         return ConfigError(f"unknown key '{prefix}{name}': {hint}")
-    where = f"{full_key}: " if full_key and full_key not in message else ""
+    where = "" if full_key in message else f"{full_key}: "
     return ConfigError(f"{where}{_one_line(cause)}")
 
 
@@ -110,7 +118,7 @@ def _composition(message: str) -> ConfigError:
     if match := re.search(r"Ambiguous value for argument '(.+?)'", message):
         key, _, value = match[1].partition("=")
         return ConfigError(
-            f"{match[1]} has several values: add -m to run each, or write {key}=[{value}] for a list"
+            f"{match[1]} has several values: add -m to run each, or write {key}=[{value}]"
         )
     if match := re.search(r"Could not override '(.+?)'", message):
         return ConfigError(

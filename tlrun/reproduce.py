@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from tlrun.config import load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
-from tlrun.run import differences, execute
+from tlrun.launch import execute
+from tlrun.resume import differences
 from tlrun.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def reproduce(path: Path, overrides: Sequence[str] = ()) -> int:
     new = RunDir.create(old.path.with_name(old.path.name + "_reproduced"))
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
-    execute(new.path)
+    execute(new)
     found = list(compare(old, new))
     for line in found:
         print(line)

@@ -1,6 +1,6 @@
 """Every file of a run folder: names, atomic writes, status, metrics. Imports no torch.
 
-A reader never sees half a file: writes go to a temporary name, are flushed to the disk, then renamed.
+A reader never sees half a file: writes go to a temporary name, reach the disk, then are renamed.
 `metrics.jsonl` is the exception: rows are appended, and a torn last row is skipped by the reader.
 """
 
@@ -11,13 +11,14 @@ import logging
 import math
 import os
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tlrun.environment import collect_environment
-from tlrun.errors import ConfigError, RunError
+from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 
 STATES = ("created", "running", "completed", "failed", "interrupted")
 
@@ -131,7 +132,9 @@ class RunDir:
                 return candidate
             except FileExistsError as error:
                 if candidate.exists() and not candidate.is_dir():
-                    raise RunError(f"cannot make the run folder {candidate}: a file is there") from error
+                    raise RunError(
+                        f"cannot make the run folder {candidate}: a file is there"
+                    ) from error
                 number += 1
             except OSError as error:
                 raise RunError(
@@ -155,6 +158,37 @@ class RunDir:
             return dict(self.read_json(self.status))
         except (FileNotFoundError, ValueError):
             return {}
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Whatever ends the work inside: status.json says so, run.log has a fault's traceback."""
+        try:
+            yield
+        except BaseException as error:
+            if not self.path.is_dir() or self._held_by_another():
+                raise
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            reason = (
+                str(error) if isinstance(error, TlrunError) else f"{type(error).__name__}: {error}"
+            )
+            self.set_status("interrupted" if stopped else "failed", error=reason)
+            if isinstance(error, Exception) and not isinstance(error, TlrunError):
+                with self.log.open("a", encoding="utf-8") as log:
+                    traceback.print_exception(error, file=log)
+                error.tlrun_log = self.log  # type: ignore[attr-defined]  # where the user finds it
+            raise
+
+    def _held_by_another(self) -> bool:
+        """Whether a living process of this machine, not this one, is running here."""
+        status = self.read_status()
+        pid = status.get("pid")
+        if status.get("state") != "running" or pid in (None, os.getpid()):
+            return False
+        try:
+            os.kill(int(pid), 0)
+        except OSError:
+            return False
+        return True
 
     # ---- json -------------------------------------------------------------------------------
 
@@ -184,7 +218,7 @@ class RunDir:
             return os.fstat(file.fileno()).st_size
 
     def truncate_metrics(self, size: int) -> None:
-        """Cut off the rows after a checkpoint, on resume. RunError if rows before it are missing."""
+        """Cut off the rows after a checkpoint, on resume. RunError if rows before it are lost."""
         have = self.metrics.stat().st_size if self.metrics.exists() else 0
         if have < size:
             raise RunError(
@@ -266,7 +300,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def clean(obj: Any) -> Any:
-    """Plain JSON values: NaN and infinity -> None, numpy and torch scalars and arrays -> numbers."""
+    """Plain JSON values: NaN and infinity -> None, numpy and torch values -> numbers."""
     if isinstance(obj, Mapping):
         return {str(key): clean(value) for key, value in obj.items()}
     if isinstance(obj, str) or obj is None or isinstance(obj, bool | int):

@@ -207,14 +207,26 @@ def check_variant(
     section: Mapping[str, Any], key: str, variants: Mapping[str, type], partial: bool = False
 ) -> None:
     """A group whose keys depend on its `name`."""
-    name = section.get("name")
+    name = str(section.get("name"))
     if name not in variants:
-        raise ConfigError(f"{key}.name={name}: {did_you_mean(str(name), variants)}")
-    check_section(section, variants[name], f"{key}.", partial, f" (or choose the group: {key}={name})")
+        raise ConfigError(f"{key}.name={name}: {did_you_mean(name, variants)}")
+    foreign = {field.name for variant in variants.values() for field in fields(variant)}
+    for inner in section:
+        if inner in foreign and inner not in {field.name for field in fields(variants[name])}:
+            raise ConfigError(
+                f"{key}.name={name} knows no '{inner}': choose the whole group, {key}={name}"
+            )
+    check_section(
+        section, variants[name], f"{key}.", partial, f" (or choose the group: {key}={name})"
+    )
 
 
 def check_section(
-    section: Mapping[str, Any], schema: type, prefix: str = "", partial: bool = False, hint: str = ""
+    section: Mapping[str, Any],
+    schema: type,
+    prefix: str = "",
+    partial: bool = False,
+    hint: str = "",
 ) -> None:
     """Unknown keys, missing keys (unless `partial`), types and ranges of one mapping."""
     types_of = get_type_hints(schema, include_extras=True)
@@ -244,7 +256,7 @@ def check_section(
 
 
 def matches(value: Any, kind: Any) -> bool:
-    """Whether a plain value fits a type hint. Hints that a YAML file cannot express fit anything."""
+    """Whether a plain value fits a type hint; hints that YAML cannot express fit anything."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return matches(value, inner[0]) and inner[1].holds(value)
@@ -263,7 +275,9 @@ def matches(value: Any, kind: Any) -> bool:
     if (origin or kind) in (list, tuple):
         items = [hint for hint in inner if hint is not Ellipsis]
         one = len(items) == 1
-        return isinstance(value, list | tuple) and (not one or all(matches(v, items[0]) for v in value))
+        return isinstance(value, list | tuple) and (
+            not one or all(matches(v, items[0]) for v in value)
+        )
     if (origin or kind) is dict:
         return isinstance(value, Mapping)
     return True
@@ -298,6 +312,6 @@ def show(value: Any) -> str:
     """A value as one types it on the command line."""
     if isinstance(value, list):
         return f"[{','.join(show(item) for item in value)}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if not isinstance(
-        value, int | float | dict
-    ) or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

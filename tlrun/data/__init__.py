@@ -1,1 +1,1 @@
-"""Data: sets of examples, preprocessing and augmentation on the device, streams, source/target pairs."""
+"""Data: sets of examples, preprocessing and augmentation on the device, streams, pairs."""

@@ -82,9 +82,13 @@ class Augment:
             if name not in OPS:
                 raise ConfigError(f"unknown augmentation '{name}': {did_you_mean(name, OPS)}")
             if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-                raise ConfigError(f"augmentation {name}={value!r}: give a number >= 0 ({OPS[name]}).")
+                raise ConfigError(
+                    f"augmentation {name}={value!r}: give a number >= 0 ({OPS[name]})."
+                )
             if "probability" in OPS[name] and value > 1:
-                raise ConfigError(f"augmentation {name}={value}: a probability lies between 0 and 1.")
+                raise ConfigError(
+                    f"augmentation {name}={value}: a probability lies between 0 and 1."
+                )
             if name == "scale" and value >= 1:
                 raise ConfigError(f"augmentation scale={value}: must be below 1 ({OPS[name]}).")
             if value:
@@ -99,7 +103,10 @@ class Augment:
         if not self.ops:
             return x
         if x.ndim == 2 and (self.geometric or {"cutout", "background"} & self.ops.keys()):
-            raise ConfigError(f"augmentations {sorted(self.ops)}: features know only invert, gain, offset and noise.")
+            raise ConfigError(
+                f"augmentations {sorted(self.ops)}: features know only invert, gain, offset and "
+                "noise."
+            )
         if self.geometric:
             x = F.grid_sample(
                 x, self._grid(x, draws), mode="bilinear", padding_mode="border", align_corners=False
@@ -110,7 +117,9 @@ class Augment:
             smooth = F.interpolate(field, x.shape[2:], mode="bilinear", align_corners=True)
             x = x + self.ops["background"] * smooth
         if "noise" in self.ops:
-            x = torch.addcmul(x, draws.normal("noise", *x.shape[1:]), x.new_tensor(self.ops["noise"]))
+            x = torch.addcmul(
+                x, draws.normal("noise", *x.shape[1:]), x.new_tensor(self.ops["noise"])
+            )
         return self._cutout(x, draws) if "cutout" in self.ops else x
 
     def _grid(self, x: Tensor, draws: Draws) -> Tensor:
@@ -147,7 +156,9 @@ class Augment:
         if "invert" in names:
             factor = factor * self._sign(draws.uniform("invert", 1), get("invert", 0.0))
         if "invert_channels" in names:
-            factor = factor * self._sign(draws.uniform("invert_channels", channels), get("invert_channels", 0.0))
+            factor = factor * self._sign(
+                draws.uniform("invert_channels", channels), get("invert_channels", 0.0)
+            )
         if "gain" in names:
             factor = factor * (1 + get("gain", 0.0) * (draws.uniform("gain", channels) * 2 - 1))
         view = (len(x), channels, 1, 1) if x.ndim == 4 else (len(x), 1)

@@ -1,8 +1,8 @@
 """Where data files come from: $TLRUN_DATA, then the cache, then a verified download into the cache.
 
-Downloads are checked by MD5 before they get their name, written beside it and moved in one step, and
-locked against a second process; one that broke off starts again. Archives are never unpacked to disk:
-members are read by name from the archive, so no path can escape.
+Downloads are checked by MD5 before they get their name, written beside it and moved in one step,
+and locked against a second process; one that broke off starts again. Archives are never unpacked to
+disk: members are read by name from the archive, so no path can escape.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ STALL_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Remote:
-    """A file of a data set: its places under a data root (the first is where a download goes), its origin."""
+    """A file of a data set.
+
+    places: relative paths where it may lie under a data root; a download goes to the first.
+    needs: all the files of the set, for the message when it is not here.
+    """
 
     places: tuple[str, ...]
     md5: str
     urls: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -69,25 +74,40 @@ def find(*places: str) -> Path | None:
 
 def file_md5(path: Path) -> str:
     """MD5 of a file's content, as published for the data sets."""
+    return file_hash(path, "md5")
+
+
+def file_hash(path: Path, algorithm: str) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def missing(dataset: str, places: Sequence[str], tried: Sequence[str] = (), note: str = "") -> DataError:
-    """The one message for a set that is not here: what was looked for where, the fix, what works now."""
+def missing(
+    dataset: str,
+    places: Sequence[str],
+    tried: Sequence[str] = (),
+    *,
+    needs: Sequence[str] = (),
+    note: str = "",
+) -> DataError:
+    """The one message for a set that is not here: what was looked for where, and what to do."""
     roots = " and ".join(f"'{root}'" for root in data_roots())
-    wanted = " or ".join(places)
-    unset = "" if os.environ.get("TLRUN_DATA") else " ($TLRUN_DATA is not set)"
+    unset = "" if os.environ.get("TLRUN_DATA") else " (TLRUN_DATA is not set)"
     failures = f" Downloads failed: {'; '.join(tried)}." if tried else ""
+    files = ", ".join(needs or places[:1])
     return DataError(
-        f"{dataset} is not on this machine: looked for {wanted} in {roots}{unset}.{failures} "
-        f"Put the file there as <folder>/{places[0]} (set TLRUN_DATA to the folder){note}, "
+        f"{dataset} is not on this machine: looked for {' or '.join(places)} in {roots}{unset}."
+        f"{failures} Put {files} into a folder{note} and set TLRUN_DATA to it, "
         f"or run on the bundled data now: {BUNDLED}"
     )
 
 
 def fetch(dataset: str, remote: Remote, *, download: bool = True) -> Path:
-    """The path of a file, downloaded if it must and may be. Raises one DataError if it cannot be had.
+    """The path of a file, downloaded if it must and may be. Raises one DataError otherwise.
 
     A file that the user put in place is trusted, with a warning if it is not the published one.
     """
@@ -95,7 +115,7 @@ def fetch(dataset: str, remote: Remote, *, download: bool = True) -> Path:
     if path is None and download and remote.urls:
         path = _download(dataset, remote)
     if path is None:
-        raise missing(dataset, remote.places)
+        raise missing(dataset, remote.places, needs=remote.needs)
     return path
 
 
@@ -116,11 +136,11 @@ def _download(dataset: str, remote: Remote) -> Path:
                 continue
             os.replace(part, path)
             return path
-        raise missing(dataset, remote.places, tried)
+        raise missing(dataset, remote.places, tried, needs=remote.needs)
 
 
 def _fetch_url(url: str, part: Path, md5: str) -> None:
-    """url -> part, checked. Raises OSError or ValueError; gives up on a silent mirror after 2 seconds."""
+    """url -> part, checked. Raises OSError or ValueError; a silent mirror has 2 seconds."""
     digest = hashlib.md5(usedforsecurity=False)
     with _open_url(url) as response, open(part, "wb") as out:
         while block := response.read(1 << 20):
@@ -133,12 +153,12 @@ def _fetch_url(url: str, part: Path, md5: str) -> None:
 
 
 def _open_url(url: str) -> Any:
-    """urlopen whose whole set-up, name resolution included (which no timeout reaches), is bounded."""
+    """urlopen with its whole set-up bounded, also name resolution, which no timeout reaches."""
     box: dict[str, Any] = {}
 
     def connect() -> None:
         try:
-            box["response"] = urllib.request.urlopen(url, timeout=STALL_SECONDS)  # noqa: S310
+            box["response"] = urllib.request.urlopen(url, timeout=STALL_SECONDS)
         except Exception as error:
             box["error"] = error
 
@@ -155,7 +175,7 @@ def _open_url(url: str) -> Any:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an inter-process lock for `path`; its folder is made. DataError if that cannot be written."""
+    """Hold an inter-process lock for `path`; its folder is made. DataError if it cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(str(path) + ".lock")
@@ -174,8 +194,9 @@ def locked(path: Path) -> Iterator[None]:
 def cached_images(name: str, source: object, build: Callable[[], np.ndarray]) -> Tensor:
     """The array that `build` makes, from the cache, memory-mapped: jobs of a sweep share its pages.
 
-    name: readable part of the cache file's name. source: anything that changes when the result would
-    (checksums of the input files, size, recipe). Labels must not enter: they are read where they are.
+    name: readable part of the cache file's name. source: anything that changes when the result
+    would (checksums of the input files, size, recipe). Labels must not enter: they are read where
+    they are.
     """
     tag = hashlib.sha256(repr(source).encode()).hexdigest()[:16]
     path = cache_root() / "decoded" / f"{name}-{tag}.npy"
@@ -192,7 +213,9 @@ def cached_images(name: str, source: object, build: Callable[[], np.ndarray]) ->
                     os.replace(part, path)
                 except OSError as error:
                     part.unlink(missing_ok=True)
-                    raise DataError(f"cannot write the cache file '{path}' ({error.strerror or error}).") from error
+                    raise DataError(
+                        f"cannot write the cache file '{path}' ({error.strerror or error})."
+                    ) from error
     try:
         # copy-on-write: torch wants writable memory, the file stays as it is
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
@@ -201,8 +224,10 @@ def cached_images(name: str, source: object, build: Callable[[], np.ndarray]) ->
 
 
 def fingerprint(path: Path, published: str | None = None) -> str:
-    """MD5 of a data file; a warning if it is not the `published` one (a stand-in may be on purpose)."""
+    """MD5 of a data file, with a warning if it is not the `published` one."""
     md5 = file_md5(path)
     if published and md5 != published:
-        log.warning("%s is not the published file (md5 %s, not %s); used as it is", path, md5, published)
+        log.warning(
+            "%s is not the published file (md5 %s, not %s); used as it is", path, md5, published
+        )
     return md5

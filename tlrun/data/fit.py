@@ -41,7 +41,9 @@ def fit_image(image: Image.Image, size: int, fit: str) -> Image.Image:
         return _window(image.resize((inner, inner), bilinear), size)
     if fit == "crop":
         scale = size / min(width, height)
-        image = image.resize((max(size, round(width * scale)), max(size, round(height * scale))), bilinear)
+        image = image.resize(
+            (max(size, round(width * scale)), max(size, round(height * scale))), bilinear
+        )
     return _window(image, size)
 
 
@@ -64,7 +66,7 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def read_image(path: str | PathLike[str], size: int, channels: int, fit: str) -> np.ndarray:
-    """Decode one image file to uint8 (channels, size, size). Raises DataError that names the file."""
+    """One image file -> uint8 (channels, size, size). Raises DataError that names the file."""
     try:
         with Image.open(path) as image:
             if channels == 1 or image.format == "JPEG":
@@ -86,7 +88,9 @@ def fit_arrays(images: np.ndarray, size: int, fit: str) -> np.ndarray:
         return images
     out = np.zeros((len(images), images.shape[1], size, size), np.uint8)
     if fit == "center":  # a copy of a window: no need for PIL
-        (top_in, top_out, height), (left_in, left_out, width) = (_overlap(s, size) for s in images.shape[2:])
+        (top_in, top_out, height), (left_in, left_out, width) = (
+            _overlap(s, size) for s in images.shape[2:]
+        )
         out[:, :, top_out : top_out + height, left_out : left_out + width] = images[
             :, :, top_in : top_in + height, left_in : left_in + width
         ]
@@ -99,7 +103,7 @@ def fit_arrays(images: np.ndarray, size: int, fit: str) -> np.ndarray:
 
 
 def _overlap(inside: int, outside: int) -> tuple[int, int, int]:
-    """Start in the image, start in the window, length, for centred `inside` and `outside` pixels."""
+    """Start in the image, start in the window, common length, of two centred lengths."""
     start = (inside - outside) // 2
     return max(start, 0), max(-start, 0), min(inside, outside)
 

@@ -39,7 +39,7 @@ def mix(z: Tensor) -> Tensor:
 
 
 def key(*parts: object) -> int:
-    """A 64-bit key (signed) for a tuple of strings and numbers; stable over processes and versions."""
+    """A 64-bit key (signed) of strings and numbers; the same in every process and version."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return signed(int.from_bytes(digest[:8], "little"))
 

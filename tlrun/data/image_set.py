@@ -42,11 +42,15 @@ class ImageSet:
         n = len(self)
         for what, values in (("labels", labels), ("paths", paths)):
             if values is not None and len(values) != n:
-                raise DataError(f"{name}: {len(values)} {what} for {n} examples; make the counts agree.")
+                raise DataError(
+                    f"{name}: {len(values)} {what} for {n} examples; make the counts agree."
+                )
         if labels is not None and n and classes is not None:
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= len(classes):
-                raise DataError(f"{name}: labels run from {low} to {high} but there are {len(classes)} classes.")
+                raise DataError(
+                    f"{name}: labels run from {low} to {high} but there are {len(classes)} classes."
+                )
 
     def __len__(self) -> int:
         return len(self.data) if self.rows is None else len(self.rows)
@@ -62,7 +66,7 @@ class ImageSet:
         return len(self) * int(np.prod(self.shape)) * self.data.element_size()
 
     def read(self, index: Tensor) -> Tensor:
-        """index: (B,) int64 -> raw examples: uint8 (B, C, H, W) or float32 (B, D), on the set's device."""
+        """index: (B,) int64 -> raw examples: uint8 (B, C, H, W) or float32 (B, D)."""
         if self.rows is not None:
             index = self.rows[index]
         return self.data.index_select(0, index.to(self.data.device, non_blocking=True))
@@ -150,7 +154,9 @@ class FileImageSet(ImageSet):
         images = [read_image(self.files[i], size, channels, self.fit) for i in index.tolist()]
         return torch.from_numpy(np.stack(images))
 
-    def _like(self, order: list[int], labels: Tensor | None, classes: Sequence[str] | None) -> FileImageSet:
+    def _like(
+        self, order: list[int], labels: Tensor | None, classes: Sequence[str] | None
+    ) -> FileImageSet:
         files, content = [self.files[i] for i in order], [self.content[i] for i in order]
         shape = (self._shape[0], self._shape[1], self._shape[2])
         return FileImageSet(self.name, files, content, shape, self.fit, labels, classes)
@@ -170,4 +176,6 @@ class FileImageSet(ImageSet):
 
     @cached_property
     def checksum(self) -> str:
-        return hashlib.sha256("\n".join([repr(self._shape), self.fit, *self.content]).encode()).hexdigest()
+        return hashlib.sha256(
+            "\n".join([repr(self._shape), self.fit, *self.content]).encode()
+        ).hexdigest()

@@ -20,7 +20,7 @@ Labels = Literal["none", "all"] | int
 
 @dataclass
 class Domain:
-    """The three sets of a domain. train and val of a target hold labels only where they were asked for."""
+    """The three sets of a domain. A target's train and val hold labels only if asked for."""
 
     name: str
     train: ImageSet | None
@@ -40,7 +40,7 @@ class Task:
 
 @dataclass
 class Data:
-    """All that a run may see. target_labels_seen counts target labels that training or selection may use."""
+    """All that a run may see. target_labels_seen: labels in the target's train and val."""
 
     name: str
     domains: dict[str, Domain]
@@ -72,9 +72,12 @@ class Data:
         return found
 
     def stream_set(self, name: str) -> ImageSet:
-        """The training set of stream `name`. ConfigError if the method asks for what the data lack."""
+        """The training set of stream `name`. ConfigError if there is none."""
         if name not in self.domains:
-            raise ConfigError(f"the data '{self.name}' have no domain '{name}': {did_you_mean(name, self.domains)}")
+            raise ConfigError(
+                f"the data '{self.name}' have no domain '{name}': "
+                f"{did_you_mean(name, self.domains)}"
+            )
         train = self.domains[name].train
         if train is None:
             raise ConfigError(
@@ -85,7 +88,11 @@ class Data:
 
     def info(self) -> dict[str, Any]:
         """For environment.json: what each role held. Labels of target-test leave no trace here."""
-        out: dict[str, Any] = {"name": self.name, "target_labels_seen": self.target_labels_seen, "domains": {}}
+        out: dict[str, Any] = {
+            "name": self.name,
+            "target_labels_seen": self.target_labels_seen,
+            "domains": {},
+        }
         for key, domain in self.domains.items():
             roles: dict[str, Any] = {}
             for split in ("train", "val", "test"):
@@ -103,7 +110,9 @@ class Data:
         """For label_space.json: all that prediction needs to know about the data."""
         return {
             "classes": list(self.classes),
-            "tasks": {t.name: {"kind": t.kind, "classes": list(t.classes)} for t in self.tasks.values()},
+            "tasks": {
+                t.name: {"kind": t.kind, "classes": list(t.classes)} for t in self.tasks.values()
+            },
             "input_shape": list(self.input_shape),
             "preprocess": self.preprocess.spec(),
         }
@@ -120,20 +129,27 @@ def build_data(
     """Build the pair of `cfg` (the group `data`).
 
     target_labels: none | all | k. With none, training and validation sets of the target are objects
-    without labels before anyone sees them. With k, target-train holds just k examples per class, with
-    labels, and target-val stays without. With all, both have them. All that are held are counted.
-    target_images: all | none (with none the target has its test set only).
+    without labels before anyone sees them. With k, target-train holds just k examples per class,
+    with labels, and target-val stays without. With all, both have them. All that are held are
+    counted. target_images: all | none (with none the target has its test set only).
     Raises ConfigError or DataError.
     """
     from omegaconf import DictConfig, OmegaConf
 
-    conf: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    conf: Any = (
+        OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    )
     if target_images not in ("all", "none"):
         raise ConfigError(f"target_images={target_images}: choose all or none.")
-    splits = {d: with_val(_load(conf, d, seed, allow_download), d, seed) for d in ("source", "target")}
+    splits = {
+        d: with_val(_load(conf, d, seed, allow_download), d, seed) for d in ("source", "target")
+    }
     source, target = splits["source"], splits["target"]
     if source.train.labels is None or source.train.classes is None:
-        raise DataError(f"the source '{source.train.name}' has no labels; give a folder per class or a list of 'path label'.")
+        raise DataError(
+            f"the source '{source.train.name}' has no labels; give a folder per class or a list "
+            "of 'path label'."
+        )
     classes = source.train.classes
     target = _match_classes(target, classes, source.train.name)
     _check_shapes(source.train, target.train)
@@ -164,10 +180,14 @@ def _load(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Sp
 
     block = conf.get(domain)
     if not isinstance(block, Mapping) or "_target_" not in block:
-        raise ConfigError(f"data.{domain} must name a data set (_target_); see conf/data/digits_digitsm.yaml.")
+        raise ConfigError(
+            f"data.{domain} must name a data set (_target_); see conf/data/digits_digitsm.yaml."
+        )
     splits = build(block, seed=seed, size=conf.get("size"), download=download)
     if not isinstance(splits, Splits):
-        raise ConfigError(f"data.{domain}: {block['_target_']} must return tlrun.data.splits.Splits.")
+        raise ConfigError(
+            f"data.{domain}: {block['_target_']} must return tlrun.data.splits.Splits."
+        )
     return splits
 
 
@@ -187,7 +207,10 @@ def _match_classes(target: Splits, classes: tuple[str, ...], source_name: str) -
                 for name, names in ((source_name, lacking), (examples.name, extra))
                 if names
             )
-            raise DataError(f"source and target must have the same classes ({only}); rename or remove class folders or labels.")
+            raise DataError(
+                f"source and target must have the same classes ({only}); rename or remove class "
+                "folders or labels."
+            )
         order = torch.tensor([classes.index(name) for name in examples.classes])
         return examples.with_labels(order[examples.labels], classes)
 
@@ -199,20 +222,29 @@ def _match_classes(target: Splits, classes: tuple[str, ...], source_name: str) -
 def _check_shapes(source: ImageSet, target: ImageSet) -> None:
     a, b = source.shape, target.shape
     if len(a) != len(b) or (a != b if len(a) == 1 else a[1:] != b[1:]):
-        raise DataError(f"{source.name} has examples of shape {a}, {target.name} of {b}; they must agree (data.size).")
+        raise DataError(
+            f"{source.name} has examples of shape {a}, {target.name} of {b}; they must agree "
+            "(data.size)."
+        )
 
 
-def _behind_firewall(target: Splits, labels: Labels, seed: int) -> tuple[ImageSet | None, ImageSet | None, int]:
+def _behind_firewall(
+    target: Splits, labels: Labels, seed: int
+) -> tuple[ImageSet | None, ImageSet | None, int]:
     """(train, val, labels held) of the target."""
     train, val = target.train, target.val
     if labels == "none" or labels == 0:
         return train.without_labels(), None if val is None else val.without_labels(), 0
     if train.labels is None:
-        raise ConfigError(f"target_labels={labels}, but {train.name} has no labels; use target_labels=none.")
+        raise ConfigError(
+            f"target_labels={labels}, but {train.name} has no labels; use target_labels=none."
+        )
     if labels == "all":
         return train, val, len(train) + (0 if val is None or val.labels is None else len(val))
     if isinstance(labels, bool) or not isinstance(labels, int) or labels < 0:
-        raise ConfigError(f"target_labels={labels}: choose none, all or a number of labels per class.")
+        raise ConfigError(
+            f"target_labels={labels}: choose none, all or a number of labels per class."
+        )
     chosen = train.subset(draw_per_class(train, labels, seed))
     return chosen, None if val is None else val.without_labels(), len(chosen)
 

@@ -32,7 +32,8 @@ class Card:
 
 @dataclass
 class Splits:
-    """The sets of one domain; val or test may be None. fit: how new image files are brought to size.
+    """The sets of one domain; val or test may be None. fit: how new image files are brought to
+    size.
 
     A set without `val` gets one cut off its training set by `build_data`.
     """
@@ -53,7 +54,14 @@ def carve(examples: ImageSet, count: int, seed: int, what: str) -> tuple[ImageSe
 
 
 def cut(
-    examples: ImageSet, card: Card, seed: int, *, val: float = 0.1, test: float = 0.2, transductive: bool = False, fit: str = "squash"
+    examples: ImageSet,
+    card: Card,
+    seed: int,
+    *,
+    val: float = 0.1,
+    test: float = 0.2,
+    transductive: bool = False,
+    fit: str = "squash",
 ) -> Splits:
     """Seeded fractions of one set, never stratified by label.
 
@@ -92,11 +100,15 @@ def draw_per_class(examples: ImageSet, k: int, seed: int) -> torch.Tensor:
     k, and one whose class is full already is passed over. Labels further on are never looked at.
     Raises ConfigError for a class that has fewer than k.
     """
-    assert examples.labels is not None and examples.classes is not None
+    assert examples.labels is not None
+    assert examples.classes is not None
     counts = torch.bincount(examples.labels, minlength=len(examples.classes)).tolist()
     for name, count in zip(examples.classes, counts, strict=True):
         if count < k:
-            raise ConfigError(f"target_labels={k}: class '{name}' of {examples.name} has {count} training examples; lower it.")
+            raise ConfigError(
+                f"target_labels={k}: class '{name}' of {examples.name} has {count} training "
+                "examples; lower it."
+            )
     taken = [0] * len(examples.classes)
     chosen: list[int] = []
     labels = examples.labels.tolist()

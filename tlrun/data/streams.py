@@ -19,7 +19,7 @@ from tlrun.errors import ConfigError, DataError
 
 @dataclass
 class Batch:
-    """x: (B, ...) float32, preprocessed, on the device. y: (B,) int64 or None. index: (B,) int64 in the set."""
+    """x: (B, ...) float32, preprocessed; y: (B,) int64 or None; index: (B,) int64 in the set."""
 
     x: Tensor
     y: Tensor | None
@@ -52,7 +52,9 @@ class Stream:
         if len(examples) == 0:
             raise DataError(f"stream '{name}' has no examples; check data.{name}.")
         if batch_size < 1 or batch_size % world:
-            raise ConfigError(f"trainer.batch_size={batch_size} must be positive and divide by {world} processes.")
+            raise ConfigError(
+                f"trainer.batch_size={batch_size} must be positive and divide by {world} processes."
+            )
         self.name, self.batch_size, self.seed = name, batch_size, seed
         self.device = torch.device(device)
         self.preprocess, self.augment = preprocess, augment or None
@@ -87,15 +89,21 @@ class Stream:
         if epoch not in self._permutations:
             while len(self._permutations) > 3:  # a batch rarely spans more than two epochs
                 self._permutations.pop(next(iter(self._permutations)))
-            self._permutations[epoch] = permutation(len(self.examples), "order", self.seed, self.name, epoch)
+            self._permutations[epoch] = permutation(
+                len(self.examples), "order", self.seed, self.name, epoch
+            )
         return self._permutations[epoch]
 
     def batch(self, step: int) -> Batch:
-        """Batch number `step` (from 0). A pure function: call it in any order, as often as you like."""
+        """Batch number `step` (from 0). A pure function: steps may come in any order."""
         epoch, index = self.positions(step)
         raw = self._read(step, index).to(self.device, non_blocking=True)
         labels = self.examples.labels
-        y = None if labels is None else labels[index.to(labels.device)].to(self.device, non_blocking=True)
+        y = (
+            None
+            if labels is None
+            else labels[index.to(labels.device)].to(self.device, non_blocking=True)
+        )
         index, epoch = index.to(self.device), epoch.to(self.device)
         with torch.no_grad():
             x = self.preprocess(raw)
@@ -125,7 +133,7 @@ def batches(
     batch_size: int = 1000,
     workers: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-    """One pass in order, for evaluation: (x (B, ...), y (B,) or None, index (B,)), all on the device."""
+    """One pass in order, for evaluation: x (B, ...), y (B,) or None, index (B,), on the device."""
     device = torch.device(device)
     parts = torch.arange(len(examples)).split(batch_size) if len(examples) else ()
     if examples.in_memory or workers == 0:
@@ -165,7 +173,9 @@ class _StepIndices(Sampler[Tensor]):
             step += 1
 
 
-def _loader(examples: ImageSet, indices: Any, workers: int, device: torch.device) -> DataLoader[Tensor]:
+def _loader(
+    examples: ImageSet, indices: Any, workers: int, device: torch.device
+) -> DataLoader[Tensor]:
     return DataLoader(
         _Reader(examples),
         sampler=indices,

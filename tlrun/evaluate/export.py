@@ -1,7 +1,7 @@
 """`tlrun export RUN_DIR --to torch_export|onnx`: the model with its preprocessing as one file.
 
-The file takes raw images uint8 (B, C, H, W) of the data's size (or float32 features (B, D)), any B, and
-gives logits (B, K). What it computes is compared with the model before it is called done.
+The file takes raw images uint8 (B, C, H, W) of the data's size (or float32 features (B, D)), any B,
+and gives logits (B, K). What it computes is compared with the model before it is called done.
 """
 
 from __future__ import annotations
@@ -65,13 +65,17 @@ def _onnx(model: Model, path: Path) -> float:
     exported.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return _compare(model, path, lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]))
+    return _compare(
+        model, path, lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+    )
 
 
 def _program(model: Model) -> torch.export.ExportedProgram:
     batch = {0: torch.export.Dim("batch", min=1)}
     with torch.no_grad():
-        return torch.export.export(model, (example(model, 2),), dynamic_shapes=(batch,), strict=False)
+        return torch.export.export(
+            model, (example(model, 2),), dynamic_shapes=(batch,), strict=False
+        )
 
 
 def _compare(model: Model, path: Path, run: Any) -> float:
@@ -81,5 +85,7 @@ def _compare(model: Model, path: Path, run: Any) -> float:
         expected, found = model(x), run(x)
     difference = float((expected - found).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise RunError(f"{path} computes other logits than the model (they differ by {difference:.2g})")
+        raise RunError(
+            f"{path} computes other logits than the model (they differ by {difference:.2g})"
+        )
     return difference

@@ -35,12 +35,12 @@ def balanced_accuracy(predictions: Tensor, labels: Tensor, num_classes: int) -> 
 
 
 def macro_f1(predictions: Tensor, labels: Tensor, num_classes: int) -> float:
-    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN); classes neither labelled nor predicted are left out."""
+    """Mean of F1 = 2 TP / (2 TP + FP + FN) over the classes that are labelled or predicted."""
     table = confusion(predictions, labels, num_classes).double()
     return float((2 * table.diagonal() / (table.sum(0) + table.sum(1))).nanmean())
 
 
 def effective_classes(predictions: Tensor, num_classes: int) -> float:
-    """exp(entropy) of the histogram of predictions: 1 if all fall in one class, K if spread evenly."""
+    """exp(entropy) of the histogram of predictions: 1 for one class, K if spread evenly."""
     share = torch.bincount(predictions, minlength=num_classes).double() / len(predictions)
     return float(torch.special.entr(share).sum().exp())

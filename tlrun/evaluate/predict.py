@@ -1,9 +1,9 @@
 """Use a trained model: `tlrun predict RUN_DIR IMAGES`, and `load(RUN_DIR)` for Python.
 
-    model = load("outputs/.../...")
-    logits = model(images)                      # uint8 or float in [0, 1], (B, C, H, W) -> (B, K)
-    for p in model.predict_files(["a.png"]):
-        print(p.path, p.label, p.confidence)
+model = load("outputs/.../...")
+logits = model(images)                      # uint8 or float in [0, 1], (B, C, H, W) -> (B, K)
+for p in model.predict_files(["a.png"]):
+    print(p.path, p.label, p.confidence)
 """
 
 from __future__ import annotations
@@ -73,7 +73,12 @@ class Model(nn.Module):
     """
 
     def __init__(
-        self, net: Net, method: Method, preprocess: Preprocess, classes: Sequence[str], task: str | None
+        self,
+        net: Net,
+        method: Method,
+        preprocess: Preprocess,
+        classes: Sequence[str],
+        task: str | None,
     ) -> None:
         super().__init__()
         self.net, self.method, self.preprocess = net, method, preprocess
@@ -88,12 +93,14 @@ class Model(nn.Module):
             x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)
         scores = self.method.predict(self.net, self.preprocess(x), task=self.task).scores
         if scores is None:
-            raise ConfigError("this run's method gives no class scores, so there are no labels to predict")
+            raise ConfigError(
+                "this run's method gives no class scores, so there are no labels to predict"
+            )
         return scores
 
     @torch.no_grad()
     def predict_files(self, paths: Iterable[str | Path], batch_size: int = 256) -> list[Prediction]:
-        """Label and confidence of image files, in their order. Raises DataError that names a bad file."""
+        """Label and confidence of image files, in order. Raises DataError that names a bad file."""
         device = next(self.parameters()).device
         found: list[Prediction] = []
         for chunk in _chunks(paths, batch_size):
@@ -113,7 +120,9 @@ def load(run_dir: str | Path, checkpoint: str = "selected", task: str | None = N
     run = RunDir.open(run_dir)
     cfg: dict[str, Any] = plain(load_config(run.config))
     if not run.label_space.is_file():
-        raise RunError(f"{run.path} has no label_space.json: the run stopped before its data were read")
+        raise RunError(
+            f"{run.path} has no label_space.json: the run stopped before its data were read"
+        )
     space = run.read_json(run.label_space)
     data: Any = LabelSpace.from_json(space)
     if task is not None and task not in data.tasks:
@@ -135,7 +144,9 @@ def checkpoint_path(run: RunDir, name: str) -> Path:
     path = run.checkpoints / f"{name}.pt"
     if not path.is_file():
         known = [p.stem for p in run.checkpoints.glob("*.pt")]
-        raise ConfigError(f"no checkpoint '{name}' in {run.path}: {did_you_mean(name, ['selected', *known])}")
+        raise ConfigError(
+            f"no checkpoint '{name}' in {run.path}: {did_you_mean(name, ['selected', *known])}"
+        )
     return path
 
 
@@ -146,7 +157,7 @@ def main(
     output: str | Path | None = None,
     checkpoint: str = "selected",
 ) -> list[Prediction]:
-    """`tlrun predict`: print a short table and, if asked, write path,label,confidence to `output`."""
+    """`tlrun predict`: print a short table; write path,label,confidence to `output` if given."""
     paths = image_files(images)
     predictions = load(run_dir, checkpoint, task).predict_files(paths)
     if output is not None:
@@ -163,7 +174,7 @@ def main(
 
 
 def image_files(places: Sequence[str | Path]) -> list[Path]:
-    """Files as given; folders stand for the images in them and below, by name. DataError if none."""
+    """Files as given; a folder stands for the images in and below it. DataError if none."""
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
@@ -189,19 +200,24 @@ def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
             rows.writerow(Prediction._fields)
             rows.writerows((p.path, p.label, f"{p.confidence:.6f}") for p in predictions)
     except OSError as error:
-        raise RunError(f"cannot write {path} ({error.strerror}): choose another --output") from error
+        raise RunError(
+            f"cannot write {path} ({error.strerror}): choose another --output"
+        ) from error
 
 
 def _restore(net: Net, method: Method, path: Path) -> None:
     saved = checkpoints.load(path)
     missing = set(net.parts) - set(saved["parts"])
     if missing:
-        raise RunError(f"{path} lacks the parts {', '.join(sorted(missing))}: it is of an earlier phase")
+        raise RunError(
+            f"{path} lacks the parts {', '.join(sorted(missing))}: it is of an earlier phase"
+        )
     try:
         for part, state in saved["parts"].items():
             net[part].load_state_dict(state)
     except RuntimeError as error:
-        raise RunError(f"{path} does not fit the net that config.yaml describes: {error}") from error
+        why = " ".join(str(error).split())
+        raise RunError(f"{path} does not fit the net that config.yaml describes: {why}") from error
     method.load_state_dict(saved["method"])
 
 

@@ -3,8 +3,8 @@
 Rules: the name of any validator (no target label), "last", and "oracle", the accuracy on the
 target's test labels, which only says what selection costs.
 
-A guard against collapse goes before every validator: an unsupervised score can be at its best when all
-images fall in one class, or when the source has been forgotten. A row is eligible if
+A guard against collapse goes before every validator: an unsupervised score can be at its best when
+all images fall in one class, or when the source has been forgotten. A row is eligible if
 
 * its source_val/accuracy is at least `source_floor` times the best up to it, and
 * its target_val/effective_classes is at least `min_effective_classes` times the number of classes,
@@ -47,8 +47,8 @@ def select_row(
 ) -> Row | None:
     """The row that `rule` chooses among evaluation rows in order of time; the later one wins a tie.
 
-    None if no row has a value for the rule, or all that have one are guarded out. "oracle" and "last"
-    are not guarded.
+    None if no row has a value for the rule, or all that have one are guarded out. "oracle" and
+    "last" are not guarded.
     """
     if rule == "last":
         return rows[-1] if rows else None

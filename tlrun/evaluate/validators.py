@@ -36,7 +36,9 @@ class Predictions:
 
     def subset(self, index: Tensor) -> Predictions:
         labels = None if self.labels is None else self.labels[index]
-        return replace(self, features=self.features[index], logits=self.logits[index], labels=labels)
+        return replace(
+            self, features=self.features[index], logits=self.logits[index], labels=labels
+        )
 
 
 Sets = Mapping[str, Predictions]
@@ -44,8 +46,8 @@ Sets = Mapping[str, Predictions]
 
 @dataclass(frozen=True)
 class Validator:
-    """score(sets) -> float. reads: splits it needs. needs_labels: of those splits. quadratic: cost grows
-    with the square of the images, so it sees at most `max_images` of them."""
+    """score(sets) -> float. reads: splits it needs. needs_labels: of those splits. quadratic: cost
+    grows with the square of the images, so it sees at most `max_images` of them."""
 
     name: str
     score: Callable[[Sets], float]
@@ -76,14 +78,15 @@ def validator(
 
 
 def compute_validators(sets: Sets, max_images: int, seed: int) -> dict[str, float | None]:
-    """Every registered validator; None where its splits are absent or its value is not finite.
+    """Every registered validator; None where its splits are absent, or scores or outputs are not
+    finite.
 
     The images of the quadratic ones are drawn once per seed: the same at every evaluation of a run.
     """
     values: dict[str, float | None] = {}
     for v in VALIDATORS.values():
         given = {split: sets[split] for split in v.reads if split in sets}
-        usable = len(given) == len(v.reads) and all(len(p.logits) for p in given.values())
+        usable = len(given) == len(v.reads) and all(_sound(p) for p in given.values())
         if not usable or (v.needs_labels and any(p.labels is None for p in given.values())):
             values[v.name] = None
             continue
@@ -106,7 +109,7 @@ def source_accuracy(sets: Sets) -> float:
 
 @validator("entropy")
 def entropy(sets: Sets) -> float:
-    """−mean H(p): confidence. A model that puts all in one class has the best value: not for use alone."""
+    """−mean H(p): confidence. Best when all images fall in one class, so not for use alone."""
     return -_mean_entropy(_probabilities(sets["target_val"]))
 
 
@@ -124,7 +127,7 @@ def information_maximization(sets: Sets) -> float:
 
 @validator("bnm")
 def bnm(sets: Sets) -> float:
-    """‖p‖_* / n, the nuclear norm of the probabilities (Cui et al. 2020), from the K x K Gram matrix."""
+    """‖p‖_* / n, the nuclear norm of p (Cui et al. 2020), from the K x K Gram matrix."""
     p = _probabilities(sets["target_val"])
     eigenvalues = torch.linalg.eigvalsh(p.T @ p)
     return float(eigenvalues.clamp_min(0).sqrt().sum()) / len(p)
@@ -132,7 +135,8 @@ def bnm(sets: Sets) -> float:
 
 @validator("snd", quadratic=True)
 def snd(sets: Sets) -> float:
-    """Soft neighbourhood density (Saito et al. 2021): mean entropy of softmax(f fᵀ / 0.05), no self pairs.
+    """Soft neighbourhood density (Saito et al. 2021): mean entropy of softmax(f fᵀ / 0.05), no self
+    pairs.
 
     f: features of the target, each of length 1. High when images lie in dense neighbourhoods; like
     `entropy` it can be high for a collapsed model.
@@ -141,6 +145,11 @@ def snd(sets: Sets) -> float:
     similarity = f @ f.T / SND_TEMPERATURE
     similarity.fill_diagonal_(-torch.inf)
     return _mean_entropy(similarity.softmax(1))
+
+
+def _sound(p: Predictions) -> bool:
+    """Whether there are examples and only finite numbers (on which eigenvalues would fail)."""
+    return len(p.logits) > 0 and bool(p.logits.isfinite().all() and p.features.isfinite().all())
 
 
 def _probabilities(predictions: Predictions) -> Tensor:

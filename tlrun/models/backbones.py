@@ -3,11 +3,12 @@
 Each takes the shape of the data, names its stages and computes its own feature size:
 
     net = DannCNN((3, 28, 28))
-    net.feature_dim, net.stages      # 768, ["conv1", "conv2"]
+    net.feature_dim, net.stage_names      # 768, ["conv1", "conv2"]
 
 Max pooling stands before the ReLU: the two commute exactly, and the ReLU then sees a quarter of the
-values. Dropout is `Dropout2d`, whole channels: neighbouring values of a feature map are so alike that
-dropping single ones regularises little (Tompson et al. 2015), and it needs 16 times fewer draws.
+values. Dropout is `Dropout2d`, whole channels: neighbouring values of a feature map are so alike
+that dropping single ones regularises little (Tompson et al. 2015), and it needs 16 times fewer
+draws.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class ConvStages(nn.Module):
         super().__init__()
         for stage, module in stages.items():
             self.add_module(stage, module)
-        self.stages = list(stages)
+        self.stage_names = list(stages)
         describe(self, tuple(input_shape), name)
 
     def forward(self, x: Tensor) -> Tensor:
-        for stage in self.stages:
+        for stage in self.stage_names:
             x = self.get_submodule(stage)(x)
         return x.flatten(1)
 
@@ -86,8 +87,8 @@ class LeNet(ConvStages):
 class DTN(ConvStages):
     """The net for SVHN of the digit experiments (SHOT; from DTN, Zhang et al. 2015).
 
-    Three convolutions 5x5 with stride 2 and 64, 128, 256 channels, batch norm and dropout of .1, .3,
-    .5 times `dropout`: 4096 features at 32x32.
+    Three convolutions 5x5 with stride 2 and 64, 128, 256 channels, batch norm and dropout of .1,
+    .3, .5 times `dropout`: 4096 features at 32x32.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ class DTN(ConvStages):
 
 
 class MLP(nn.Module):
-    """Fully connected layers for ready features, x: (B, D) (images are flattened) -> (B, hidden[-1]).
+    """Fully connected layers for ready features, x: (B, D) (images are flattened) -> (B,
+    hidden[-1]).
 
     `hidden=[]` passes the features through: the heads then stand directly on them.
     """
@@ -114,33 +116,35 @@ class MLP(nn.Module):
     def __init__(
         self,
         input_shape: Sequence[int],
-        hidden: Sequence[int] = (256,),
+        hidden: tuple[int, ...] | list[int] = (256,),
         batch_norm: bool = True,
         dropout: float = 0.25,
     ) -> None:
         super().__init__()
-        self.stages: list[str] = []
+        self.stage_names: list[str] = []
         width = prod(input_shape)
         for i, units in enumerate(hidden, start=1):
             self.add_module(f"fc{i}", dense(width, units, batch_norm, dropout))
-            self.stages.append(f"fc{i}")
+            self.stage_names.append(f"fc{i}")
             width = units
         describe(self, tuple(input_shape), "mlp")
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        for stage in self.stages:
+        for stage in self.stage_names:
             x = self.get_submodule(stage)(x)
         return x
 
 
 def dense(in_dim: int, units: int, batch_norm: bool, dropout: float) -> nn.Sequential:
     """Linear, batch norm if asked for, ReLU, dropout if above 0; the children carry these names."""
+    if units < 1:
+        raise ConfigError(f"a hidden layer needs at least 1 unit, not {units}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(in_dim, units))
     if batch_norm:
         layers["norm"] = nn.BatchNorm1d(units)
     layers["relu"] = nn.ReLU(inplace=True)
-    if dropout > 0:
+    if _rate(dropout) > 0:
         layers["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(layers)
 
@@ -150,7 +154,7 @@ def _block(in_channels: int, channels: int, batch_norm: bool, dropout: float = 0
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(in_channels, channels, 5))
     if batch_norm:
         layers["norm"] = nn.BatchNorm2d(channels)
-    if dropout > 0:
+    if _rate(dropout) > 0:
         layers["dropout"] = nn.Dropout2d(dropout)
     layers["pool"] = nn.MaxPool2d(2)
     layers["relu"] = nn.ReLU(inplace=True)
@@ -163,7 +167,7 @@ def _strided(in_channels: int, channels: int, batch_norm: bool, dropout: float) 
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if batch_norm:
         layers["norm"] = nn.BatchNorm2d(channels)
-    if dropout > 0:
+    if _rate(dropout) > 0:
         layers["dropout"] = nn.Dropout2d(dropout)
     layers["relu"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)
@@ -172,10 +176,16 @@ def _strided(in_channels: int, channels: int, batch_norm: bool, dropout: float) 
 def _channels(input_shape: Sequence[int]) -> int:
     if len(input_shape) != 3:
         raise ConfigError(
-            f"a convolutional backbone takes images, but the data are vectors of {prod(input_shape)} "
-            "numbers: use backbone=mlp"
+            f"a convolutional backbone takes images, but the data are vectors of "
+            f"{prod(input_shape)} numbers: use backbone=mlp"
         )
     return int(input_shape[0])
+
+
+def _rate(dropout: float) -> float:
+    if not 0 <= dropout <= 1:
+        raise ConfigError(f"a dropout rate is a share from 0 to 1, not {dropout:g}")
+    return dropout
 
 
 def _scaled(channels: int, width: float) -> int:

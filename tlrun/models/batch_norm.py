@@ -5,11 +5,11 @@ statistics and settings. Modes (the top-level key `batch_norm`):
 
 * joint, separate_forward: one set of running statistics. They differ in how a method calls the net
   (one forward over both domains, or two), not in the layer, which stays torch's own.
-* per_domain: one affine, running statistics per domain (Chang et al. 2019, DSBN with shared affine).
+* per_domain: one affine, running statistics per domain (Chang et al. 2019, with shared affine).
   Evaluation uses those of the current domain (`net.domain = "target"`).
 
-State dict keys are torch's: weight, bias, running_mean, running_var, num_batches_tracked; in per_domain
-these hold the source's statistics and target_running_mean, target_running_var,
+State dict keys are torch's: weight, bias, running_mean, running_var, num_batches_tracked; in
+per_domain these hold the source's statistics and target_running_mean, target_running_var,
 target_num_batches_tracked the target's. A per_domain net loads a checkpoint without target keys (it
 has then no target statistics yet); the other way round needs strict=False and reads the source's.
 
@@ -61,11 +61,13 @@ def convert(net: nn.Module, mode: str = "joint", synchronize: bool = False) -> n
 class BatchNorm(nn.Module):
     """Drop-in for nn.BatchNorm1d/2d/3d that takes over the module `norm`.
 
-    x: (B, C) or (B, C, ...), any float type; statistics are kept and, when synchronised, computed in
-    fp32. Parameters keep their identity, so an optimizer that holds them stays valid.
+    x: (B, C) or (B, C, ...), any float type; statistics are kept and, when synchronised, computed
+    in fp32. Parameters keep their identity, so an optimizer that holds them stays valid.
     """
 
     # Named here so that a checker and torch.compile know them.
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -77,7 +79,8 @@ class BatchNorm(nn.Module):
         self.register_parameter("bias", norm.bias)
         for key in _STATISTICS:
             self.register_buffer(key, getattr(norm, key))
-        # Without running statistics (track_running_stats=False) there is nothing to keep per domain.
+        # Without running statistics (track_running_stats=False) there is nothing to keep per
+        # domain.
         self.per_domain = per_domain and norm.running_mean is not None
         if self.per_domain:
             for key in _STATISTICS:
@@ -99,7 +102,9 @@ class BatchNorm(nn.Module):
     def set_domain(self, name: str) -> None:
         """Statistics to use from now on: "source" or "target" (no effect without per_domain)."""
         if name not in DOMAINS:
-            raise ConfigError(f"no batch statistics for domain '{name}': {did_you_mean(name, DOMAINS)}")
+            raise ConfigError(
+                f"no batch statistics for domain '{name}': {did_you_mean(name, DOMAINS)}"
+            )
         self.domain = name
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ class BatchNorm(nn.Module):
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, factor, self.eps)
 
     def _synchronised(self, x: Tensor) -> Tensor:
-        """The batch norm of the union of all processes' batches (two differentiable all-reduces)."""
+        """Batch norm over the union of all processes' batches (two differentiable all-reduces)."""
         with torch.autocast(x.device.type, enabled=False):
             x32 = x.float()
             dims = [d for d in range(x.ndim) if d != 1]
@@ -137,7 +142,7 @@ class BatchNorm(nn.Module):
                     running_mean.lerp_(mean.to(running_mean.dtype), factor)
                     running_var.lerp_((var * n / (n - 1)).to(running_var.dtype), factor)
             out = centred * torch.rsqrt(var + self.eps).view(shape)
-            if self.weight is not None:
+            if self.weight is not None and self.bias is not None:
                 out = out * self.weight.view(shape) + self.bias.view(shape)
             return out.to(x.dtype)
 
@@ -151,12 +156,14 @@ class BatchNorm(nn.Module):
         return mean, var, factor
 
     def _eval_statistics(self) -> tuple[Tensor | None, Tensor | None]:
-        mean, var, tracked = (getattr(self, key) for key in self._keys())
-        if mean is self.running_mean:
-            return mean, var
+        if not self.per_domain or self.domain != "target":
+            return self.running_mean, self.running_var
         # On the device and without a branch: no synchronisation, and it can be exported.
-        seen = tracked > 0
-        return torch.where(seen, mean, self.running_mean), torch.where(seen, var, self.running_var)
+        mean, var, tracked = (getattr(self, key) for key in self._keys())
+        source_mean, source_var, _ = (getattr(self, key) for key in _STATISTICS)
+        return torch.where(tracked > 0, mean, source_mean), torch.where(
+            tracked > 0, var, source_var
+        )
 
     def _keys(self) -> tuple[str, ...]:
         if self.per_domain and self.domain == "target":

@@ -1,4 +1,5 @@
-"""From the config to a net: the backbone alone, the net around it, or the whole with a method's heads.
+"""From the config to a net: the backbone alone, the net around it, or the whole with a method's
+heads.
 
 `backbone` in the config is what a backbone's callable takes, and three keys of every backbone:
 
@@ -7,7 +8,7 @@
     weights: null                                # pretrained weights, where the callable takes them
     head: {hidden: [100, 100]}                   # arguments of the label head (heads.Classifier)
 
-A callable of your own may take `input_shape`; `feature_dim` and `stages` are found if it sets none.
+A callable of your own may take `input_shape`; `feature_dim` and `stage_names` are found if unset.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from tlrun.building import build, locate
+from tlrun.building import build, locate, plain
 from tlrun.errors import ConfigError
 from tlrun.models.batch_norm import convert
 from tlrun.models.net import Net
@@ -26,12 +27,12 @@ from tlrun.models.shapes import describe, feature_dim
 
 
 def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Module:
-    """A backbone with `feature_dim`, `stages` and `input_shape`, for inputs (B, *input_shape).
+    """A backbone with `feature_dim`, `stage_names` and `input_shape`, for inputs (B, *input_shape).
 
     Raises ConfigError if it cannot take such inputs, or has no pretrained weights to offer.
     """
     shape = tuple(int(n) for n in input_shape)
-    arguments = {key: value for key, value in cfg.items() if key != "head"}
+    arguments = {key: value for key, value in plain(cfg).items() if key != "head"}
     name = str(arguments.get("name") or arguments.get("_target_"))
     accepts = _arguments_of(arguments.get("_target_"))
     if "weights" not in accepts and arguments.pop("weights", None) is not None:
@@ -45,13 +46,15 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
         return describe(module, shape, name)
     found = feature_dim(module, shape, name)
     if module.feature_dim != found:
-        raise ConfigError(f"backbone '{name}' says feature_dim={module.feature_dim} but returns {found}")
+        raise ConfigError(
+            f"backbone '{name}' says feature_dim={module.feature_dim} but returns {found}"
+        )
     return module
 
 
 def build_net(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Net:
     """cfg: the whole config. A net of the backbone alone; the method adds its heads."""
-    backbone = cfg["backbone"]
+    backbone = plain(cfg["backbone"])
     return Net(build_backbone(backbone, input_shape), input_shape, head=backbone.get("head"))
 
 
@@ -64,10 +67,11 @@ def assemble(
 ) -> Net:
     """The net of a finished run: every part that `method` builds, ready for a checkpoint's state.
 
-    method: a tlrun.methods.method.Method (models do not import methods). data: what its `build` reads:
-    num_classes, classes, tasks, domains. Pretrained weights are not fetched: the state replaces them.
+    method: a tlrun.methods.method.Method (models do not import methods). data: what its `build`
+    reads: num_classes, classes, tasks, domains. Pretrained weights are not fetched: the state
+    replaces them.
     """
-    net = build_net({"backbone": {**cfg["backbone"], "weights": None}}, input_shape)
+    net = build_net({"backbone": {**plain(cfg["backbone"]), "weights": None}}, input_shape)
     if cfg["batch_norm"] != "auto":
         method.batch_norm = cfg["batch_norm"]
     for phase in phases:
@@ -77,7 +81,7 @@ def assemble(
 
 
 def batch_norm_mode(method: Any, phases: Sequence[Any]) -> str:
-    """The method's mode; `joint` where all phases draw from one domain, which has nothing to separate."""
+    """The method's mode; `joint` where all phases draw from one domain: nothing to separate."""
     domains = {stream for phase in phases for stream in phase.streams}
     return str(method.batch_norm) if len(domains) > 1 else "joint"
 

@@ -16,16 +16,16 @@ class Head(nn.Module):
         self, in_dim: int, out_dim: int, hidden: Sequence[int], batch_norm: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.stages: list[str] = []
+        self.stage_names: list[str] = []
         for i, units in enumerate(hidden, start=1):
             self.add_module(f"fc{i}", dense(in_dim, units, batch_norm, dropout))
-            self.stages.append(f"fc{i}")
+            self.stage_names.append(f"fc{i}")
             in_dim = units
         self.out = nn.Linear(in_dim, out_dim)
-        self.stages.append("out")
+        self.stage_names.append("out")
 
     def forward(self, features: Tensor) -> Tensor:
-        for stage in self.stages:
+        for stage in self.stage_names:
             features = self.get_submodule(stage)(features)
         return features
 
@@ -33,7 +33,8 @@ class Head(nn.Module):
 class Classifier(Head):
     """Class scores: features (B, in_dim) -> logits (B, num_classes).
 
-    hidden: units of the hidden layers; (100, 100) is the label head of DANN's MNIST net, () is linear.
+    hidden: units of the hidden layers; (100, 100) is the label head of DANN's MNIST net, () is
+    linear.
     """
 
     def __init__(

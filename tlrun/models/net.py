@@ -1,6 +1,6 @@
 """A `Net` is named parts: a backbone with named stages, and heads.
 
-    net = Net(backbone, (3, 28, 28))          # backbone: nn.Module with .feature_dim and .stages
+    net = Net(backbone, (3, 28, 28))          # backbone: nn.Module with .feature_dim, .stage_names
     net.add("classifier", net.new_head(10))   # a method adds its heads by name
     out = net(x, head="classifier", taps=("backbone.conv2",))
     out.features, out.logits, out.taps["backbone.conv2"]
@@ -82,7 +82,7 @@ class Net(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        return int(self.backbone.feature_dim)
+        return int(self.backbone.feature_dim)  # type: ignore[arg-type]
 
     def __getitem__(self, part: str) -> nn.Module:
         if part not in self.parts:
@@ -93,7 +93,7 @@ class Net(nn.Module):
         """Dotted names of all stages, in the order of the forward pass; a part without stages is one."""
         names: list[str] = []
         for part, module in self.parts.items():
-            inner = getattr(module, "stages", ())
+            inner = getattr(module, "stage_names", ())
             names += [f"{part}.{stage}" for stage in inner] or [part]
         return names
 
@@ -118,11 +118,24 @@ class Net(nn.Module):
         module = self[part]
         return module.get_submodule(inner) if inner else module
 
+    def parameters_in(self, name: str) -> list[nn.Parameter]:
+        """Parameters of a part or stage, frozen ones too.
+
+        What lies in no stage (a transformer's class token and positions) belongs to the first one.
+        """
+        found = list(self.module_of(name).parameters())
+        part, _, stage = name.partition(".")
+        inner = getattr(self[part], "stage_names", ())
+        if stage and stage == inner[0]:
+            staged = {id(p) for s in inner for p in self[part].get_submodule(s).parameters()}
+            found += [p for p in self[part].parameters() if id(p) not in staged]
+        return found
+
     def parameters_of(self, names: Iterable[str] | None = None) -> Iterator[nn.Parameter]:
         """Trainable parameters of parts or stages (all parts if None), each once."""
         seen: set[int] = set()
         for name in self.parts if names is None else names:
-            for parameter in self.module_of(name).parameters():
+            for parameter in self.parameters_in(name):
                 if parameter.requires_grad and id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield parameter
@@ -138,7 +151,7 @@ class Net(nn.Module):
         self._domain = name
         for module in self.modules():
             if hasattr(module, "set_domain"):
-                module.set_domain(name)
+                module.set_domain(name)  # type: ignore[operator]
 
     # ---- forward --------------------------------------------------------------------------
 

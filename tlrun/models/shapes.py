@@ -1,7 +1,7 @@
 """What a backbone says about itself: feature size, stages, input; found without computing anything.
 
-Shapes are found by a forward pass on torch's `meta` device, which costs no arithmetic and no memory,
-so a net that cannot take the data's images is refused before training with the size that it can take.
+Shapes are found by a forward pass on torch's `meta` device, which costs no arithmetic and no
+memory, so a net that cannot take the data's images is refused at once, with the size that it can.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ MIN_STAGES = 4
 
 
 def describe(module: nn.Module, input_shape: tuple[int, ...], name: str) -> nn.Module:
-    """Give `module` what every backbone has: feature_dim, stages (if it names none) and input_shape.
+    """Give `module` what every backbone has: feature_dim, stage_names (if it names none) and
+    input_shape.
 
     input_shape: (C, H, W) or (D,). Raises ConfigError if the module cannot take such inputs.
     """
     module.feature_dim = feature_dim(module, input_shape, name)  # type: ignore[assignment]
     module.input_shape = tuple(input_shape)  # type: ignore[assignment]
-    if not getattr(module, "stages", None):
-        module.stages = stage_names(module, input_shape)  # type: ignore[assignment]
+    if not getattr(module, "stage_names", None):
+        module.stage_names = find_stages(module, input_shape)  # type: ignore[assignment]
     return module
 
 
@@ -50,7 +51,7 @@ def feature_dim(module: nn.Module, input_shape: tuple[int, ...], name: str) -> i
 
 
 def meta_forward(module: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Output of `module` in eval mode for two inputs, as a meta tensor (a shape without numbers)."""
+    """Output of `module` in eval mode for two inputs, as a meta tensor: a shape, no numbers."""
     state = dict(module.named_parameters()) | dict(module.named_buffers())
     on_meta = {key: value.detach().to("meta") for key, value in state.items()}
     training = {m: m.training for m in module.modules()}
@@ -80,12 +81,13 @@ def call_order(module: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
     return list(order)
 
 
-def stage_names(module: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
+def find_stages(module: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
     """Names of the modules with parameters that the data flow through, first to last.
 
     The children of the net; a level with fewer than four of them is opened once more (VGG's and
     EfficientNet's `features`, ViT's `encoder.layers`). So resnet18 gives conv1, bn1, layer1 ...
-    layer4; efficientnet features.0 ... features.8; vit conv_proj, encoder.layers.encoder_layer_0 ...
+    layer4; efficientnet features.0 ... features.8; vit conv_proj, encoder.layers.encoder_layer_0
+    ...
     """
     level = _with_parameters("", module)
     while len(level) < MIN_STAGES:
@@ -97,6 +99,7 @@ def stage_names(module: nn.Module, input_shape: tuple[int, ...]) -> list[str]:
         if deeper == level:
             break
         level = deeper
+    level = [inner for name in level for inner in _opened(name, module.get_submodule(name))]
     order = call_order(module, input_shape)
 
     # A ModuleList is never called itself: it stands where its first called module stands.
@@ -117,6 +120,13 @@ def _with_parameters(prefix: str, module: nn.Module) -> list[str]:
     ]
 
 
+def _opened(name: str, module: nn.Module) -> list[str]:
+    """The children of a sequence of sequences (timm's `blocks`), else the module itself."""
+    containers = (nn.Sequential, nn.ModuleList)
+    nested = isinstance(module, containers) and all(isinstance(m, containers) for m in module)
+    return (_with_parameters(name, module) if nested else None) or [name]
+
+
 def _why_not(module: nn.Module, shape: tuple[int, ...], name: str) -> str:
     if len(shape) != 3:
         return (
@@ -124,14 +134,18 @@ def _why_not(module: nn.Module, shape: tuple[int, ...], name: str) -> str:
             "use backbone=mlp"
         )
     channels, height, width = shape
-    larger = _first(lambda size: _fits(module, (channels, size, size)), _sizes_above(min(shape[1:])))
+    larger = _first(
+        lambda size: _fits(module, (channels, size, size)), _sizes_above(min(shape[1:]))
+    )
     if larger:
         return (
             f"images of {height}x{width} do not fit backbone '{name}', {larger}x{larger} do: "
             f"set data.size={larger}, or take a backbone for small images (tlrun list backbones)"
         )
     if channels != 3 and _fits(module, (3, 224, 224)):
-        return f"backbone '{name}' takes 3 channels and the data have {channels}: set data.channels=3"
+        return (
+            f"backbone '{name}' takes 3 channels and the data have {channels}: set data.channels=3"
+        )
     return (
         f"backbone '{name}' cannot take inputs of shape {tuple(shape)}, nor square images of "
         f"{SIZES[0]} to {SIZES[-1]} pixels: check its forward or choose another backbone"

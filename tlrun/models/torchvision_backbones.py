@@ -1,7 +1,7 @@
 """Any torchvision classifier as a backbone: `backbone=resnet18 backbone.weights=DEFAULT`.
 
-The last linear (or 1x1 convolution) layer that a forward pass meets is the classifier and becomes an
-Identity; what reaches it are the features. All other keys of the state dict stay torchvision's.
+The last linear (or 1x1 convolution) layer that a forward pass meets is the classifier and becomes
+an Identity; what reaches it are the features. All other keys of the state dict stay torchvision's.
 torchvision is imported when a backbone is built, never with tlrun.
 """
 
@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.models.shapes import call_order, describe
 
-# What every classifier of torchvision takes; used to see the order of the layers, whatever the data.
+# What every classifier of torchvision takes; used to see the order of the layers, whatever the
+# data.
 _USUAL_INPUT = (3, 224, 224)
 
 
@@ -37,14 +39,24 @@ def torchvision_backbone(
     if weights is not None:
         choices = models.get_model_weights(name).__members__
         if weights not in choices:
-            raise ConfigError(f"unknown weights '{weights}' of {name}: {did_you_mean(weights, choices)}")
+            raise ConfigError(
+                f"unknown weights '{weights}' of {name}: {did_you_mean(weights, choices)}"
+            )
     shape = tuple(input_shape)
     options = _options(name, shape, weights)
     try:
         model = models.get_model(name, weights=weights, **options)
     except OSError as error:  # URLError, no space, no permission
-        raise DataError(no_weights(f"weights '{weights}' of {name}", error)) from error
-    usual = (3, options["image_size"], options["image_size"]) if "image_size" in options else _USUAL_INPUT
+        cache = f"{torch.hub.get_dir()}/checkpoints"
+        raise DataError(
+            f"the weights '{weights}' of {name} are not in {cache} and cannot be downloaded ({error}): "
+            "put the file there, or train from scratch with backbone.weights=null"
+        ) from error
+    usual = (
+        (3, options["image_size"], options["image_size"])
+        if "image_size" in options
+        else _USUAL_INPUT
+    )
     remove_classifier(model, usual)
     return describe(model, shape, name)
 
@@ -52,7 +64,9 @@ def torchvision_backbone(
 def remove_classifier(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Replace the last linear or convolutional layer of a forward pass by an Identity."""
     layers = dict(model.named_modules())
-    last = [n for n in call_order(model, input_shape) if isinstance(layers[n], nn.Linear | nn.Conv2d)][-1]
+    last = [
+        n for n in call_order(model, input_shape) if isinstance(layers[n], nn.Linear | nn.Conv2d)
+    ][-1]
     parent, _, child = last.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
 
@@ -62,25 +76,16 @@ def import_torchvision() -> ModuleType:
     try:
         import torchvision
     except ImportError as error:
-        raise ConfigError(f"{error}: install torchvision with pip install 'torchvision>=0.29'") from error
+        raise ConfigError(
+            f"{error}: install torchvision with pip install 'torchvision>=0.29'"
+        ) from error
     except RuntimeError as error:
         # A wheel built for another torch: "operator torchvision::nms does not exist".
         raise ConfigError(
-            f"the installed torchvision does not fit the installed torch ({error}): install a pair that "
-            "does, pip install --upgrade 'torch>=2.14' 'torchvision>=0.29', both from the same index"
+            f"the installed torchvision does not fit the installed torch ({error}): install both "
+            "from one index, pip install --upgrade 'torch>=2.14' 'torchvision>=0.29'"
         ) from error
     return torchvision
-
-
-def no_weights(what: str, error: Exception) -> str:
-    """One sentence on weights that cannot be had, and where to put them by hand."""
-    import torch
-
-    cache = f"{torch.hub.get_dir()}/checkpoints"
-    return (
-        f"the {what} are not in {cache} and cannot be downloaded ({error}): put the file there, or train "
-        "from scratch with backbone.weights=null"
-    )
 
 
 def _options(name: str, shape: tuple[int, ...], weights: str | None) -> dict[str, Any]:

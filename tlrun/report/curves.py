@@ -1,8 +1,7 @@
-"""Pictures over training steps: the curves of one run, and its validators against the oracle."""
+"""The curves of one run over its training steps."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ Curve = tuple[str, NDArray[np.float64], NDArray[np.float64]]
 
 
 def draw_curves(record: Record, path: Path) -> None:
-    """Losses, accuracies, validators and schedules over one axis of steps, with the selected step marked.
+    """Losses, accuracies, validators and schedules over one axis of steps.
 
     Raises Missing when the log holds nothing to draw.
     """
@@ -27,7 +26,11 @@ def draw_curves(record: Record, path: Path) -> None:
     losses = _named(train, keys(train, "loss/"))
     accuracies = _accuracies(record)
     validators = _named(evaluations, keys(evaluations, "validator/"))
-    names = [k for k in [*keys(train, "lr"), *keys(train, "metric/")] if k.split("/")[0] == "lr" or "lambda" in k]
+    names = [
+        k
+        for k in [*keys(train, "lr"), *keys(train, "metric/")]
+        if k.split("/")[0] == "lr" or "lambda" in k
+    ]
     schedules = _named(train, names)
     panels: list[tuple[str, list[Curve], float]] = [
         ("Training losses", losses, 2.2),
@@ -40,7 +43,11 @@ def draw_curves(record: Record, path: Path) -> None:
         raise Missing("nothing was logged over steps")
     heights = [panel[2] for panel in panels]
     with figure(
-        path, sum(heights) + 0.7, rows=len(panels), sharex=True, gridspec_kw={"height_ratios": heights}
+        path,
+        sum(heights) + 0.7,
+        rows=len(panels),
+        sharex=True,
+        gridspec_kw={"height_ratios": heights},
     ) as (_, axes):
         for ax, (title, curves, _height) in zip(axes[:, 0], panels, strict=True):
             ax.set_title(title)
@@ -53,7 +60,9 @@ def draw_curves(record: Record, path: Path) -> None:
             else:
                 _draw_schedules(ax, curves)
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
-            for text in ax.get_legend().get_texts():  # the curves need the width more than the names do
+            for (
+                text
+            ) in ax.get_legend().get_texts():  # the curves need the width more than the names do
                 text.set_text(textwrap.fill(text.get_text().replace("_", " "), 20))
         for place, ax in enumerate(axes[:, 0]):
             _mark_phases(ax, record, named=place == 0)
@@ -61,86 +70,34 @@ def draw_curves(record: Record, path: Path) -> None:
         axes[-1, 0].set_xlabel("training step")
 
 
-def draw_validators(record: Record, path: Path) -> None:
-    """One panel per validator: its value against target test accuracy at each evaluation, early to late.
-
-    Raises Missing without an oracle or with fewer than 3 evaluations that have both.
-    """
-    evaluations = record.split("eval")
-    pairs: dict[str, NDArray[np.float64]] = {}
-    for key in keys(evaluations, "validator/"):
-        both = [row for row in evaluations if series([row], key)[0].size and series([row], ORACLE)[0].size]
-        if len(both) >= 3:
-            pairs[key] = np.column_stack(
-                [series(both, key)[0], series(both, key)[1], series(both, ORACLE)[1]]
-            )
-    if not pairs:
-        raise Missing("it needs three evaluations with both validators and target test accuracy (the oracle)")
-    columns = min(3, len(pairs))
-    rows = math.ceil(len(pairs) / columns)
-    with figure(path, 0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=True) as (fig, axes):
-        fig.suptitle(_validator_title(pairs), x=0.01, ha="left", fontsize=10)
-        for ax in axes.flat[len(pairs) :]:
-            ax.set_visible(False)
-        for ax, (key, table) in zip(axes.flat, pairs.items(), strict=False):
-            ax.plot(table[:, 1], 100 * table[:, 2], color="#cccccc", lw=0.8, zorder=1)
-            dots = ax.scatter(table[:, 1], 100 * table[:, 2], c=table[:, 0], cmap="cividis_r", s=18, zorder=2)
-            best = int(table[:, 1].argmax())
-            ax.scatter(
-                table[best, 1], 100 * table[best, 2], s=110, facecolors="none", edgecolors=TARGET, lw=1.8, zorder=3
-            )
-            ax.set_title(f"{key.split('/', 1)[1]}\nSpearman {_spearman_text(table)}")
-            ax.tick_params(labelsize=8)
-            ax.locator_params(axis="x", nbins=4)
-        for ax in axes[:, 0]:
-            ax.set_ylabel("target test, %")
-        fig.colorbar(dots, ax=axes, label="training step", shrink=0.8, aspect=30)
-        fig.supxlabel("value of the validator (the ring marks its highest)", fontsize=9)
-
-
-def spearman(table: NDArray[np.float64]) -> float | None:
-    """Rank correlation of columns 1 and 2 of (at, validator, oracle); None when one of them is constant."""
-    from scipy.stats import spearmanr
-
-    if np.ptp(table[:, 1]) == 0 or np.ptp(table[:, 2]) == 0:
-        return None
-    return float(spearmanr(table[:, 1], table[:, 2]).statistic)
-
-
-def _spearman_text(table: NDArray[np.float64]) -> str:
-    value = spearman(table)
-    return "undefined (constant)" if value is None else f"{value:+.2f}"
-
-
-def _validator_title(pairs: dict[str, NDArray[np.float64]]) -> str:
-    ranked = {key: value for key, table in pairs.items() if (value := spearman(table)) is not None}
-    if not ranked:
-        return "Validators against target test accuracy"
-    best = max(ranked, key=lambda key: ranked[key])
-    return f"Of these validators, {best.split('/', 1)[1]} follows target test accuracy most closely."
-
-
 def _named(rows: list[dict[str, Any]], names: list[str]) -> list[Curve]:
     return [(name.split("/", 1)[-1], *series(rows, name)) for name in names]
 
 
 def _accuracies(record: Record) -> list[Curve]:
-    rows = record.split("eval")
+    rows, train = record.split("eval"), record.split("train")
     named = [("source, validation", "source_val/accuracy"), ("target, test (oracle)", ORACLE)]
-    return [(name, *series(rows, key)) for name, key in named if series(rows, key)[0].size]
+    curves = [(name, *series(rows, key)) for name, key in named if series(rows, key)[0].size]
+    logged = [key for key in keys(train, "metric/") if key.endswith("accuracy")]
+    return curves + [(name, at, _smooth(value)) for name, at, value in _named(train, logged)]
 
 
 def _accuracy_title(record: Record) -> str:
     if not series(record.split("eval"), ORACLE)[0].size:
         return "Accuracy, %"
     return "Accuracy, % (the target's is shown for reference; " + (
-        "selection used it)" if record.summary.get("selection_saw_target_labels") else "selection did not see it)"
+        "selection used it)"
+        if record.summary.get("selection_saw_target_labels")
+        else "selection did not see it)"
     )
 
 
 def _draw_losses(ax: Any, curves: list[Curve]) -> None:
     for place, (name, at, value) in enumerate(curves):
-        look = {"color": LINES[place % len(LINES)], "ls": STROKES[place // len(LINES) % len(STROKES)]}
+        look = {
+            "color": LINES[place % len(LINES)],
+            "ls": STROKES[place // len(LINES) % len(STROKES)],
+        }
         smooth = _smooth(value)
         if smooth is not value:
             ax.plot(at, value, lw=0.6, alpha=0.25, **look)
@@ -152,18 +109,14 @@ def _draw_losses(ax: Any, curves: list[Curve]) -> None:
 
 
 def _draw_accuracies(ax: Any, curves: list[Curve]) -> None:
+    looks = {
+        "source, validation": {"color": SOURCE, "lw": 1.6},
+        "target, test (oracle)": {"color": TARGET, "lw": 1.6, "ls": "--"},
+    }
     for name, at, value in curves:
-        oracle = "oracle" in name
-        ax.plot(
-            at,
-            100 * value,
-            color=TARGET if oracle else SOURCE,
-            ls="--" if oracle else "-",
-            lw=1.6,
-            label=name,
-            marker="o" if len(at) < 40 else None,
-            ms=3,
-        )
+        look = looks.get(name, {"color": QUIET, "lw": 1.0})
+        marked = len(at) < 40 and name in looks
+        ax.plot(at, 100 * value, label=name, marker="o" if marked else None, ms=3, **look)
 
 
 def _draw_rescaled(ax: Any, curves: list[Curve], chosen: str) -> None:
@@ -232,7 +185,13 @@ def _mark_phases(ax: Any, record: Record, named: bool) -> None:
         ax.axvline(at, color=QUIET, lw=0.8, ls=":")
         if named:
             ax.annotate(
-                phase, (at, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=8, color=QUIET
+                phase,
+                (at, 0.98),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                va="top",
+                fontsize=8,
+                color=QUIET,
             )
 
 

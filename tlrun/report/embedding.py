@@ -1,13 +1,15 @@
 """The 2-D map of source and target features, before and after adaptation.
 
-t-SNE (van der Maaten & Hinton, 2008) of at most 500 source and 500 target points after PCA to 30 dimensions, seed 0.
-A t-SNE map shows neighbourhoods, not distances; so each panel also states a figure measured in the feature space
-itself: which share of a target image's ten nearest neighbours comes from the source.
+t-SNE (van der Maaten & Hinton, 2008) of at most 500 source and 500 target points after PCA to 30
+dimensions, seed 0. A t-SNE map shows neighbourhoods, not distances; so each panel also states a
+figure measured in the feature space itself: which share of a target image's ten nearest neighbours
+comes from the source.
 """
 
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,11 @@ def draw_embedding(record: Record, path: Path) -> None:
     """Raises Missing when features.npz is not there or holds no two domains' worth of points."""
     panels = []
     if record.baseline is not None:
-        try:
-            panels.append(("Before", record.baseline, read_features(record.baseline.run.features)))
-        except Missing:  # the map after adaptation is worth having alone
-            pass
-    panels.append(("After", record, read_features(record.run.features)))
+        with suppress(Missing):  # the map after adaptation is worth having alone
+            before = read_features(record.baseline.run.features)
+            panels.append(("Before adaptation", record.baseline, before))
+    when = "After adaptation" if panels else "Selected model"
+    panels.append((when, record, read_features(record.run.features)))
     with figure(path, 4.6 if len(panels) == 2 else 6.4, columns=len(panels)) as (fig, axes):
         fig.suptitle(
             "Source images are rings, target images are dots; colour and name give the class.",
@@ -47,13 +49,14 @@ def draw_embedding(record: Record, path: Path) -> None:
             ha="left",
             fontsize=10,
         )
-        for ax, (when, owner, features) in zip(axes[0], panels, strict=True):
+        for ax, (name, owner, features) in zip(axes[0], panels, strict=True):
             _draw_map(ax, record, features)
             accuracy = number(owner.figures("selected").get("target_test/accuracy"))
             known = "" if accuracy is None else f": target test {percent(accuracy)}"
             share, mixed = source_share(features)
             ax.set_title(
-                f"{when} adaptation{known}\n{percent(share, 0)} of a target image's neighbours are source images\n"
+                f"{name}{known}\n"
+                f"{percent(share, 0)} of a target image's neighbours are source images\n"
                 f"({percent(mixed, 0)} if the domains were fully mixed)",
                 fontsize=9,
             )
@@ -96,14 +99,14 @@ def to_plane(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def source_share(features: Features) -> tuple[float, float]:
-    """(measured, expected if fully mixed) share of source points among a target point's neighbours."""
+    """Share of source points among a target point's neighbours: (measured, if fully mixed)."""
     from sklearn.neighbors import NearestNeighbors
 
     y = _principal(features.x, 30)
     target = features.domain == 1
     search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1, n_jobs=1).fit(y)
     near = search.kneighbors(y[target], return_distance=False)
-    # A point is its own nearest neighbour, unless it has an exact double: leave it out by its index.
+    # A point is its own nearest neighbour, unless it has a double: leave it out by its index.
     self_index = np.flatnonzero(target)[:, None]
     others = near != self_index
     from_source = (features.domain[near] == 0) & others
@@ -112,7 +115,7 @@ def source_share(features: Features) -> tuple[float, float]:
 
 
 def _principal(x: NDArray[np.float64], dimensions: int) -> NDArray[np.float64]:
-    """PCA scores, (n, min(dimensions, rank)); scaled so that their largest spread is 1, as t-SNE likes it."""
+    """PCA scores, (n, between 2 and `dimensions`), scaled so that their largest spread is 1."""
     centred = x - x.mean(axis=0)
     centred /= np.abs(centred).max()
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
@@ -127,12 +130,14 @@ def _draw_map(ax: Any, record: Record, features: Features) -> None:
     plane = to_plane(features.x)
     colour = np.array([CLASSES[k % len(CLASSES)] if k >= 0 else QUIET for k in features.label])
     source, target = features.domain == 0, features.domain == 1
-    ax.scatter(*plane[source].T, s=20, facecolors="none", edgecolors=colour[source], lw=0.7, alpha=0.75)
-    ax.scatter(*plane[target].T, s=10, c=colour[target], lw=0, alpha=0.9)
+    ax.scatter(
+        *plane[source].T, s=26, facecolors="none", edgecolors=colour[source], lw=0.8, alpha=0.75
+    )
+    ax.scatter(*plane[target].T, s=9, c=colour[target], lw=0, alpha=0.9)
     classes = sorted({int(k) for k in features.label[source] if k >= 0})
     if len(classes) <= 40:  # beyond that the names cover the map
         for k in classes:
-            # The point nearest to the median lies inside the cluster even where the cluster is a ring.
+            # The point nearest to the median lies inside the cluster even where that is a ring.
             points = plane[source & (features.label == k)]
             middle = points[((points - np.median(points, axis=0)) ** 2).sum(1).argmin()]
             ax.annotate(
@@ -144,7 +149,12 @@ def _draw_map(ax: Any, record: Record, features: Features) -> None:
                 va="center",
                 fontsize=8.5,
                 fontweight="bold",
-                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": CLASSES[k % len(CLASSES)], "alpha": 0.8},
+                bbox={
+                    "boxstyle": "round,pad=0.15",
+                    "fc": "white",
+                    "ec": CLASSES[k % len(CLASSES)],
+                    "alpha": 0.8,
+                },
             )
     ax.set(xticks=[], yticks=[])
     ax.grid(False)

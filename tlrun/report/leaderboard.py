@@ -1,82 +1,24 @@
-"""The leaderboard of a sweep: leaderboard.csv, leaderboard.md and report.html over its job folders.
-
-Jobs that differ in nothing but the seed form a group; a group is one line: mean ± sample standard deviation over its
-completed seeds, under each rule of selection. Differences are tested pairwise over the seeds both groups completed.
-"""
+"""The leaderboard of a sweep: leaderboard.csv, leaderboard.md and report.html over its jobs."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
-import statistics
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from tlrun.report import render
-from tlrun.report.record import RULES, Record, is_run, number, read_record, write_text
-
-TARGET, SOURCE = "target_test/accuracy", "source_test/accuracy"
-APART = ("method", "data", "seed")  # columns of their own; every other override that varies is a setting
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Values by seed under one rule."""
-
-    values: dict[Any, float]
-
-    @property
-    def n(self) -> int:
-        return len(self.values)
-
-    @property
-    def mean(self) -> float | None:
-        return statistics.fmean(self.values.values()) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation (n - 1); None for fewer than two seeds."""
-        return statistics.stdev(self.values.values()) if self.n > 1 else None
-
-    def text(self) -> str:
-        """'91.0 ± 0.8' in percent."""
-        spread = "" if self.std is None else f" ± {render.percent(self.std)}"
-        return render.percent(self.mean) + spread
-
-
-@dataclass
-class Group:
-    """All jobs that differ in nothing but the seed."""
-
-    method: str
-    data: str
-    settings: dict[str, str]
-    jobs: list[Record] = field(default_factory=list)
-
-    @property
-    def done(self) -> list[Record]:
-        return [job for job in self.jobs if job.state == "completed"]
-
-    @property
-    def saw_target_labels(self) -> bool:
-        return any(
-            job.summary.get("selection_saw_target_labels") or job.summary.get("target_labels_seen") for job in self.done
-        )
-
-    @property
-    def name(self) -> str:
-        return " ".join([self.method, *(f"{key}={value}" for key, value in self.settings.items())])
-
-    def spread(self, rule: str, metric: str) -> Spread:
-        values = {job.seed: number(job.figures(rule).get(metric)) for job in self.done}
-        return Spread({seed: value for seed, value in values.items() if value is not None})
+from tlrun.report.groups import SOURCE, Group, compare, group_jobs, metric_name, primary_metric
+from tlrun.report.record import RULES, Record, is_run, number, read_record
+from tlrun.report.style import Missing
+from tlrun.report.sweep_curves import draw_learning_curves
+from tlrun.run_dir import write_atomic
 
 
 def find_jobs(path: Path) -> list[Path]:
-    """The run folders below `path`, in order of their names; a run's own sub-folders (baseline/) are not looked into."""
+    """The run folders below `path` in order of their names; a run's own baseline/ is no job."""
     found: list[Path] = []
     for folder, names, _ in os.walk(path):
         here = Path(folder)
@@ -89,14 +31,15 @@ def find_jobs(path: Path) -> list[Path]:
 
 def write_leaderboard(path: Path) -> Path:
     """Write the three files of a sweep folder; returns the page's path."""
-    from tlrun.report.sweep_curves import draw_learning_curves
-    from tlrun.report.style import Missing
-
     path = Path(path)
     jobs = [read_record(folder) for folder in find_jobs(path)]
     groups = group_jobs(jobs)
     metric = primary_metric(jobs)
-    rules = [rule for rule in ("selected", "last", "oracle") if any(g.spread(rule, metric).n for g in groups)]
+    rules = [
+        rule
+        for rule in ("selected", "last", "oracle")
+        if any(g.spread(rule, metric).n for g in groups)
+    ]
     groups = _ranked(groups, metric)
     picture = path / "plots" / "learning_curves.png"
     try:
@@ -105,8 +48,8 @@ def write_leaderboard(path: Path) -> Path:
         picture.unlink(missing_ok=True)
     rows = [_row(group, groups, metric, rules) for group in groups]
     settings = list(dict.fromkeys(key for group in groups for key in group.settings))
-    write_text(path / "leaderboard.csv", _csv(groups, metric, settings))
-    write_text(path / "leaderboard.md", _markdown(rows, metric, rules, settings))
+    write_atomic(path / "leaderboard.csv", _csv(groups, metric, settings))
+    write_atomic(path / "leaderboard.md", _markdown(rows, metric, rules, settings))
     html = render.render(
         "sweep.html",
         title=f"Sweep of {len(jobs)} jobs",
@@ -123,58 +66,8 @@ def write_leaderboard(path: Path) -> Path:
         warn=any(group.saw_target_labels for group in groups),
         resume=render.command("resume", str(path)),
     )
-    return write_text(path / "report.html", html)
-
-
-def group_jobs(jobs: list[Record]) -> list[Group]:
-    """Jobs by method, data and every other override that is not the same in all jobs."""
-    given = [_overrides(job) for job in jobs]
-    names = list(dict.fromkeys(key for overrides in given for key in overrides if key not in APART))
-    varying = [key for key in names if len({overrides.get(key) for overrides in given}) > 1]
-    groups: dict[tuple[Any, ...], Group] = {}
-    for job, overrides in zip(jobs, given, strict=True):
-        settings = {key: overrides[key] for key in varying if key in overrides}
-        key = (job.method, job.data, *settings.items())
-        groups.setdefault(key, Group(job.method, job.data, settings)).jobs.append(job)
-    return list(groups.values())
-
-
-def primary_metric(jobs: list[Record]) -> str:
-    """What is compared: target test accuracy; without one, what the evaluators left first; at last the source's."""
-    found = dict.fromkeys(
-        key for job in jobs for key, value in job.figures("selected").items() if number(value) is not None
-    )
-    if TARGET in found:
-        return TARGET
-    others = [key for key in found if key != "step" and not key.startswith("source_test/")]
-    return others[0] if others else SOURCE
-
-
-def metric_name(metric: str) -> str:
-    return metric.replace("/", " ").replace("_", " ")
-
-
-def compare(group: Group, other: Group, metric: str) -> tuple[float, float | None, int] | None:
-    """(mean difference group - other, p, n) over the seeds both completed, by the selected checkpoints.
-
-    p is the two-sided paired t-test's; None for n < 2 or when all differences are equal. None without a common seed.
-    """
-    mine, theirs = group.spread("selected", metric).values, other.spread("selected", metric).values
-    differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-    if not differences:
-        return None
-    n, mean = len(differences), statistics.fmean(differences)
-    if n < 2 or statistics.stdev(differences) < 1e-12:
-        return mean, None, n
-    from scipy.stats import t
-
-    statistic = mean / (statistics.stdev(differences) / n**0.5)
-    return mean, float(2 * t.sf(abs(statistic), n - 1)), n
-
-
-def _overrides(job: Record) -> dict[str, str]:
-    pairs = [item.lstrip("+~").split("=", 1) for item in job.overrides if "=" in item]
-    return {key: value for key, value in pairs if not key.startswith("hydra.")}
+    write_atomic(path / "report.html", html)
+    return path / "report.html"
 
 
 def _ranked(groups: list[Group], metric: str) -> list[Group]:
@@ -228,7 +121,8 @@ def _winners(groups: list[Group], metric: str) -> list[dict[str, Any]]:
                     "name": ranked[0].name,
                     "text": ranked[0].spread("selected", metric).text(),
                     "n": ranked[0].spread("selected", metric).n,
-                    "second": second and f"{second.name} with {second.spread('selected', metric).text()} %",
+                    "second": second
+                    and f"{second.name} with {second.spread('selected', metric).text()} %",
                 }
             )
     return found
@@ -239,7 +133,10 @@ def _states(jobs: list[Record]) -> list[dict[str, str]]:
     for job in jobs:
         counts[job.state] = counts.get(job.state, 0) + 1
     kinds = {"completed": "good"}
-    return [{"kind": kinds.get(state, "warn"), "text": f"{n} {state}"} for state, n in sorted(counts.items())]
+    return [
+        {"kind": kinds.get(state, "warn"), "text": f"{n} {state}"}
+        for state, n in sorted(counts.items())
+    ]
 
 
 def _unfinished(job: Record, path: Path) -> dict[str, Any]:
@@ -271,7 +168,9 @@ def _csv(groups: list[Group], metric: str, settings: list[str]) -> str:
     write = csv.writer(out, lineterminator="\n")
     columns = [f"{rule}/{metric}/{part}" for rule in RULES for part in ("mean", "std", "n")]
     source = [f"selected/{SOURCE}/{part}" for part in ("mean", "std")] if metric != SOURCE else []
-    write.writerow(["data", "method", *settings, "jobs", "completed", "saw_target_labels", *columns, *source])
+    write.writerow(
+        ["data", "method", *settings, "jobs", "completed", "saw_target_labels", *columns, *source]
+    )
     for group in groups:
         cells: list[Any] = []
         for rule in RULES:
@@ -282,13 +181,19 @@ def _csv(groups: list[Group], metric: str, settings: list[str]) -> str:
             cells += [spread.mean, spread.std]
         chosen = [group.settings.get(key, "") for key in settings]
         saw = str(group.saw_target_labels).lower()
-        write.writerow([group.data, group.method, *chosen, len(group.jobs), len(group.done), saw, *cells])
+        write.writerow(
+            [group.data, group.method, *chosen, len(group.jobs), len(group.done), saw, *cells]
+        )
     return out.getvalue()
 
 
-def _markdown(rows: list[dict[str, Any]], metric: str, rules: list[str], settings: list[str]) -> str:
+def _markdown(
+    rows: list[dict[str, Any]], metric: str, rules: list[str], settings: list[str]
+) -> str:
     def line(cells: list[str]) -> str:
-        escaped = [cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in cells]
+        escaped = [
+            cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in cells
+        ]
         return "| " + " | ".join(escaped) + " |\n"
 
     header = ["data", "method", *settings, "n", *rules, "selected, against the best"]
@@ -298,8 +203,19 @@ def _markdown(rows: list[dict[str, Any]], metric: str, rules: list[str], setting
         group: Group = row["group"]
         done = str(row["n"]) if row["n"] == row["total"] else f"{row['n']} of {row['total']}"
         mark = "*" if group.saw_target_labels else ""
-        cells = [group.data, group.method + mark, *(group.settings.get(key, "") for key in settings), done]
-        text += line([*cells, *(spread.text() for spread in row["spreads"]), row["difference_text"]])
+        cells = [
+            group.data,
+            group.method + mark,
+            *(group.settings.get(key, "") for key in settings),
+            done,
+        ]
+        text += line(
+            [
+                *cells,
+                *(spread.text() for spread in row["spreads"]),
+                "best" if row["best"] else row["difference_text"],
+            ]
+        )
     if any(row["group"].saw_target_labels for row in rows):
         text += "\n\\* saw target labels in training or selection.\n"
     failed = [job for row in rows for job in row["group"].jobs if job.state != "completed"]

@@ -1,4 +1,4 @@
-"""The pictures of a run folder: write_plots(run_dir) writes plots/*.png and leaves out what it has no data for."""
+"""The pictures of a run folder: plots/*.png, without those it has no data for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrun.report.curves import draw_curves, draw_validators
+from tlrun.report.curves import draw_curves
 from tlrun.report.embedding import draw_embedding
 from tlrun.report.record import (
     Record,
@@ -19,13 +19,14 @@ from tlrun.report.record import (
     read_record,
 )
 from tlrun.report.style import SOURCE, TARGET, Missing, figure, percent, short
+from tlrun.report.validators import draw_validators
 
 log = logging.getLogger(__name__)
 BARS = 40  # more classes than this: only those that changed most
 
 
 def write_plots(run_dir: Path) -> list[Path]:
-    """Draw what the run folder has data for; returns the files written. Raises ConfigError: not a run folder."""
+    """Draw what there is data for; returns the files. Raises ConfigError: no run folder."""
     return list(draw_plots(read_record(Path(run_dir)))[0].values())
 
 
@@ -42,13 +43,15 @@ def draw_plots(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
             left_out[name] = str(reason)
             path.unlink(missing_ok=True)  # an older report's picture would contradict this one
         except Exception as error:  # hours of training must not end as failed because of a picture
-            log.warning("plots/%s.png could not be drawn: %s: %s", name, type(error).__name__, error)
+            log.warning(
+                "plots/%s.png could not be drawn: %s: %s", name, type(error).__name__, error
+            )
             left_out[name] = f"it could not be drawn ({type(error).__name__}: {error})"
     return drawn, left_out
 
 
 def confusion(record: Record) -> NDArray[np.int64]:
-    """(K, K) counts on the target test images: row = true class, column = predicted. Raises Missing."""
+    """(K, K) counts of target test images: row true class, column predicted. Raises Missing."""
     table = record.predictions
     if table is None:
         raise Missing("there are no predictions (predictions.csv)")
@@ -69,11 +72,15 @@ def draw_confusion(record: Record, path: Path) -> None:
     with figure(path, 6.8) as (fig, axes):
         ax = axes[0, 0]
         image = ax.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
-        ax.set_xticks(ticks, [names[k] for k in ticks], rotation=90 if max(map(len, names)) > 2 else 0)
+        ax.set_xticks(
+            ticks, [names[k] for k in ticks], rotation=90 if max(map(len, names)) > 2 else 0
+        )
         ax.set_yticks(ticks, [names[k] for k in ticks])
         if every > 1 or size > 20:
             ax.tick_params(labelsize=7)
-        ax.set(xlabel="predicted class", ylabel="true class", title=_confusion_title(record, counts))
+        ax.set(
+            xlabel="predicted class", ylabel="true class", title=_confusion_title(record, counts)
+        )
         ax.grid(False)
         if size <= 20:
             for (i, j), value in np.ndenumerate(100 * share):
@@ -81,7 +88,13 @@ def draw_confusion(record: Record, path: Path) -> None:
                     dark = value > 55
                     text = f"{value:.0f}" if value >= 0.5 else "<1"
                     ax.text(
-                        j, i, text, ha="center", va="center", fontsize=8, color="white" if dark else "#333333"
+                        j,
+                        i,
+                        text,
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color="white" if dark else "#333333",
                     )
         fig.colorbar(image, ax=ax, label="% of the images of the true class", shrink=0.7)
 
@@ -89,7 +102,11 @@ def draw_confusion(record: Record, path: Path) -> None:
 def draw_by_class(record: Record, path: Path) -> None:
     after, before = accuracy_by_class(record), accuracy_by_class_before(record)
     if not after:
-        raise Missing("the target test images have no labels")
+        raise Missing(
+            "there are no predictions (predictions.csv)"
+            if record.predictions is None
+            else "the target test images have no labels"
+        )
     gain = {name: after[name] - before[name] for name in after if name in before}
     names = list(after)
     if len(names) > BARS:
@@ -123,12 +140,14 @@ def draw_by_class(record: Record, path: Path) -> None:
         labels = [short(name) for name in names]
         if sideways:
             ax.set_yticks(place, labels, fontsize=8)
-            ax.invert_yaxis()
+            ax.set_ylim(len(names) - 0.4, -0.6)
             ax.set(xlabel="target test accuracy, %", xlim=(0, 105))
             ax.grid(False, axis="y")
         else:
             turn = max(map(len, labels)) > 6
-            ax.set_xticks(place, labels, rotation=35 if turn else 0, ha="right" if turn else "center")
+            ax.set_xticks(
+                place, labels, rotation=35 if turn else 0, ha="right" if turn else "center"
+            )
             ax.set(ylabel="target test accuracy, %", ylim=(0, 108))
             ax.grid(False, axis="x")
         ax.set_title(_by_class_title(after, gain, shown=len(names)))
@@ -143,22 +162,28 @@ def _confusion_title(record: Record, counts: NDArray[np.int64]) -> str:
     if not wrong.any():
         return f"All {counts.sum():,} target test images are classified correctly."
     i, j = np.unravel_index(wrong.argmax(), wrong.shape)
-    names = short(class_name(record, int(i)), 20), short(class_name(record, int(j)), 20)
+    true, taken = (short(class_name(record, int(k)), 24) for k in (i, j))
     return (
         f"{right} of {counts.sum():,} target test images are right;\n"
-        f"the most frequent error takes class {names[0]} for {names[1]} ({wrong[i, j]:,} times)."
+        f"the most frequent error takes “{true}” for “{taken}” ({wrong[i, j]:,} times)."
     )
 
 
 def _by_class_title(after: dict[str, float], gain: dict[str, float], shown: int) -> str:
-    part = f" The {shown} that changed most of {len(after)}:" if shown < len(after) else ""
+    part = (
+        f"\nShown are the {shown} of {len(after)} classes at both ends."
+        if shown < len(after)
+        else ""
+    )
     if not gain:
         worst = min(after, key=lambda name: after[name])
-        return f"The hardest class is {short(worst, 20)} ({percent(after[worst])}).{part}"
+        return f"The hardest class is “{short(worst, 24)}” ({percent(after[worst])}).{part}"
     better = sum(value > 0 for value in gain.values())
+    if not better:
+        return f"Adaptation improves no class.{part}"
     best = max(gain, key=lambda name: gain[name])
     return (
-        f"Adaptation improves {better} of {len(gain)} classes, most of all class {short(best, 20)} "
+        f"Adaptation improves {better} of {len(gain)} classes, most of all “{short(best, 24)}” "
         f"({100 * gain[best]:+.0f} points).{part}"
     )
 

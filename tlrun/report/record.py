@@ -1,7 +1,8 @@
 """A run folder, read for showing: whatever is missing, damaged or NaN is simply absent here.
 
-The report is the last thing a run does and the first thing one wants of a failed run, so reading is lenient
-on purpose: a record always comes back, and each plot or table decides whether it has what it needs.
+The report is the last thing a run does and the first thing one wants of a failed run, so reading is
+lenient on purpose: a record always comes back, and each plot or table decides whether it has what
+it needs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ UNKNOWN = -1  # the label of an image whose class nobody gave
 
 @dataclass(frozen=True)
 class Predictions:
-    """`predictions.csv`: one entry per target test image; classes as indices, UNKNOWN where not given."""
+    """`predictions.csv`: an entry per target test image; classes as indices or UNKNOWN."""
 
     index: list[str]
     path: list[str]
@@ -72,13 +72,13 @@ class Record:
         return self.summary.get("seed", self.config.get("seed"))
 
     def figures(self, rule: str) -> Row:
-        """The figures under a rule of RULES, or those `before` adaptation; {} when there are none."""
+        """The figures under a rule of RULES, or those `before` adaptation; {} if there are none."""
         if rule != "before":
-            return _mapping(self.summary.get(rule))
-        before = _mapping(self.summary.get("before"))
+            return mapping(self.summary.get(rule))
+        before = mapping(self.summary.get("before"))
         if not before and self.baseline is not None:
             before = self.baseline.summary
-        return _mapping(before.get("selected")) or before
+        return mapping(before.get("selected")) or before
 
     def split(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.get("split") == name]
@@ -95,12 +95,15 @@ class Record:
         return float((in_phase or same)[-1]["at"]) if same else step
 
     def _name(self, key: str) -> str:
-        """The method's or data set's name; a run that failed early has it in its overrides or config only."""
+        """A run that failed early has the name in its overrides or its config only."""
         if self.summary.get(key):
             return str(self.summary[key])
         for override in self.overrides:
             if override.startswith(f"{key}="):
                 return override.split("=", 1)[1]
+        choice = mapping(self.config.get("choices")).get(key)
+        if choice:
+            return str(choice)
         group = self.config.get(key)
         if isinstance(group, dict):
             target = str(group.get("_target_", "")).split(".")
@@ -110,18 +113,18 @@ class Record:
 
 def read_record(path: Path) -> Record:
     """Read a run folder. Raises ConfigError if `path` is not one."""
-    run = RunDir.open(path)
-    classes = [str(name) for name in _mapping(_json(run.label_space)).get("classes") or []]
+    run = RunDir(path) if is_run(Path(path)) else RunDir.open(path)
+    classes = [str(name) for name in mapping(_json(run.label_space)).get("classes") or []]
     overrides = _yaml(run.overrides)
     baseline = Path(path) / "baseline"
     return Record(
         path=Path(path),
         run=run,
-        config=_mapping(_yaml(run.config)),
+        config=mapping(_yaml(run.config)),
         overrides=[str(item) for item in overrides] if isinstance(overrides, list) else [],
-        environment=_mapping(_json(run.environment)),
-        status=_mapping(_json(run.status)),
-        summary=_mapping(_json(run.summary)),
+        environment=mapping(_json(run.environment)),
+        status=mapping(_json(run.status)),
+        summary=mapping(_json(run.summary)),
         rows=lay_end_to_end(_metrics(run.metrics)),
         classes=classes,
         predictions=_predictions(run.predictions, classes),
@@ -131,11 +134,11 @@ def read_record(path: Path) -> Record:
 
 def is_run(path: Path) -> bool:
     """Whether `path` holds a run, even one that died before it wrote more than its config."""
-    return any((path / name).is_file() for name in ("config.yaml", "status.json", "summary.json"))
+    return any((path / name).is_file() for name in ("config.yaml", "status.json"))
 
 
 def lay_end_to_end(rows: list[Row]) -> list[Row]:
-    """Give each row `at`, its place on one axis: phases that count their steps anew follow each other."""
+    """Give each row `at`, its place on one axis: phases that count anew follow each other."""
     offset, previous, phase = 0.0, 0.0, None
     laid = []
     for row in rows:
@@ -160,7 +163,9 @@ def keys(rows: list[Row], prefix: str) -> list[str]:
     """The keys under `prefix` with at least one finite number, in order of appearance."""
     found: dict[str, None] = {}
     for row in rows:
-        found.update({k: None for k, v in row.items() if k.startswith(prefix) and number(v) is not None})
+        found.update(
+            {k: None for k, v in row.items() if k.startswith(prefix) and number(v) is not None}
+        )
     return list(found)
 
 
@@ -172,7 +177,7 @@ def number(value: Any) -> float | None:
 
 
 def accuracy_by_class(record: Record) -> dict[str, float]:
-    """Target test accuracy of each class that has images: from the predictions, else from the summary."""
+    """Target test accuracy of each class with images: by the predictions, else the summary."""
     table = record.predictions
     if table is not None and table.known.any():
         right = table.label == table.prediction
@@ -188,7 +193,7 @@ def accuracy_by_class_before(record: Record) -> dict[str, float]:
 
 
 def by_class_of(figures: Row) -> dict[str, float]:
-    logged = _mapping(figures.get("target_test/accuracy_by_class"))
+    logged = mapping(figures.get("target_test/accuracy_by_class"))
     return {str(k): value for k, v in logged.items() if (value := number(v)) is not None}
 
 
@@ -196,16 +201,8 @@ def class_name(record: Record, index: int) -> str:
     return record.classes[index] if 0 <= index < len(record.classes) else str(index)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write whole or not at all: a page that is open in a browser is never half there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-    return path
-
-
-def _mapping(value: Any) -> Row:
+def mapping(value: Any) -> Row:
+    """`value` if it is a mapping, else {}."""
     return value if isinstance(value, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Templates and how values are written in them: percent, durations, counts; one self-contained page each."""
+"""Templates, and how values are written in them: percent, durations, counts, pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"percent": percent, "count": count, "duration": duration, "picture": picture, "plain": plain}
+    env.filters |= {
+        "percent": percent,
+        "count": count,
+        "duration": duration,
+        "picture": picture,
+        "plain": plain,
+    }
     return env
 
 
@@ -40,7 +46,7 @@ def percent(value: Any, digits: int = 1) -> str:
 
 
 def points(value: float | None) -> str:
-    """A difference of two accuracies: 0.381 -> '+38.1'; the minus sign is a hyphen, for terminals."""
+    """A difference of two accuracies: 0.381 -> '+38.1'; the minus is a plain hyphen."""
     return NONE if value is None else f"{100 * value:+.1f}"
 
 

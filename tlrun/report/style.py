@@ -10,9 +10,15 @@ from typing import Any
 # Okabe & Ito (2008), told apart with any colour vision; yellow is left out: unreadable on white.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SOURCE, TARGET, QUIET = LINES[0], LINES[1], "#767676"
-# Paul Tol's "muted" and black: ten classes; maps name each class in place as well, so colour never stands alone.
-CLASSES = ("#332288", "#DDAA33", "#117733", "#CC6677", "#44AA99", "#882255", "#88CCEE", "#999933", "#AA4499", "#000000")
-WIDTH = 8.0  # inches: 10-point type then reads at the width of the page, and of a phone held sideways
+# Paul Tol's "muted", two of them darkened, and black. Maps name each class in place too, so
+# colour never stands alone.
+CLASSES = (
+    *("#332288", "#DDAA33", "#117733", "#CC6677", "#44AA99"),
+    *("#882255", "#4AA3DF", "#999933", "#AA4499", "#000000"),
+)
+WIDTH = (
+    8.0  # inches: 10-point type then reads at the width of the page, and of a phone held sideways
+)
 
 
 class Missing(Exception):
@@ -20,14 +26,16 @@ class Missing(Exception):
 
 
 @contextmanager
-def figure(path: Path, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> Iterator[tuple[Any, Any]]:
+def figure(
+    path: Path, height: float, rows: int = 1, columns: int = 1, **grid: Any
+) -> Iterator[tuple[Any, Any]]:
     """Yield (figure, array of axes) and save to `path` on a clean exit."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    look = {
+    look: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 10,
         "axes.titlesize": 10,
@@ -41,7 +49,6 @@ def figure(path: Path, height: float, rows: int = 1, columns: int = 1, **grid: A
         "legend.frameon": False,
         "legend.fontsize": 9,
         "text.parse_math": False,  # a class may be called "$5"
-        "svg.fonttype": "none",
     }
     with plt.rc_context(look):
         fig, axes = plt.subplots(
@@ -62,5 +69,9 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def short(text: str, limit: int = 14) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def short(text: str, limit: int = 16) -> str:
+    """Cut in the middle: names of one family ("class number 12") differ at their ends."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 3
+    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlrun.report.page import selection_sentence
-from tlrun.report.record import Record, accuracy_by_class, accuracy_by_class_before, number, read_record
+from tlrun.report.findings import selection_sentence
+from tlrun.report.record import (
+    Record,
+    accuracy_by_class,
+    accuracy_by_class_before,
+    number,
+    read_record,
+)
 from tlrun.report.render import count, duration, percent, points
 from tlrun.report.style import short
 
@@ -13,7 +19,7 @@ CLASSES = 12  # with more, the hardest ones stand for all
 
 
 def text_summary(run_dir: Path) -> str:
-    """At most 25 lines: source and target test before and after, by class, the selection, the report's path.
+    """At most 25 lines: source and target test before and after, by class, who chose the step.
 
     Raises ConfigError when `run_dir` is not a run folder.
     """
@@ -26,7 +32,9 @@ def text_summary(run_dir: Path) -> str:
         if number(record.figures("selected").get("step")) is not None:
             lines.append(selection_sentence(record.summary))
         if record.summary.get("target_labels_seen"):
-            lines.append(f"Training saw {count(record.summary['target_labels_seen'])} target labels.")
+            lines.append(
+                f"Training saw {count(record.summary['target_labels_seen'])} target labels."
+            )
         lines += _others(record)
     page = record.run.report
     lines.append(f"Report: {page}" if page.exists() else f"Run folder: {record.path}")
@@ -44,11 +52,16 @@ def _figures(record: Record) -> list[str]:
     after, before = record.figures("selected"), record.figures("before")
     rows = [
         (name, number(before.get(key)), number(after.get(key)))
-        for name, key in (("source test", "source_test/accuracy"), ("target test", "target_test/accuracy"))
+        for name, key in (
+            ("source test", "source_test/accuracy"),
+            ("target test", "target_test/accuracy"),
+        )
     ]
     classes, earlier = accuracy_by_class(record), accuracy_by_class_before(record)
     hidden = len(classes) - CLASSES
-    shown = sorted(classes, key=lambda name: classes[name])[:CLASSES] if hidden > 0 else list(classes)
+    shown = (
+        sorted(classes, key=lambda name: classes[name])[:CLASSES] if hidden > 0 else list(classes)
+    )
     rows += [(f"  {short(name, 20)}", earlier.get(name), classes[name]) for name in shown]
     width = max(len(name) for name, _, _ in rows)
     if any(value is not None for _, value, _ in rows):
@@ -62,7 +75,9 @@ def _figures(record: Record) -> list[str]:
     if hidden > 0:
         lines.append(f"  (the {CLASSES} hardest of {len(classes)} classes)")
     if rows[1][2] is None:
-        lines.append("Target test accuracy was not measured (no target test labels, or switched off).")
+        lines.append(
+            "Target test accuracy was not measured (no target test labels, or switched off)."
+        )
     return lines
 
 

@@ -1,1 +1,1 @@
-"""One file per data set. A set is a callable `(*, seed, size, download, **own arguments) -> Splits`."""
+"""One file per data set. A set is a callable `(*, seed, size, download, **own) -> Splits`."""

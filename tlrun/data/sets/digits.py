@@ -1,14 +1,14 @@
-"""scikit-learn's handwritten digits, and "digits-M": the same kind of digits blended with photographs.
+"""scikit-learn's handwritten digits, and "digits-M": such digits blended with photographs.
 
-Bundled with scikit-learn, so it needs no download. The recipe was fixed before any training with it:
+Bundled with scikit-learn: no download. The recipe was fixed before any training with it:
 
-* `load_digits` (1,797 scans of 8x8, 0..16; UCI "optical recognition of handwritten digits", test part).
-  A pixel becomes round(v * 255 / 16); the image is enlarged to 24x24 (PIL, bicubic) and padded by 2.
+* `load_digits` (1,797 scans of 8x8, 0..16; UCI "optical recognition of handwritten digits", test
+  part). A pixel becomes round(v * 255 / 16); the image is enlarged to 24x24 (PIL, bicubic), padded by 2.
 * A fixed permutation of the 1,797 digits (splitmix64, key "digits_digitsm") is cut into six parts
   without overlap: source 600 train, 98 val, 200 test; target 600 train, 98 val, 201 test.
 * digits-M = |photo - digit| per channel, where photo is a 28x28 crop at full resolution of one of
-  scikit-learn's two sample photographs (china.jpg, flower.jpg: 427x640 RGB) at a hashed place. A digit
-  of the target's *training* set is blended with 3 crops (1,800 images); the others with one.
+  scikit-learn's two sample photographs (china.jpg, flower.jpg: 427x640 RGB) at a hashed place. A
+  digit of the target's *training* set is blended with 3 crops (1,800 images); the others with one.
 
 Nothing depends on the seed of a run. `CHECKSUMS` are recorded; a test recomputes them.
 """
@@ -29,13 +29,21 @@ KEY = "digits_digitsm"
 SIDE = 28
 PARTS = {"source": (600, 98, 200), "target": (600, 98, 201)}
 CROPS = {"train": 3, "val": 1, "test": 1}
-CHECKSUMS = {}  # filled below
-
-CARD = {
-    "citation": "Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits, 1998; scikit-learn sample images",
-    "licence": "CC BY 4.0 (digits, UCI); CC BY 2.0 (photographs)",
-    "url": "https://archive.ics.uci.edu/dataset/80",
+CHECKSUMS = {  # ImageSet.checksum of each part at 28x28
+    "digits/train": "cbffae933f533d46c418215f4da128e2e41e666236c957de9f1378825f6fc5e4",
+    "digits/val": "b184c27a517914cba1e57b60e823ad4539594563bd678d98d755f891068ee3ce",
+    "digits/test": "ae0cbb1f3f9884062331b2702f37ca7ec4697d6ffba37fb4c8dfefcf67a889bb",
+    "digits_m/train": "e97b17511427e6e4fd6275aeb860c76edf13fd1995fd7487ff900f68690b6acf",
+    "digits_m/val": "1d2fc5ce1ef41070067be9c9c910b273fc1e5e98ed338a881b174e59800cbe62",
+    "digits_m/test": "f5b4424c0f145ae11e265772e519004f4d8ada20a68f0a061f9eb3fb6d925615",
 }
+
+CITATION = (
+    "Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits, 1998; "
+    "scikit-learn sample images"
+)
+LICENCE = "CC BY 4.0 (digits, UCI); CC BY 2.0 (photographs)"
+URL = "https://archive.ics.uci.edu/dataset/80"
 
 
 def enlarged() -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +54,9 @@ def enlarged() -> tuple[np.ndarray, np.ndarray]:
     small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     images = np.zeros((len(small), 1, SIDE, SIDE), np.uint8)
     for i, digit in enumerate(small):
-        images[i, 0, 2:26, 2:26] = np.asarray(Image.fromarray(digit).resize((24, 24), Image.Resampling.BICUBIC))
+        images[i, 0, 2:26, 2:26] = np.asarray(
+            Image.fromarray(digit).resize((24, 24), Image.Resampling.BICUBIC)
+        )
     return images, bunch.target.astype(np.int64)
 
 
@@ -68,7 +78,9 @@ def blend(digits: np.ndarray, split: str) -> np.ndarray:
     which = integers(n, len(photos), KEY, split, "photo").tolist()
     top = integers(n, photos.shape[1] - SIDE + 1, KEY, split, "top").tolist()
     left = integers(n, photos.shape[2] - SIDE + 1, KEY, split, "left").tolist()
-    crops = np.stack([photos[w, t : t + SIDE, x : x + SIDE] for w, t, x in zip(which, top, left, strict=True)])
+    crops = np.stack(
+        [photos[w, t : t + SIDE, x : x + SIDE] for w, t, x in zip(which, top, left, strict=True)]
+    )
     difference = np.abs(crops.transpose(0, 3, 1, 2).astype(np.int16) - digits.astype(np.int16))
     return difference.astype(np.uint8)
 
@@ -83,8 +95,11 @@ def _splits(name: str, domain: str, size: int | None) -> Splits:
             index = np.repeat(index, CROPS[split])
             pixels = blend(images[index], split)
         pixels = fit_arrays(pixels, size or SIDE, "squash")
-        sets[split] = ImageSet(name, torch.from_numpy(pixels), torch.from_numpy(labels[index]), CLASSES)
-    return Splits(sets["train"], sets["val"], sets["test"], Card(name, root="scikit-learn", **CARD))
+        sets[split] = ImageSet(
+            name, torch.from_numpy(pixels), torch.from_numpy(labels[index]), CLASSES
+        )
+    card = Card(name, CITATION, LICENCE, URL, "scikit-learn")
+    return Splits(sets["train"], sets["val"], sets["test"], card)
 
 
 def digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:

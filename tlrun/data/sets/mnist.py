@@ -27,12 +27,18 @@ MD5 = {
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
-CITATION = "LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 1998"
+CITATION = (
+    "LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, "
+    "Proc. IEEE 1998"
+)
 LICENCE = "CC BY-SA 3.0 (as commonly stated)"
 
 
 def remote(name: str) -> Remote:
-    return Remote((f"MNIST/raw/{name}", f"raw/{name}"), MD5[name], tuple(m + name for m in MIRRORS))
+    """Where one of the four files may lie and where it comes from."""
+    places = (f"MNIST/raw/{name}", f"raw/{name}")
+    needs = tuple(f"MNIST/raw/{n}" for n in MD5)
+    return Remote(places, MD5[name], tuple(m + name for m in MIRRORS), needs)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -53,7 +59,9 @@ def images_of(split: str, size: int, fit: str, download: bool) -> tuple[torch.Te
     name = f"{split}-images-idx3-ubyte.gz"
     path = fetch("MNIST", remote(name), download=download)
     source = (fingerprint(path, MD5[name]), size, fit)
-    return cached_images(f"mnist-{split}", source, lambda: fit_arrays(read_idx(path)[:, None], size, fit)), path
+    return cached_images(
+        f"mnist-{split}", source, lambda: fit_arrays(read_idx(path)[:, None], size, fit)
+    ), path
 
 
 def labels_of(split: str, download: bool) -> torch.Tensor:
@@ -63,7 +71,12 @@ def labels_of(split: str, download: bool) -> torch.Tensor:
 
 
 def mnist(
-    *, seed: int = 0, size: int | None = 28, download: bool = True, fit: str = "squash", digits: str = "all"
+    *,
+    seed: int = 0,
+    size: int | None = 28,
+    download: bool = True,
+    fit: str = "squash",
+    digits: str = "all",
 ) -> Splits:
     """MNIST's own split; val is cut off train by `build_data`.
 

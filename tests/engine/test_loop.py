@@ -1,0 +1,250 @@
+"""The loop: cadence, parts, accumulation, freezing, exact resume, faults."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from tests import small
+from tlrun.engine import checkpoint
+from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.methods.method import Method, Phase, Update
+from tlrun.methods.source_only import SourceOnly
+
+
+def rows(session):
+    return [{k: v for k, v in row.items() if k != "time"} for row in session.run_dir.read_metrics()]
+
+
+def weights(session):
+    return {k: v.clone() for k, v in session.net.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def reopen(folder, *overrides):
+    """A new process in effect: everything built again over the same run folder."""
+    from tlrun.config import compose, plain
+    from tlrun.run import resolve
+    from tlrun.run_dir import RunDir
+    from tlrun.session import open_session
+
+    return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *overrides]))))
+
+
+class TwoPhases(SourceOnly):
+    """Linear probe, then everything: for resume across phases."""
+
+    def phases(self, data):
+        return [
+            Phase("probe", ("source",), steps=4, frozen=("backbone",)),
+            Phase("tune", ("source",), steps=5, optimizer={"lr": 1e-4}),
+        ]
+
+
+RUNS = {
+    "two streams": ("method=dann",),
+    "alternating": ("method=dann_alternating", "method.label_steps=2"),
+    "two phases": (),
+    "augmented": (
+        "method=dann",
+        "data.augment.source={invert: 0.5, noise: 0.1, rotate: 15}",
+        "trainer.accumulate=2",
+        "trainer.grad_clip=1",
+    ),
+}
+
+
+def prepared(session, name):
+    if name == "two phases":
+        session.method = TwoPhases()
+        session.phases[:] = session.method.phases(session.data)
+    return session
+
+
+class Crash(BaseException):
+    """As sudden as kill -9."""
+
+
+def crash_at(loop, monkeypatch, step):
+    step_of = type(loop)._step
+
+    def dying(self, *arguments):
+        if self.global_step == step:
+            raise Crash
+        step_of(self, *arguments)
+
+    monkeypatch.setattr(type(loop), "_step", dying)
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("at", [1, 4, 5])
+def test_a_crash_and_a_resume_equal_a_straight_run(name, at, tmp_path, monkeypatch):
+    options = (*RUNS[name], "trainer.checkpoint_every=2", "backbone.dropout=0.5")
+    straight = prepared(small.session(tmp_path / "straight", *options), name)
+    straight.loop().fit()
+    broken = prepared(small.session(tmp_path / "broken", *options), name)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        loop = broken.loop()
+        crash_at(loop, patch, at)
+        loop.fit()
+    torch.rand(3)  # another process has other random states
+    resumed = prepared(reopen(tmp_path / "broken", *options), name)
+    resumed.loop().fit()
+    assert equal(weights(straight), weights(resumed))
+    assert rows(straight) == rows(resumed)
+    ours, theirs = (checkpoint.load_last(s.run_dir.checkpoints) for s in (straight, resumed))
+    assert ours["counters"]["images_seen"] == theirs["counters"]["images_seen"]
+
+
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
+    straight = small.session(tmp_path / "straight")
+    straight.loop().fit()
+    session = small.session(tmp_path / "run")
+    loop = session.loop()
+    step = loop._step
+
+    def signalled(*arguments):
+        if loop.global_step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        step(*arguments)
+
+    loop._step = signalled
+    with pytest.raises(Interrupted, match="tlrun resume") as stopped:
+        loop.fit()
+    assert stopped.value.exit_code == 143
+    assert checkpoint.load_last(session.run_dir.checkpoints)["step"] == 4
+    resumed = reopen(tmp_path / "run")
+    resumed.loop().fit()
+    assert equal(weights(straight), weights(resumed)) and rows(straight) == rows(resumed)
+
+
+def test_the_loop_is_the_same_as_twenty_lines_by_hand(tmp_path):
+    """Independent calculation: the same batches, losses and SGD, without the engine."""
+    options = ("method=source_only", "schedule=constant", "backbone.dropout=0", "optimizer=sgd")
+    session = small.session(tmp_path / "a", *options)
+    loop = session.loop()
+    loop.fit()
+    by_hand = small.session(tmp_path / "b", *options)
+    by_hand.build_all()
+    net = by_hand.net.train()
+    sgd = by_hand.cfg["optimizer"]
+    optimizer = torch.optim.SGD(net.parameters(), lr=sgd["lr"], momentum=sgd["momentum"], nesterov=sgd["nesterov"])
+    stream = by_hand.loop().open_streams(by_hand.phases[0])["source"]
+    for step in range(6):
+        batch = stream.batch(step)
+        loss = torch.nn.functional.cross_entropy(net(batch.x).logits, batch.y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for key, value in net.state_dict().items():
+        assert torch.allclose(value, session.net.state_dict()[key], atol=1e-6), key
+
+
+def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
+    options = ("backbone.batch_norm=false", "backbone.dropout=0", "optimizer=sgd")
+    whole = small.session(tmp_path / "whole", *options)
+    whole.loop().fit()
+    split = small.session(tmp_path / "split", *options, "trainer.accumulate=4")
+    split.loop().fit()
+    for key, value in weights(whole).items():
+        assert torch.allclose(value, split.net.state_dict()[key], atol=1e-6), key
+
+
+def test_cadence_and_rows(tmp_path):
+    session = small.session(tmp_path / "run", "selectors=[source_accuracy,snd]", "select.min_effective_classes=0")
+    session.loop().fit()
+    found = session.run_dir.read_metrics()
+    assert [r["step"] for r in found if r["split"] == "eval"] == [0, 3, 6]
+    assert [r["step"] for r in found if r["split"] == "train"] == [2, 4, 6]
+    train = next(r for r in found if r["split"] == "train")
+    assert {"loss/classification", "loss/domain", "metric/lambda", "metric/domain_accuracy", "lr"} <= train.keys()
+    kept = {p.stem for p in session.run_dir.checkpoints.glob("*.pt")}
+    assert {"last", "previous", "information_maximization", "source_accuracy", "snd"} <= kept
+    sidecar = json.loads((session.run_dir.checkpoints / "snd.json").read_text())
+    row = next(r for r in found if r["split"] == "eval" and r["step"] == sidecar["step"])
+    assert sidecar["value"] == row["validator/snd"]
+
+
+def test_frozen_parts_keep_parameters_and_buffers(tmp_path):
+    session = prepared(small.session(tmp_path / "run"), "two phases")
+    session.phases[:] = session.phases[:1]
+    start = {k: v.clone() for k, v in session.net["backbone"].state_dict().items()}
+    session.loop().fit()
+    assert equal(start, dict(session.net["backbone"].state_dict()))
+    assert all(p.requires_grad for p in session.net.parameters())  # the next phase decides anew
+
+
+def test_an_unfrozen_backbone_does_move(tmp_path):
+    session = small.session(tmp_path / "run", "method=source_only")
+    start = {k: v.clone() for k, v in session.net["backbone"].state_dict().items()}
+    session.loop().fit()
+    assert not equal(start, dict(session.net["backbone"].state_dict()))
+
+
+class Exploding(SourceOnly):
+    def step(self, net, batch, progress):
+        for update in super().step(net, batch, progress):
+            if progress.step == 4:
+                update.losses["penalty"] = update.losses["classification"] * float("inf")
+            yield update
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path):
+    session = small.session(tmp_path / "run", "method=source_only", "trainer.checkpoint_every=2")
+    session.method = Exploding()
+    with pytest.raises(RunError, match=r"the loss 'penalty' is inf at step 4.*optimizer.lr"):
+        session.loop().fit()
+    good = checkpoint.load_last(session.run_dir.checkpoints)
+    assert good["step"] == 4
+    assert all(torch.isfinite(v).all() for p in good["parts"].values() for v in p.values())
+
+
+class ClosedForm(Method):
+    """No step at all: `start` writes its result into a part."""
+
+    def phases(self, data):
+        return [Phase("solve", (), steps=0)]
+
+    def build(self, phase, net, data):
+        net.add("classifier", net.new_head(data.num_classes))
+
+    def start(self, phase, net, data):
+        torch.nn.init.zeros_(net["classifier"].out.weight)
+
+    def step(self, net, batch, progress):
+        yield Update({})
+
+
+def test_a_phase_of_no_steps_is_evaluated_and_saved(tmp_path):
+    session = small.session(tmp_path / "run")
+    session.method = ClosedForm()
+    session.phases[:] = session.method.phases(session.data)
+    session.loop().fit()
+    assert checkpoint.load_last(session.run_dir.checkpoints)["step"] == 0
+    assert not session.net["classifier"].out.weight.any()
+    assert rows(session)
+
+
+def test_epochs_count_the_stream(tmp_path):
+    session = small.session(tmp_path / "run", "trainer.epochs=2", "trainer.steps=null")
+    assert session.loop().total_steps(session.phases[0]) == 2 * 600 // 8
+
+
+def test_phase_overrides(tmp_path):
+    session = small.session(tmp_path / "run", "phases.train.steps=3", "phases.train.optimizer.lr=0.5")
+    assert session.phases[0].steps == 3 and session.phases[0].optimizer == {"lr": 0.5}
+    with pytest.raises(ConfigError, match="no such phase; it has train"):
+        small.session(tmp_path / "other", "phases.probe.steps=3")
+
+
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    session = small.session(tmp_path / "run")
+    session.loop().fit()
+    again = reopen(tmp_path / "run")
+    again.process.world = 2
+    with pytest.raises(ConfigError, match="trainer.devices=1"):
+        again.loop()._restore(checkpoint.load_last(session.run_dir.checkpoints), None)

@@ -1,0 +1,18 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for make_run and html_check
+
+
+@pytest.fixture
+def no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """t-SNE takes seconds: where the map is not the point, leave it out."""
+    from tlrun.report import plots
+    from tlrun.report.style import Missing
+
+    def draw_nothing(record, path):
+        raise Missing("switched off by the test")
+
+    monkeypatch.setitem(plots.PLOTS, "embedding", draw_nothing)

@@ -1,0 +1,162 @@
+"""report.html of a run, and the text that tlrun prints at its end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from html_check import Page
+from make_run import make_run
+
+from tlrun.errors import ConfigError
+from tlrun.report.findings import wilson
+from tlrun.report.page import write_report
+from tlrun.report.render import duration, percent, plain
+from tlrun.report.text import text_summary
+
+pytestmark = pytest.mark.usefixtures("no_map")
+
+
+def test_whole_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", overrides=("method.trade_off=0.5",))
+    path = write_report(run)
+    assert path == run / "report.html"
+    page = Page(path)
+    page.assert_self_contained()
+    assert page.tags.count("img") == 4
+    for expected in (
+        "55.0 % before, 93.0 % after adaptation",
+        "+38.0 points",
+        "Measured on 600 target test images",
+        "The rule information_maximization selected step 1,800 of 2,000; it saw no target label.",
+        "No target label was seen",
+        "oracle",
+        "method.trade_off=0.5",
+        "tlrun reproduce",
+        "CC BY-SA 3.0",
+        "2,000 to 2,009",
+        "20,000 of 60,000 training images",
+        "torch: 2.15.0",
+        "3 min 21 s",
+        "lr: 1e-2",
+        "switched off by the test",
+    ):
+        assert expected in page.text, expected
+    assert page.text.index("93.0") < page.text.index("Curves") < page.text.index("Configuration")
+    assert "warn" not in page.source.split("<body>")[1]
+
+
+def test_class_names_and_errors_are_escaped(tmp_path: Path) -> None:
+    names = ("<b>cat</b>", "<script>alert(1)</script>")
+    run = make_run(tmp_path / "run", classes=names, state="interrupted", error="<i>stop</i> & go")
+    page = Page(write_report(run))
+    assert "<b>" not in page.source
+    assert "<script" not in page.source
+    assert "<script>alert(1)</script>" in page.text
+    assert "<i>stop</i> & go" in page.text
+    assert "interrupted" in page.text
+    assert "tlrun resume" in page.text
+
+
+def test_warnings_when_target_labels_were_seen(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", saw_labels=True)
+    summary = json.loads((run / "summary.json").read_text()) | {"target_labels_seen": 1250}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(run))
+    assert "Selection saw target labels" in page.text
+    assert "Training saw 1,250 target labels" in page.text
+    assert "No target label was seen" not in page.text
+    assert "Training saw 1,250 target labels." in text_summary(run)
+
+
+def test_failed_run_without_summary(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", state="failed", error="The loss became NaN.", baseline=False)
+    page = Page(write_report(run))
+    assert "The run failed." in page.text
+    assert "The loss became NaN." in page.text
+    assert "no result" in page.text
+    assert "tlrun resume" in page.text
+    text = text_summary(run)
+    assert "failed" in text
+    assert "The loss became NaN." in text
+
+
+def test_run_that_died_before_it_wrote_anything(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text("")
+    page = Page(write_report(tmp_path))
+    assert "unknown on unknown" in page.text
+    assert text_summary(tmp_path)
+
+
+def test_target_without_labels(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", labelled=False, baseline=False)
+    page = Page(write_report(run))
+    assert "Source test accuracy" in page.text
+    assert "Target test accuracy was not measured" in page.text
+    text = text_summary(run)
+    assert "not measured" in text
+    assert "before" not in text.splitlines()[2]
+
+
+def test_further_figures_of_other_families_are_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["selected"]["unseen/accuracy"] = 0.4321
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(run))
+    assert "unseen/accuracy" in page.text
+    assert "0.4321" in page.text
+
+
+def test_neither_run_nor_sweep(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a run folder"):
+        write_report(tmp_path)
+
+
+def test_text_summary(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_report(run)
+    text = text_summary(run)
+    lines = text.splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 100 + len(str(run))
+    assert lines[0] == "dann on mnist_mnistm, seed 0: completed in 3 min 21 s"
+    target = next(line for line in lines if line.startswith("target test"))
+    assert target.split() == ["target", "test", "55.0", "93.0", "+38.0"]
+    assert any(line.startswith("  7 ") for line in lines)
+    assert "information_maximization selected step 1,800" in text
+    assert lines[-1] == f"Report: {run / 'report.html'}"
+
+
+def test_text_summary_of_many_classes_stays_short(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", classes=tuple(f"class {k}" for k in range(345)), images=1000)
+    text = text_summary(run)
+    assert len(text.splitlines()) <= 25
+    assert "hardest of 345 classes" in text
+    assert "Run folder:" in text  # no report was written
+
+
+def test_text_summary_without_baseline(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", baseline=False)
+    lines = text_summary(run).splitlines()
+    assert next(line for line in lines if line.startswith("target test")).split() == [
+        "target",
+        "test",
+        "93.0",
+    ]
+
+
+def test_wilson_by_hand() -> None:
+    low, high = wilson(0.5, 100)  # Wilson (1927): 0.4038, 0.5962
+    assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+    assert wilson(1.0, 10)[1] == pytest.approx(1.0)
+
+
+def test_how_values_are_written() -> None:
+    assert [duration(s) for s in (3.21, 201.3, 7380, None)] == [
+        "3.2 s",
+        "3 min 21 s",
+        "2 h 3 min",
+        "–",
+    ]
+    assert percent(float("nan")) == "–"
+    assert plain({"a": [1, True], "b": None}) == "a: 1, true, b: –"

@@ -1,0 +1,66 @@
+"""Small things to test methods and the engine on: a net, a batch, a session on the bundled digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from tlrun.config import compose, plain
+from tlrun.data.streams import Batch
+from tlrun.models.backbones import DannCNN
+from tlrun.models.batch_norm import convert
+from tlrun.models.net import Net
+from tlrun.run import resolve
+from tlrun.run_dir import RunDir
+from tlrun.session import Session, open_session
+
+CLASSES = 4
+
+
+def net(head=None, **backbone) -> Net:
+    torch.manual_seed(0)
+    return Net(DannCNN((3, 16, 16), width=0.1, **backbone), (3, 16, 16), head=head or {"hidden": [8]})
+
+
+def batch(*domains: str, size: int = 8) -> dict[str, Batch]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        name: Batch(
+            torch.randn(size, 3, 16, 16, generator=generator) + i,
+            torch.randint(CLASSES, (size,), generator=generator) if name == "source" else None,
+            torch.arange(size),
+        )
+        for i, name in enumerate(domains or ("source", "target"))
+    }
+
+
+def built(method, net_: Net) -> Net:
+    """The net with the method's parts of its first phase."""
+    data = SimpleNamespace(num_classes=CLASSES)
+    for phase in method.phases(data):
+        method.build(phase, net_, data)
+        convert(net_, method.batch_norm)
+    return net_.train()
+
+
+def session(folder: Path, *overrides: str) -> Session:
+    """Everything for a few steps on the bundled digits with a narrow net, nothing trained yet."""
+    cfg = compose([*QUICK, *overrides])
+    run_dir = RunDir.create(folder)
+    run_dir.checkpoints.mkdir()
+    return open_session(run_dir, plain(resolve(cfg)))
+
+
+QUICK = (
+    "trainer.steps=6",
+    "trainer.batch_size=8",
+    "trainer.eval_every=3",
+    "trainer.log_every=2",
+    "trainer.threads=1",
+    "trainer.precision=fp32",
+    "backbone.width=0.1",
+    "baseline=false",
+    "logger=none",
+)

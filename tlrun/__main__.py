@@ -1,0 +1,7 @@
+"""`python -m tlrun` is the command `tlrun`."""
+
+import sys
+
+from tlrun.cli import main
+
+sys.exit(main())

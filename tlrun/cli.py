@@ -1,0 +1,277 @@
+"""The command `tlrun`: argv -> a verb, or training through Hydra -> an exit code. Imports no torch.
+
+Exit codes: 0 fine, 1 the run failed, 2 the command was wrong, 130 / 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from tlrun.errors import ConfigError, did_you_mean
+
+HELP = """\
+tlrun: transfer-learning experiments. One source -> target pair, one backbone, one method.
+
+  tlrun [key=value ...]                    train, evaluate, write a run folder with report.html
+  tlrun -m key=a,b,c [key=value ...]       every combination, with a leaderboard (sweep)
+  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly
+  tlrun reproduce RUN_DIR [key=value ...]  run its saved config again; exit 1 on any difference
+  tlrun evaluate RUN_DIR [key=value ...]   evaluate the trained model, also on other data
+  tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
+  tlrun export RUN_DIR --to torch_export|onnx
+  tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
+  tlrun list [methods|data|backbones|selectors|experiments]
+  tlrun prepare data=...                   download, verify and build a data set
+
+Examples
+  tlrun                                    DANN on the bundled digits, about two minutes
+  tlrun method=dann data=mnist_mnistm
+  tlrun method=source_only data=folder data.source.root=photos data.target.root=sketches
+  tlrun -m method=source_only,dann seed=0,1,2
+  tlrun experiment=mnist_mnistm/dann       a published row with all its settings
+  tlrun trainer.steps=500 optimizer=sgd optimizer.lr=0.01
+  tlrun --config-dir my_conf method=mine   your own method, `_target_: my_methods.Mine`
+
+Keys (all of them, with values: tlrun --cfg job)
+  data, backbone, method, optimizer, schedule, trainer, select, logger, experiment
+                         groups: `tlrun list` names the options, `method.trade_off=0.5` sets one key
+  seed                   one number decides order, augmentation, weights and splits
+  target_labels          auto | none | all | labels per class that the method may see
+  target_images          all | none
+  batch_norm             auto | joint | separate_forward | per_domain
+  init, transfer.*       what is carried over, started afresh, frozen
+  trainer.*              steps or epochs, batch_size, device, devices, threads, precision, compile,
+                         eval_every, checkpoint_every ...
+  phases.NAME.*          steps, optimizer, schedule, frozen of one phase
+  select, selectors      which checkpoint is reported; which others are kept
+  dry_run=true           build all, show shapes and parameters, run one batch
+  hydra.run.dir=FOLDER   where the run folder goes (hydra.sweep.dir for -m)
+
+Flags
+  -m, --multirun    -c, --cfg job    --config-dir FOLDER    --debug (tracebacks)    --hydra-help
+  eval "$(tlrun -sc install=bash)"         tab completion (also zsh, fish)
+
+Exit codes: 0 fine, 1 the run failed, 2 the command was wrong, 130/143 interrupted.
+`tlrun VERB --help` explains a verb."""
+
+VERBS = (
+    "resume",
+    "reproduce",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    "list",
+    "prepare",
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code. Only --debug shows tracebacks."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--debug" in words:
+        words = [word for word in words if word != "--debug"]
+        os.environ["TLRUN_DEBUG"] = "1"  # the environment reaches the processes of a launcher too
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must let exceptions through to `report`
+    try:
+        verb = words[0] if words and "=" not in words[0] else ""
+        if verb in VERBS:
+            return run_verb(verb, words[1:])
+        if any(word in ("--help", "-h") for word in words):
+            print(HELP)
+            return 0
+        if "--version" in words:
+            from tlrun import __version__
+
+            print(f"tlrun {__version__}")
+            return 0
+        if verb and not verb.startswith("-"):
+            check_first_word(verb)
+        from tlrun.launch import train
+
+        return train(words)
+    except SystemExit as stop:  # an interrupted sweep, Hydra's own help
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (Exception, KeyboardInterrupt) as error:
+        from tlrun.launch import report
+
+        return report(error)
+
+
+def check_first_word(word: str) -> None:
+    """A first word without `=` that is no verb: say what it was probably meant to be."""
+    if word in ("run", "train"):
+        raise ConfigError(f"'{word}' is not needed: tlrun alone trains, as in tlrun method=dann")
+    if Path(word).is_dir():
+        raise ConfigError(f"what to do with {word}? for example: tlrun resume {word}")
+    if difflib.get_close_matches(word, VERBS, n=1):
+        raise ConfigError(f"there is no command '{word}': {did_you_mean(word, VERBS)}")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one sentence instead of its usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def parser_of(verb: str) -> Parser:
+    """The arguments of one verb."""
+
+    def new(description: str, example: str, *, run_dir: bool = True) -> Parser:
+        parser = Parser(
+            prog=f"tlrun {verb}", description=description, epilog=f"Example: tlrun {example}"
+        )
+        if run_dir:
+            parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+        return parser
+
+    overrides = {"nargs": "*", "metavar": "key=value", "help": "changes to its saved config"}
+    if verb == "resume":
+        parser = new(
+            "Go on where a run or sweep stopped. The result equals a straight run's, bit by bit.",
+            "resume outputs/2025-01-31/12-00-00_dann_digits_digitsm_1a2b3c",
+        )
+        parser.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+        return parser
+    if verb == "reproduce":
+        parser = new(
+            "Run a saved config again in a new folder and compare: exit code 0 if metrics and "
+            "weights are equal bit by bit, 1 with the differences if not.",
+            "reproduce RUN_DIR seed=7",
+        )
+        parser.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+        return parser
+    if verb == "evaluate":
+        parser = new(
+            "Evaluate a trained model, also on other data.", "evaluate RUN_DIR data=usps_mnist"
+        )
+        parser.add_argument("overrides", **overrides)  # type: ignore[arg-type]
+        return parser
+    if verb == "predict":
+        parser = new("Label and confidence of images.", "predict RUN_DIR photo.jpg folder/")
+        parser.add_argument(
+            "images",
+            nargs="+",
+            type=Path,
+            metavar="IMAGE|FOLDER",
+            help="image files, or folders of them",
+        )
+        parser.add_argument("--task", help="which task's head, if the run has several")
+        parser.add_argument(
+            "--checkpoint", default="selected", help="selected, last or a rule's name"
+        )
+        parser.add_argument("--output", type=Path, help="write a CSV file instead of printing")
+        return parser
+    if verb == "export":
+        parser = new("Carry the trained model away.", "export RUN_DIR --to onnx")
+        parser.add_argument(
+            "--to", choices=("torch_export", "onnx"), required=True, help="file format"
+        )
+        parser.add_argument(
+            "--checkpoint", default="selected", help="selected, last or a rule's name"
+        )
+        parser.add_argument(
+            "--output", type=Path, help="file to write (default: in the run folder)"
+        )
+        return parser
+    if verb == "report":
+        parser = new(
+            "Write report.html, or a sweep's leaderboard, again.", "report RUN_DIR", run_dir=False
+        )
+        parser.add_argument(
+            "paths", nargs="+", type=Path, metavar="RUN_DIR|SWEEP_DIR", help="folders"
+        )
+        return parser
+    if verb == "list":
+        parser = new("What can be chosen, a line each.", "list methods", run_dir=False)
+        parser.add_argument(
+            "kinds", nargs="*", metavar="methods|data|backbones|selectors|experiments"
+        )
+        parser.add_argument(
+            "--config-dir", "-cd", type=Path, help="a further folder of config groups"
+        )
+        return parser
+    parser = new(
+        "Download, verify and build a data set.", "prepare data=mnist_mnistm", run_dir=False
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data=... and its keys")
+    parser.add_argument("--config-dir", "-cd", type=Path, help="a further folder of config groups")
+    return parser
+
+
+def run_verb(verb: str, words: list[str]) -> int:
+    """Check the arguments cheaply, then import what the verb needs and run it."""
+    try:
+        args = parser_of(verb).parse_intermixed_args(words)
+    except SystemExit:  # --help
+        return 0
+    if verb == "list":
+        from tlrun.config import conf_dir
+        from tlrun.listing import listing
+
+        folders = [conf_dir(), *([args.config_dir] if args.config_dir else [])]
+        print(listing(args.kinds, folders))
+        return 0
+    if verb == "prepare":
+        from tlrun.config import compose
+
+        cfg = compose(args.overrides, config_dir=args.config_dir)
+        from tlrun.data import prepare
+
+        prepare.main(cfg)
+        return 0
+    for path in args.paths if verb == "report" else [args.run_dir]:
+        check_folder(path, sweep_allowed=verb in ("resume", "report"))
+    if verb == "report":
+        from tlrun.report.page import write_report
+
+        for path in args.paths:
+            print(write_report(path))
+    elif verb == "predict":
+        from tlrun.evaluate import predict
+
+        predict.main(args.run_dir, args.images, args.task, args.output, args.checkpoint)
+    elif verb == "export":
+        from tlrun.evaluate import export
+
+        print(export.main(args.run_dir, args.to, args.output, args.checkpoint))
+    else:
+        return train_verb(verb, args)
+    return 0
+
+
+def train_verb(verb: str, args: argparse.Namespace) -> int:
+    """resume, reproduce, evaluate; overrides are checked against the saved config first."""
+    config = args.run_dir / "config.yaml"
+    if config.is_file():  # not so for a sweep
+        from tlrun.config import load_config
+
+        load_config(config, args.overrides)
+    if verb == "resume":
+        from tlrun.resume import resume
+
+        resume(args.run_dir, args.overrides)
+        return 0
+    if verb == "reproduce":
+        from tlrun.reproduce import reproduce
+
+        return reproduce(args.run_dir, args.overrides)
+    from tlrun.run import evaluate
+
+    evaluate(args.run_dir, args.overrides)
+    return 0
+
+
+def check_folder(path: Path, *, sweep_allowed: bool) -> None:
+    """Raise ConfigError unless `path` is a run folder, or a sweep where that will do."""
+    from tlrun.run_dir import RunDir, runs_in
+
+    if sweep_allowed and path.is_dir() and runs_in(path):
+        return
+    RunDir.open(path)

@@ -1,0 +1,131 @@
+"""What a trained run leaves: figures on the test sets, predictions, features, the model, the summary."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from tlrun.config import config_hash, load_config, plain
+from tlrun.engine import checkpoint
+from tlrun.errors import ConfigError
+from tlrun.run_dir import RunDir, collect_environment, write_atomic
+from tlrun.session import Session, open_session
+
+log = logging.getLogger(__name__)
+
+
+def conclude(session: Session) -> dict[str, Any]:
+    """Evaluate the selected and the last weights on the test sets and write what the run leaves."""
+    run_dir = session.run_dir
+    last = checkpoint.load_last(run_dir.checkpoints)
+    assert last is not None
+    rows = [row for row in run_dir.read_metrics() if row.get("split") == "eval"]
+    with torch.no_grad():
+        session.load(last)
+        last_figures, _ = session.evaluator.test(session.net)
+        selected = session.load_selected()
+        figures, found = session.evaluator.test(session.net)
+    if "target_test" in found:
+        session.evaluator.write_predictions(run_dir.predictions, found["target_test"])
+    session.evaluator.write_features(run_dir.features, found)
+    write_model(run_dir, session)
+    summary = summarise(session, rows, last, {"step": selected["step"], **figures}, last_figures)
+    run_dir.write_json(run_dir.summary, summary)
+    return summary
+
+
+def summarise(
+    session: Session,
+    rows: list[dict[str, Any]],
+    last: dict[str, Any],
+    selected: dict[str, Any],
+    last_figures: dict[str, Any],
+) -> dict[str, Any]:
+    """summary.json: stable keys, other tools read them."""
+    cfg, counters = session.cfg, last["counters"]
+    oracle = session.choose(rows, "oracle")
+    seconds = float(counters["train_seconds"])
+    return {
+        "schema": 1,
+        "status": "completed",
+        "method": cfg["choices"]["method"],
+        "data": cfg["data"]["name"],
+        "backbone": cfg["backbone"]["name"],
+        "seed": cfg["seed"],
+        "steps": last["step"],
+        "updates": counters["updates"],
+        "images_seen": counters["images_seen"],
+        "config_hash": config_hash(cfg),
+        "target_labels_seen": session.data.target_labels_seen,
+        "selection_rule": cfg["select"]["name"],
+        "selection_saw_target_labels": cfg["select"]["name"] == "oracle",
+        "selected": selected,
+        "last": {"step": last["step"], **last_figures},
+        "oracle": {
+            "step": oracle["step"] if oracle else None,
+            "target_test/accuracy": oracle["oracle/target_test_accuracy"] if oracle else None,
+        },
+        "parameters": sum(p.numel() for p in session.net.parameters()),
+        "train_seconds": round(seconds, 2),
+        "images_per_second": round(counters["images_seen"] / max(seconds, 1e-9), 1),
+        "peak_memory_mb": peak_memory_mb(session.device),
+    }
+
+
+def write_model(run_dir: RunDir, session: Session) -> None:
+    """model.safetensors: the loaded weights, for use elsewhere."""
+    state = {
+        f"{name}.{key}": value.detach().cpu().contiguous().clone()
+        for name, part in session.net.parts.items()
+        for key, value in part.state_dict().items()
+    }
+    write_atomic(run_dir.model, save(state, metadata={"format": "pt", "tlrun": config_hash(session.cfg)}))
+
+
+def describe(session: Session) -> None:
+    """What predict and a reader need to know of data and machine, before training starts."""
+    run_dir = session.run_dir
+    run_dir.write_json(run_dir.label_space, session.data.label_space())
+    run_dir.write_json(run_dir.environment, collect_environment(session.data.info()))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """GPU: largest allocation. CPU: largest resident size of this process so far."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """`tlrun evaluate RUN_DIR [data=...]`: the selected weights on the test sets of these data.
+
+    Writes RUN_DIR/evaluations/<data>.json, prints the figures and returns them; the run itself stays as it is.
+    """
+    run_dir = RunDir.open(path)
+    session = open_session(run_dir, plain(load_config(run_dir.config, list(overrides))))
+    trained = run_dir.read_json(run_dir.label_space)["classes"]
+    if list(session.data.classes) != trained:
+        raise ConfigError(
+            f"{session.data.name} has other classes than the run was trained on "
+            f"({', '.join(map(str, session.data.classes[:8]))} against {', '.join(map(str, trained[:8]))}); evaluate needs the same"
+        )
+    session.build_all()
+    with torch.no_grad():
+        selected = session.load_selected()
+        figures, _ = session.evaluator.test(session.net)
+    result = {"data": session.data.name, "step": selected["step"], "overrides": list(overrides), **figures}
+    folder = run_dir.path / "evaluations"
+    folder.mkdir(exist_ok=True)
+    run_dir.write_json(folder / f"{session.data.name}.json", result)
+    print(f"{session.data.name}, weights of step {selected['step']} (select={session.cfg['select']['name']})")
+    for key, value in figures.items():
+        if isinstance(value, float):
+            print(f"  {key:<32} {value:.4f}")
+    print(f"written to {folder / session.data.name}.json")
+    return result

@@ -1,0 +1,227 @@
+"""Training from the command line and from Python: overrides -> checked config -> run folder -> run.
+
+The command line goes through `hydra.main`, so that every launcher and sweeper works. A mistake is
+found before, by composing the same command once without making a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from tlrun.config import (
+    compose,
+    conf_dir,
+    explain,
+    finish,
+    open_keys,
+    register_resolvers,
+    version_base,
+)
+from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
+from tlrun.run_dir import RunDir, runs_in, write_atomic
+
+# Of each swept key before a sweep starts; every job checks its own config anyway.
+VALUES_CHECKED = 20
+
+register_resolvers()  # at import: the processes of a launcher import this module to find `job`
+
+
+class Sweep(Callback):
+    """What this process knows of its jobs (named under hydra.callbacks in conf/config.yaml)."""
+
+    folder: Path | None = None  # of the sweep; None: a single run
+    failures: list[Exception] | None = None  # of the jobs run here; None: in a launcher's process
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        Sweep.folder = Path(config.hydra.sweep.dir)
+
+
+# ---- the command line -----------------------------------------------------------------------
+
+
+def train(argv: list[str]) -> int:
+    """`tlrun [overrides]` and `tlrun -m [overrides]`; also Hydra's own --cfg, --info and -sc.
+
+    Returns the exit code of a sweep (1 if a job failed) or 0. Raises TlrunError, one sentence.
+    """
+    parser = get_args_parser()
+    parser.error = _command_error  # type: ignore[method-assign]
+    args = parser.parse_args(argv)
+    words = [*open_keys(args.overrides), *(word for word in argv if word not in args.overrides)]
+    Sweep.folder, Sweep.failures = None, []
+    try:
+        if not (
+            args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
+        ):
+            check(args)
+        with _sys_argv(words):
+            hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
+        failures = Sweep.failures
+    except Exception as error:
+        explained = explain(error, search_folders(args.config_dir))
+        if explained is None:
+            raise
+        raise explained from error
+    finally:
+        Sweep.failures = None
+    if Sweep.folder is not None:
+        return finish_sweep(Sweep.folder, failed=len(failures))
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def search_folders(config_dir: str | None) -> list[Path]:
+    return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+
+
+def check(args: argparse.Namespace) -> None:
+    """Compose and validate the command before any folder is made."""
+    overrides = open_keys(args.overrides)
+    if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
+        return  # Hydra merges the two, `compose` cannot
+    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
+    for variant in variants(overrides) if is_sweep else [overrides]:
+        compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
+
+
+def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Of a sweep: its first job, then every swept value once beside that. A sum, not a product."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    axes = [values for values in map(_values, parsed) if values]
+    yield [axis[0] for axis in axes]
+    for at, axis in enumerate(axes):
+        for value in axis[1:VALUES_CHECKED]:
+            yield [value if i == at else other[0] for i, other in enumerate(axes)]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return []  # intervals and globs are for the sweeper to expand
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def finish_sweep(folder: Path, failed: int) -> int:
+    """The leaderboard, one closing line, and the exit code."""
+    states = [RunDir(path).read_status().get("state") for path in runs_in(folder)]
+    done = states.count("completed")
+    if done:
+        from tlrun.report.page import write_report
+
+        write_report(folder)
+    print(f"{done} of {len(states)} jobs completed: {folder}", file=sys.stderr)
+    return 1 if failed or done < len(states) else 0
+
+
+def _command_error(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; see tlrun --help")
+
+
+@contextmanager
+def _sys_argv(words: Sequence[str]) -> Iterator[None]:
+    """Hydra reads the command from sys.argv, launchers too."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+# ---- a job ----------------------------------------------------------------------------------
+
+
+def job(cfg: DictConfig) -> None:
+    """Hydra's task function: one run.
+
+    In this process a failure is remembered, so that the other jobs of a sweep go on; an
+    interruption ends the sweep. In a launcher's process it is raised, for the launcher to pass on.
+    """
+    hydra_cfg = HydraConfig.get()
+    in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    try:
+        run = start(
+            finish(cfg, hydra_cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
+        )
+        if in_sweep:
+            print(f"#{hydra_cfg.job.num} {run.path}", file=sys.stderr)
+        execute(run)
+    except Exception as error:
+        if Sweep.failures is None:
+            if isinstance(
+                error, Interrupted
+            ):  # an exit code would not survive the way to the parent
+                raise RunError(str(error)) from None
+            raise
+        Sweep.failures.append(error)
+        if in_sweep:
+            code = report(error)
+            if isinstance(error, Interrupted):
+                sys.exit(code)
+
+
+def start(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
+    """Claim a run folder and write config.yaml and overrides.yaml, before all else."""
+    run = RunDir.create(folder)
+    made_by_hydra = Path(folder) / ".hydra"
+    if run.path != Path(folder) and made_by_hydra.is_dir():
+        shutil.copytree(made_by_hydra, run.path / ".hydra", dirs_exist_ok=True)
+    write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+    write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    return run
+
+
+def execute(run: RunDir) -> dict[str, Any]:
+    """Train and evaluate in a started run folder; returns the summary ({} after a dry run)."""
+    with run.recorded():
+        from tlrun.run import execute as execute_run  # torch comes in here
+
+        return execute_run(run.path)
+
+
+def run_overrides(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
+    cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
+    folder, typed = str(cfg.hydra.run.dir), list(cfg.hydra.overrides.task)
+    run = start(finish(cfg, cfg.hydra), folder, typed)
+    return {**execute(run), "run_dir": str(run.path)}
+
+
+def report(error: BaseException) -> int:
+    """One sentence on stderr, a traceback only with --debug; returns the exit code."""
+    if os.environ.get("TLRUN_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, TlrunError):
+        word = "interrupted" if isinstance(error, Interrupted) else "error"
+        print(f"tlrun: {word}: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        print("tlrun: interrupted", file=sys.stderr)
+        return 130
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    log = getattr(error, "tlrun_log", None)
+    rest = f"traceback in {log}" if log else "run with --debug for the traceback"
+    print(f"tlrun: error: {type(error).__name__}: {error} ({where}); {rest}", file=sys.stderr)
+    return 1
