@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import tlrun
 from tlrun.cli import HELP, VERBS, main, parser_of
 from tlrun.errors import ConfigError, Interrupted, RunError
-from tlrun.launch import variants
+from tlrun.launch import Sweep, variants
 from tlrun.run_dir import RunDir, runs_in
 
 CPU_SECONDS = 0.6  # what --help, a typo and tab completion may cost
@@ -227,6 +227,27 @@ def test_an_interruption_ends_the_sweep(executed: Callable[..., list[Path]]) -> 
     assert len(calls) == 1
 
 
+def test_a_job_that_fails_in_a_launchers_process_leaves_the_others(
+    executed: Callable[..., list[Path]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executed()
+
+    def elsewhere() -> None:
+        Sweep.folder = Path("sweep")
+        for name in "ab":
+            run = RunDir.create(Path("sweep", name))
+            run.config.write_text("seed: 0")
+            run.set_status("completed" if name == "a" else "failed")
+        raise RunError("loss is NaN")
+
+    monkeypatch.setattr("tlrun.launch.hydra.main", lambda **_: lambda job: elsewhere)
+    assert main(["-m", "seed=0,1"]) == 1
+    said = capsys.readouterr().err
+    assert said == "tlrun: error: loss is NaN\n1 of 2 jobs completed: sweep\n"
+
+
 def test_a_sweep_has_a_folder_of_its_own(executed: Callable[..., list[Path]]) -> None:
     calls = executed()
     assert main(["-m", "seed=0,1"]) == 0
@@ -257,7 +278,7 @@ def test_a_config_folder_of_ones_own(executed: Callable[..., list[Path]]) -> Non
     Path("my_conf/method").mkdir(parents=True)
     Path("my_conf/method/mine.yaml").write_text("# Mine\n_target_: my_methods.Mine\nwidth: 4\n")
     calls = executed()
-    assert main(["--config-dir", "my_conf", "method=mine", "method.width=5"]) == 0
+    assert main(["seed=1", "--config-dir", "my_conf", "method=mine", "method.width=5"]) == 0
     assert OmegaConf.load(calls[0] / "config.yaml").method.width == 5
     assert "_mine_digits_digitsm_" in calls[0].name
     assert main(["list", "methods", "--config-dir", "my_conf"]) == 0
@@ -326,7 +347,7 @@ def run_folder(in_tmp: Path) -> Path:
             (Path("sweep/run"), ["seed=7"]),
         ),
         (
-            "tlrun.run",
+            "tlrun.conclude",
             "evaluate",
             ["evaluate", "sweep/run", "method=source_only"],
             (Path("sweep/run"), ["method=source_only"]),

@@ -27,7 +27,7 @@ def run(
     """Train and evaluate as `tlrun <overrides>` does, in this process; returns its summary."""
     from tlrun.launch import run_overrides
 
-    return run_overrides(overrides, config_dir=config_dir and fspath(config_dir))
+    return run_overrides(overrides, config_dir=None if config_dir is None else fspath(config_dir))
 
 
 def load(run_dir: str | PathLike[str], checkpoint: str = "selected") -> nn.Module:

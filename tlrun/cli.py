@@ -262,7 +262,7 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
         from tlrun.reproduce import reproduce
 
         return reproduce(args.run_dir, args.overrides)
-    from tlrun.run import evaluate
+    from tlrun.conclude import evaluate
 
     evaluate(args.run_dir, args.overrides)
     return 0

@@ -110,7 +110,7 @@ def _leaves(node: Any, prefix: str = "") -> list[str]:
         leaf
         for key in node
         if key != "hydra"
-        for leaf in _leaves(node._get_node(key), f"{prefix}.{key}" if prefix else str(key))
+        for leaf in _leaves(node._get_node(key), f"{prefix}.{key!s}" if prefix else str(key))
     ]
 
 

@@ -63,7 +63,7 @@ def train(argv: list[str]) -> int:
     """
     parser = get_args_parser()
     parser.error = _command_error  # type: ignore[method-assign]
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     words = [*open_keys(args.overrides), *(word for word in argv if word not in args.overrides)]
     Sweep.folder, Sweep.failures = None, []
     try:
@@ -76,6 +76,9 @@ def train(argv: list[str]) -> int:
         failures = Sweep.failures
     except Exception as error:
         explained = explain(error, search_folders(args.config_dir))
+        if Sweep.folder is not None and Sweep.folder.is_dir() and runs_in(Sweep.folder):
+            report(explained or error)  # a launcher's process failed: the other jobs still count
+            return finish_sweep(Sweep.folder, failed=1)
         if explained is None:
             raise
         raise explained from error

@@ -22,10 +22,12 @@ from tlrun.conclude import conclude, describe
 from tlrun.config import build, compose, load_config, plain
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import RunError
-from tlrun.run_dir import RunDir
+from tlrun.run_dir import RunDir, write_atomic
 from tlrun.session import Session, open_session
 
 log = logging.getLogger(__name__)
+
+BASELINE = "baseline"  # folder of the source-only model inside a run folder
 
 
 def execute(path: Path) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def execute(path: Path) -> dict[str, Any]:
             dry_run(open_session(run_dir, plain(cfg)))
             shutil.rmtree(run_dir.path)
             return {}
-        OmegaConf.save(cfg, run_dir.config)
+        write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         run_dir.checkpoints.mkdir(exist_ok=True)
         run_dir.set_status("running")
         session = train(run_dir, plain(cfg))
@@ -51,14 +53,22 @@ def execute(path: Path) -> dict[str, Any]:
         if cfg.baseline:
             run_baseline(run_dir, cfg)
             summary = conclude_with_baseline(run_dir, summary)
-        from tlrun.report.page import write_report
-        from tlrun.report.text import text_summary
-
         run_dir.set_status("completed", step=summary["steps"])
-        write_report(run_dir.path)
-        if run_dir.path.name != "baseline":
-            log.info("%s", text_summary(run_dir.path))
+        show(run_dir)
     return summary
+
+
+def show(run_dir: RunDir) -> None:
+    """Plots, page and closing table. The run is complete by now: a fault here must not lose it."""
+    from tlrun.report.page import write_report
+    from tlrun.report.text import text_summary
+
+    try:
+        write_report(run_dir.path)
+        if run_dir.path.name != BASELINE:
+            log.info("%s", text_summary(run_dir.path))
+    except Exception:
+        log.exception("the run is complete, but its report failed; once that is mended: tlrun report %s", run_dir.path)
 
 
 # ---- training -------------------------------------------------------------------------------
@@ -95,7 +105,7 @@ def train_worker(path: Path, rank: int, world: int) -> None:
 
 def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
     """Train `source_only` with the same net, augmentation and number of steps in RUN_DIR/baseline."""
-    folder = run_dir.path / "baseline"
+    folder = run_dir.path / BASELINE
     if RunDir(folder).read_status().get("state") == "completed":
         return
     other = cfg.copy()
@@ -106,7 +116,7 @@ def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
     other.terms = {}
     folder.mkdir(exist_ok=True)
     baseline = RunDir(folder)
-    OmegaConf.save(other, baseline.config)
+    write_atomic(baseline.config, OmegaConf.to_yaml(other))
     log.info("before adaptation: training source_only with the same budget (baseline=false leaves it out)")
     with baseline.recorded():
         execute(folder)
@@ -114,7 +124,7 @@ def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
 
 def conclude_with_baseline(run_dir: RunDir, summary: dict[str, Any]) -> dict[str, Any]:
     """Add the source-only model's figures to the summary, as "before"."""
-    before = RunDir(run_dir.path / "baseline")
+    before = RunDir(run_dir.path / BASELINE)
     summary = {**summary, "before": before.read_json(before.summary)["selected"]}
     run_dir.write_json(run_dir.summary, summary)
     return summary

@@ -23,7 +23,7 @@ from tlrun.evaluate.evaluators import EVALUATORS, ClassEvaluator
 from tlrun.evaluate.selection import check_rule, select_row
 from tlrun.methods.method import Method, Phase, Term
 from tlrun.models.batch_norm import convert
-from tlrun.models.build import build_net
+from tlrun.models.build import batch_norm_mode, build_net
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
 
@@ -57,7 +57,7 @@ class Session:
             source_floor=float(select["source_floor"]) if trains_on_source else 0.0,
             min_effective_classes=float(select["min_effective_classes"]),
         )
-        return None if row is None else dict(row) if not isinstance(row, dict) else row
+        return row  # type: ignore[return-value]
 
     def loop(self) -> Loop:
         return Loop(
@@ -80,7 +80,7 @@ class Session:
     def finish_build(self, net: Net) -> None:
         """After a phase has added its parts: batch norm for the domains and processes, device, compilation."""
         synchronize = self.process.world > 1 and bool(self.cfg["trainer"]["sync_batch_norm"])
-        convert(net, self.method.batch_norm, synchronize)
+        convert(net, batch_norm_mode(self.method, self.phases), synchronize)
         net.to(self.device)
         if self.cfg["trainer"]["compile"]:
             for part in net.parts.values():
@@ -149,8 +149,10 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
         seed=int(cfg["seed"]),
         target_test=bool(cfg["evaluate"]["target_test"]),
     )
-    torch.manual_seed(int(cfg["seed"]) if world == 1 else int(cfg["seed"]) * 1_000 + rank)
-    net = build_net(cfg, data.input_shape)
+    torch.manual_seed(int(cfg["seed"]))
+    trained = (run_dir.checkpoints / "last.pt").exists()  # its weights replace the pretrained ones
+    backbone = {**cfg["backbone"], "weights": None} if trained else cfg["backbone"]
+    net = build_net({"backbone": backbone}, data.input_shape)
     process = Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
     return Session(cfg, run_dir, data, method, terms, phases, net, evaluator, device, precision, process)

@@ -14,6 +14,8 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
+
 from tlrun.errors import Interrupted, RunError, TlrunError
 
 
@@ -81,10 +83,12 @@ def _watch_parent(parent: int) -> None:
 def main(argv: list[str]) -> int:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     run_dir, rank, world = Path(argv[0]), int(argv[1]), int(argv[2])
-    from tlrun.run import train_worker
-
     try:
-        train_worker(run_dir, rank, world)
+        # an orphan of a killed run ends itself within a second: wait for it, two would write to one folder
+        with filelock.FileLock(run_dir / f".worker{rank}.lock", timeout=30):
+            from tlrun.run import train_worker
+
+            train_worker(run_dir, rank, world)
     except TlrunError as error:
         (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")
         return error.exit_code

@@ -25,7 +25,7 @@ def test_a_draw_depends_only_on_its_own_name():
 
 def test_uniform_and_normal_have_their_moments():
     u = draws(2000).uniform("u", 50).double()
-    assert 0 <= u.min()
+    assert u.min() >= 0
     assert u.max() < 1
     assert abs(u.mean() - 0.5) < 0.005
     assert abs(u.var() - 1 / 12) < 0.001

@@ -52,5 +52,8 @@ def test_files_read_like_memory(tmp_path):
     assert torch.equal(one.read(torch.tensor([0]))[0], lazy.read(torch.tensor([0, 1, 2]))[2])
     assert one.labels.tolist() == [2]
     assert not lazy.in_memory
-    assert lazy.without_labels().labels is None
+    bare = lazy.without_labels().subset(torch.tensor([1]))
+    assert bare.labels is None
+    assert bare.paths is None
+    assert one.paths == [str(files[2])]
     assert lazy.without_labels().checksum == lazy.checksum

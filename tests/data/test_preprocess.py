@@ -131,7 +131,7 @@ def test_modes(tmp_path, mode, channels):
     assert got.shape == (channels, 8, 8)
     assert got.dtype == np.uint8
     if mode != "1":
-        assert abs(got.astype(int) - 128).max() <= 2
+        assert abs(got.astype(int) - 128).max() <= (16 if mode == "P" else 2)  # PIL dithers P
 
 
 def test_transparent_pixels_become_white():

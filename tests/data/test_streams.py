@@ -23,7 +23,7 @@ def toy(labels=True):
 
 def stream(examples=None, **kw):
     kw = {"batch_size": 8, "seed": 0, "preprocess": PRE, "augment": Augment({"noise": 0.1}), **kw}
-    return Stream(kw.pop("name", "source"), examples or toy(), **kw)
+    return Stream(kw.pop("name", "source"), toy() if examples is None else examples, **kw)
 
 
 def test_a_batch_is_a_pure_function_of_the_step():

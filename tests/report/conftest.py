@@ -16,3 +16,11 @@ def no_map(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Missing("switched off by the test")
 
     monkeypatch.setitem(plots.PLOTS, "embedding", draw_nothing)
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the words alone."""
+    from tlrun.report import plots
+
+    monkeypatch.setattr(plots, "PLOTS", {})

@@ -13,9 +13,8 @@ from tlrun.report.page import write_report
 from tlrun.report.render import duration, percent, plain
 from tlrun.report.text import text_summary
 
-pytestmark = pytest.mark.usefixtures("no_map")
 
-
+@pytest.mark.usefixtures("no_map")
 def test_whole_page(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", overrides=("method.trade_off=0.5",))
     path = write_report(run)
@@ -45,6 +44,7 @@ def test_whole_page(tmp_path: Path) -> None:
     assert "warn" not in page.source.split("<body>")[1]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_class_names_and_errors_are_escaped(tmp_path: Path) -> None:
     names = ("<b>cat</b>", "<script>alert(1)</script>")
     run = make_run(tmp_path / "run", classes=names, state="interrupted", error="<i>stop</i> & go")
@@ -57,6 +57,7 @@ def test_class_names_and_errors_are_escaped(tmp_path: Path) -> None:
     assert "tlrun resume" in page.text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_warnings_when_target_labels_were_seen(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", saw_labels=True)
     summary = json.loads((run / "summary.json").read_text()) | {"target_labels_seen": 1250}
@@ -68,6 +69,7 @@ def test_warnings_when_target_labels_were_seen(tmp_path: Path) -> None:
     assert "Training saw 1,250 target labels." in text_summary(run)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_failed_run_without_summary(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", state="failed", error="The loss became NaN.", baseline=False)
     page = Page(write_report(run))
@@ -80,6 +82,7 @@ def test_failed_run_without_summary(tmp_path: Path) -> None:
     assert "The loss became NaN." in text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_run_that_died_before_it_wrote_anything(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text("")
     page = Page(write_report(tmp_path))
@@ -87,6 +90,7 @@ def test_run_that_died_before_it_wrote_anything(tmp_path: Path) -> None:
     assert text_summary(tmp_path)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_target_without_labels(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", labelled=False, baseline=False)
     page = Page(write_report(run))
@@ -97,6 +101,7 @@ def test_target_without_labels(tmp_path: Path) -> None:
     assert "before" not in text.splitlines()[2]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_further_figures_of_other_families_are_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     summary = json.loads((run / "summary.json").read_text())
@@ -112,6 +117,7 @@ def test_neither_run_nor_sweep(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_text_summary(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_report(run)
@@ -127,6 +133,7 @@ def test_text_summary(tmp_path: Path) -> None:
     assert lines[-1] == f"Report: {run / 'report.html'}"
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_text_summary_of_many_classes_stays_short(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", classes=tuple(f"class {k}" for k in range(345)), images=1000)
     text = text_summary(run)
@@ -135,6 +142,7 @@ def test_text_summary_of_many_classes_stays_short(tmp_path: Path) -> None:
     assert "Run folder:" in text  # no report was written
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_text_summary_without_baseline(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", baseline=False)
     lines = text_summary(run).splitlines()

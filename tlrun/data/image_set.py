@@ -80,8 +80,8 @@ class ImageSet:
         return ImageSet(self.name, self.data, labels, self.classes, paths, rows)
 
     def without_labels(self) -> ImageSet:
-        """The same examples as an object that holds no labels and no class names."""
-        return ImageSet(self.name, self.data, None, None, self.paths, self.rows)
+        """The same examples without labels, class names or paths (which may tell the class)."""
+        return ImageSet(self.name, self.data, rows=self.rows)
 
     def with_labels(self, labels: Tensor, classes: Sequence[str]) -> ImageSet:
         """The same examples under other labels (n,) of other classes."""
@@ -159,14 +159,18 @@ class FileImageSet(ImageSet):
     ) -> FileImageSet:
         files, content = [self.files[i] for i in order], [self.content[i] for i in order]
         shape = (self._shape[0], self._shape[1], self._shape[2])
-        return FileImageSet(self.name, files, content, shape, self.fit, labels, classes)
+        new = FileImageSet(self.name, files, content, shape, self.fit, labels, classes)
+        new.paths = None if self.paths is None else new.paths
+        return new
 
     def subset(self, index: Tensor) -> FileImageSet:
         labels = None if self.labels is None else self.labels[index]
         return self._like(index.tolist(), labels, self.classes)
 
     def without_labels(self) -> FileImageSet:
-        return self._like(list(range(len(self))), None, None)
+        new = self._like(list(range(len(self))), None, None)
+        new.paths = None
+        return new
 
     def with_labels(self, labels: Tensor, classes: Sequence[str]) -> FileImageSet:
         return self._like(list(range(len(self))), labels, classes)

@@ -44,6 +44,12 @@ class Process:
         for grad, mean in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
             grad.copy_(mean.view_as(grad))
 
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """The first process's values, in place."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         if self.world == 1:
             return values

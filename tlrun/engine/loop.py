@@ -126,12 +126,14 @@ class Loop:
     def _run_phase(self, index: int, phase: Phase, saved: dict[str, Any] | None) -> None:
         total = self.total_steps(phase)
         frozen = self.net.select(phase.frozen)
-        for stage in frozen:
-            self.net.module_of(stage).requires_grad_(False)
+        self._set_trainable(frozen, False)
         if saved is None:
             self.method.start(phase, self.net, self.data)
             for term in self.terms.values():
                 term.start(self.net, self.data)
+            self.process.broadcast(self.net.state_dict().values())
+            if self.process.world > 1:  # one start for all, then dropout of their own
+                torch.manual_seed(torch.initial_seed() + 1000 * (self.process.rank + 1))
         schedule = {**self.cfg["schedule"], **phase.schedule}
         optimizer = (
             make_optimizer({**self.cfg["optimizer"], **phase.optimizer}, self.net, phase.parts)
@@ -198,8 +200,7 @@ class Loop:
         if total == 0 and saved is None:
             self._evaluate(phase)
             self._save(index, phase, 0, None)
-        for stage in frozen:  # the next phase decides anew
-            self.net.module_of(stage).requires_grad_(True)
+        self._set_trainable(frozen, True)  # the next phase decides anew
 
     def open_streams(self, phase: Phase) -> dict[str, Stream]:
         """The training streams of a phase, by name. They hold no position: a batch is asked for by step."""
@@ -218,6 +219,11 @@ class Loop:
             )
             for name in phase.streams
         }
+
+    def _set_trainable(self, stages: list[str], trainable: bool) -> None:
+        for stage in stages:
+            for parameter in self.net.parameters_in(stage):
+                parameter.requires_grad_(trainable)
 
     def _hold_still(self, frozen: list[str]) -> None:
         """Frozen means eval() too: batch-norm statistics must not drift (requires_grad does not stop them)."""

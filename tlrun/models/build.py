@@ -1,5 +1,4 @@
-"""From the config to a net: the backbone alone, the net around it, or the whole with a method's
-heads.
+"""From the config to a net: the backbone alone, the net around it, or all of a finished run.
 
 `backbone` in the config is what a backbone's callable takes, and three keys of every backbone:
 

@@ -125,8 +125,8 @@ class Net(nn.Module):
         """
         found = list(self.module_of(name).parameters())
         part, _, stage = name.partition(".")
-        inner = getattr(self[part], "stage_names", ())
-        if stage and stage == inner[0]:
+        inner = list(getattr(self[part], "stage_names", ()))
+        if stage in inner[:1]:
             staged = {id(p) for s in inner for p in self[part].get_submodule(s).parameters()}
             found += [p for p in self[part].parameters() if id(p) not in staged]
         return found

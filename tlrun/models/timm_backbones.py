@@ -44,7 +44,7 @@ def timm_backbone(name: str, input_shape: Sequence[int], weights: str | None = N
 
 
 def _create(timm: Any, name: str, size: tuple[int, ...], options: dict[str, Any]) -> nn.Module:
-    """Positions and windows are made for the data's size; models without any refuse the argument."""
+    """Positions and windows are made for the data's size; nets without any refuse `img_size`."""
     try:
         return timm.create_model(name, img_size=size, **options)
     except TypeError:

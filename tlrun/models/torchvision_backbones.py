@@ -18,9 +18,7 @@ from torch import nn
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.models.shapes import call_order, describe
 
-# What every classifier of torchvision takes; used to see the order of the layers, whatever the
-# data.
-_USUAL_INPUT = (3, 224, 224)
+USUAL_SIZE = 224  # every classifier takes it: shows the order of the layers, whatever the data
 
 
 def torchvision_backbone(
@@ -49,15 +47,11 @@ def torchvision_backbone(
     except OSError as error:  # URLError, no space, no permission
         cache = f"{torch.hub.get_dir()}/checkpoints"
         raise DataError(
-            f"the weights '{weights}' of {name} are not in {cache} and cannot be downloaded ({error}): "
-            "put the file there, or train from scratch with backbone.weights=null"
+            f"the weights '{weights}' of {name} are not in {cache} and cannot be downloaded "
+            f"({error}): put the file there, or train from scratch with backbone.weights=null"
         ) from error
-    usual = (
-        (3, options["image_size"], options["image_size"])
-        if "image_size" in options
-        else _USUAL_INPUT
-    )
-    remove_classifier(model, usual)
+    side = options.get("image_size", USUAL_SIZE)
+    remove_classifier(model, (3, side, side))
     return describe(model, shape, name)
 
 

@@ -130,10 +130,10 @@ def _draw_map(ax: Any, record: Record, features: Features) -> None:
     plane = to_plane(features.x)
     colour = np.array([CLASSES[k % len(CLASSES)] if k >= 0 else QUIET for k in features.label])
     source, target = features.domain == 0, features.domain == 1
-    ax.scatter(
-        *plane[source].T, s=26, facecolors="none", edgecolors=colour[source], lw=0.8, alpha=0.75
-    )
-    ax.scatter(*plane[target].T, s=9, c=colour[target], lw=0, alpha=0.9)
+    size = min(18.0, 9000 / len(plane))  # fewer points have room to be larger
+    rings = {"facecolors": "none", "edgecolors": colour[source], "lw": 0.8, "alpha": 0.75}
+    ax.scatter(*plane[source].T, s=2.5 * size, **rings)
+    ax.scatter(*plane[target].T, s=size, c=colour[target], lw=0, alpha=0.9)
     classes = sorted({int(k) for k in features.label[source] if k >= 0})
     if len(classes) <= 40:  # beyond that the names cover the map
         for k in classes:

@@ -64,7 +64,7 @@ def write_leaderboard(path: Path) -> Path:
         unfinished=[_unfinished(job, path) for job in jobs if job.state != "completed"],
         jobs=[_job(job, path, metric, rules) for job in jobs],
         warn=any(group.saw_target_labels for group in groups),
-        resume=render.command("resume", str(path)),
+        resume=render.command("resume", str(path.resolve())),
     )
     write_atomic(path / "report.html", html)
     return path / "report.html"

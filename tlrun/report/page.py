@@ -11,7 +11,7 @@ from tlrun.report import render
 from tlrun.report.findings import badges, headline, sentences
 from tlrun.report.leaderboard import find_jobs, write_leaderboard
 from tlrun.report.plots import draw_plots
-from tlrun.report.record import RULES, Record, Row, class_name, is_run, number, read_record
+from tlrun.report.record import RULES, Record, Row, class_name, is_run, mapping, number, read_record
 from tlrun.run_dir import write_atomic
 
 SPLITS = ("source_test", "target_test")
@@ -161,7 +161,7 @@ def _mistakes(record: Record, limit: int = 10) -> list[Row]:
 
 
 def _commands(record: Record) -> list[dict[str, str]]:
-    folder = str(record.path)
+    folder = str(record.path.resolve())
     lines = [
         {"what": "The same command, in a new folder:", "command": render.command(*record.overrides)}
     ]
@@ -202,7 +202,7 @@ def _cost(summary: Row) -> list[tuple[str, str]]:
 
 
 def _data(environment: Row) -> tuple[list[list[str]], list[tuple[str, Row]]]:
-    """(rows of role, images, labels by class, checksum; the card of each domain) of environment.json."""
+    """(rows of role, examples, labels by class, checksum; the card of each domain)."""
     rows, cards = [], []
     for domain, card in mapping(mapping(environment.get("data")).get("domains")).items():
         for split, held in mapping(mapping(card).get("splits")).items():

@@ -3,7 +3,8 @@
 Bundled with scikit-learn: no download. The recipe was fixed before any training with it:
 
 * `load_digits` (1,797 scans of 8x8, 0..16; UCI "optical recognition of handwritten digits", test
-  part). A pixel becomes round(v * 255 / 16); the image is enlarged to 24x24 (PIL, bicubic), padded by 2.
+  part). A pixel becomes round(v * 255 / 16); the image is enlarged to 24x24 (PIL, bicubic)
+  and padded by 2.
 * A fixed permutation of the 1,797 digits (splitmix64, key "digits_digitsm") is cut into six parts
   without overlap: source 600 train, 98 val, 200 test; target 600 train, 98 val, 201 test.
 * digits-M = |photo - digit| per channel, where photo is a 28x28 crop at full resolution of one of

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from scipy.stats import zscore
+
+from tests.data.conftest import real_data
+from tlrun.data.pair import build_data
+from tlrun.data.sets.features import SURF, features, office_caltech_surf
+from tlrun.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+X = RNG.random((20, 6))
+Y = np.arange(20) % 4
+
+
+@pytest.fixture
+def files(tmp_path):
+    np.savez(tmp_path / "f.npz", features=X, labels=Y)
+    savemat(tmp_path / "f.mat", {"fts": X, "labels": Y[:, None]})
+    lines = ["f0,f1,f2,label,f3,f4,f5"]
+    lines += [
+        ",".join([*map(repr, x[:3].tolist()), str(y), *map(repr, x[3:].tolist())])
+        for x, y in zip(X, Y, strict=True)
+    ]
+    (tmp_path / "f.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat", "csv"])
+def test_the_three_formats_agree(files, kind):
+    parts = features(path=str(files / f"f.{kind}"), transductive=True)
+    np.testing.assert_allclose(
+        parts.train.read(torch.arange(20)).numpy(), X.astype(np.float32), rtol=1e-6
+    )
+    assert parts.train.labels.tolist() == Y.tolist()
+    assert parts.train.classes == ("0", "1", "2", "3")
+    assert parts.train.shape == (6,)
+
+
+def test_rows_and_zscore_are_the_authors_preparation(files):
+    got = features(path=str(files / "f.npz"), rows="l1", zscore=True, transductive=True).train.data
+    want = zscore(X / X.sum(1, keepdims=True), axis=0)
+    np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
+    unit = features(path=str(files / "f.npz"), rows="l2", transductive=True).train.data
+    torch.testing.assert_close(unit.norm(dim=1), torch.ones(20))
+
+
+def test_a_separate_test_file_is_scaled_like_the_training_file(files):
+    np.savez(files / "t.npz", features=X + 5, labels=Y)
+    parts = features(path=str(files / "f.npz"), test=str(files / "t.npz"), zscore=True)
+    want = (X + 5 - X.mean(0)) / X.std(0)
+    np.testing.assert_allclose(parts.test.data.numpy(), want, rtol=1e-4)
+
+
+def test_a_pair_of_features_without_target_labels(files):
+    np.savez(files / "t.npz", embeddings=X)
+    place = "tlrun.data.sets.features.features"
+    conf = {
+        "source": {"_target_": place, "path": str(files / "f.npz")},
+        "target": {"_target_": place, "path": str(files / "t.npz")},
+        "normalize": "standard",
+    }
+    data = build_data(conf, seed=0)
+    assert data.input_shape == (6,)
+    assert data.role("target_test").labels is None
+    assert len(data.role("target_test")) == 20
+
+
+def test_mistakes(files):
+    with pytest.raises(ConfigError, match=r"data\.source\.path"):
+        features(name="source")
+    with pytest.raises(DataError, match="no feature file"):
+        features(path=str(files / "x.npz"))
+    with pytest.raises(DataError, match="has no array clip"):
+        features(path=str(files / "f.npz"), features="clip")
+    with pytest.raises(DataError, match="has no column kind"):
+        features(path=str(files / "f.csv"), labels="kind")
+    np.savez(files / "n.npz", features=np.full((3, 2), np.nan), labels=[0, 1, 0])
+    with pytest.raises(DataError, match="NaN"):
+        features(path=str(files / "n.npz"))
+    np.savez(files / "p.npz", features=np.array([[{}]], dtype=object))
+    with pytest.raises(DataError, match="cannot read"):  # a pickle inside is not run
+        features(path=str(files / "p.npz"))
+    with pytest.raises(ConfigError, match="choose null, l1 or l2"):
+        features(path=str(files / "f.npz"), rows="l3")
+    with pytest.raises(ConfigError, match="did you mean 'webcam'"):
+        office_caltech_surf(domain="webcamm")
+
+
+@real_data
+def test_the_four_surf_domains():
+    counts = {d: len(office_caltech_surf(domain=d, transductive=True).train) for d in SURF}
+    assert counts == {"amazon": 958, "caltech": 1123, "dslr": 157, "webcam": 295}

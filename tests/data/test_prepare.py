@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from tlrun.building import locate
+from tlrun.data import prepare
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+FILES = sorted(CONF.glob("*.yaml"))
+
+
+def test_the_table_names_roles_licence_and_counts(capsys):
+    prepare.main({"data": OmegaConf.load(CONF / "digits_digitsm.yaml"), "seed": 0})
+    out = capsys.readouterr().out
+    for word in ("10 classes", "source_train", "1,800", "3x28x28", "cbffae933f533d46", "CC BY 4.0"):
+        assert word in out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_config_has_a_line_for_the_list_and_fits_its_callables(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert "; licence: " in first
+    assert "; cite: " in first
+    conf = yaml.safe_load(path.read_text())
+    assert conf["name"] == path.stem
+    for domain in ("source", "target"):
+        block = dict(conf[domain])
+        parameters = locate(block.pop("_target_")).__kwdefaults__
+        assert block.keys() | {"seed", "size", "download"} == parameters.keys()
