@@ -20,14 +20,18 @@ class Reverse(torch.autograd.Function):
 
 def block(channels_in, channels, *dropout):
     conv = nn.Conv2d(channels_in, channels, 5)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels), *dropout, nn.MaxPool2d(2), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        conv, nn.BatchNorm2d(channels), *dropout, nn.MaxPool2d(2), nn.ReLU(inplace=True)
+    )
 
 
 def train(source, labels, target, steps, batch, bf16):
     """source, target: uint8 (n, 3, 28, 28); labels: (n,)."""
     torch.manual_seed(0)
     body = nn.Sequential(block(3, 32), block(32, 48, nn.Dropout2d(0.25)), nn.Flatten())
-    head = nn.Sequential(nn.Linear(768, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10))
+    head = nn.Sequential(
+        nn.Linear(768, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
     domain = nn.Sequential(nn.Linear(768, 100), nn.ReLU(), nn.Linear(100, 1))
     net = nn.ModuleList([body, head, domain]).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
@@ -44,7 +48,9 @@ def train(source, labels, target, steps, batch, bf16):
             head_loss = F.cross_entropy(head(fs).float(), labels[i])
             head(ft)  # as tlrun: the target's statistics of the label head
             logits = domain(Reverse.apply(torch.cat([fs, ft]), strength)).squeeze(1).float()
-            loss = head_loss + F.binary_cross_entropy_with_logits(logits, torch.cat([known, unknown]))
+            loss = head_loss + F.binary_cross_entropy_with_logits(
+                logits, torch.cat([known, unknown])
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

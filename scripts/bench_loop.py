@@ -60,19 +60,25 @@ def time_bare(session: Session, steps: int, batch: int, precision: str) -> float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="mnist_mnistm")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--batch", type=int, default=128)
     options = parser.parse_args()
     logging.disable(logging.INFO)
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch {options.batch} per domain")
+    print(
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch {options.batch} per domain"
+    )
     speeds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(options.rounds + 1):
             for precision in ("fp32", "bf16"):
-                session = runner_session(Path(folder), options.data, options.steps, precision, options.batch)
+                session = runner_session(
+                    Path(folder), options.data, options.steps, precision, options.batch
+                )
                 order = ("bare", "runner") if round_ % 2 else ("runner", "bare")
                 for which in order:
                     speed = (
@@ -85,20 +91,32 @@ def main() -> None:
     medians = {key: statistics.median(values) for key, values in speeds.items()}
     for precision in ("fp32", "bf16"):
         bare, runner = medians["bare", precision], medians["runner", precision]
-        ratios = [r / b for r, b in zip(speeds["runner", precision], speeds["bare", precision], strict=True)]
+        ratios = [
+            r / b
+            for r, b in zip(speeds["runner", precision], speeds["bare", precision], strict=True)
+        ]
         print(
             f"{precision}: bare {bare:.1f} steps/s, runner {runner:.1f} steps/s, "
             f"ratio {statistics.median(ratios):.3f} (from {min(ratios):.3f} to {max(ratios):.3f})"
         )
-    print(f"bf16 / fp32: bare {medians['bare', 'bf16'] / medians['bare', 'fp32']:.2f}, "
-          f"runner {medians['runner', 'bf16'] / medians['runner', 'fp32']:.2f}")
+    print(
+        f"bf16 / fp32: bare {medians['bare', 'bf16'] / medians['bare', 'fp32']:.2f}, "
+        f"runner {medians['runner', 'bf16'] / medians['runner', 'fp32']:.2f}"
+    )
     print(f"Stream: {stream_cost(session, options.batch):.2f} ms a batch of {options.batch}")
 
 
 def stream_cost(session: Session, batch: int) -> float:
     """Milliseconds of one batch of the data path alone."""
     data = session.data
-    stream = Stream("source", data.stream_set("source"), batch_size=batch, seed=0, preprocess=data.preprocess, device="cpu")
+    stream = Stream(
+        "source",
+        data.stream_set("source"),
+        batch_size=batch,
+        seed=0,
+        preprocess=data.preprocess,
+        device="cpu",
+    )
     began = time.perf_counter()
     for step in range(200):
         stream.batch(step)

@@ -21,7 +21,9 @@ CLASSES = 4
 
 def net(head=None, **backbone) -> Net:
     torch.manual_seed(0)
-    return Net(DannCNN((3, 16, 16), width=0.1, **backbone), (3, 16, 16), head=head or {"hidden": [8]})
+    return Net(
+        DannCNN((3, 16, 16), width=0.1, **backbone), (3, 16, 16), head=head or {"hidden": [8]}
+    )
 
 
 def batch(*domains: str, size: int = 8) -> dict[str, Batch]:

@@ -103,7 +103,7 @@ def test_typed_steps_win_over_the_epochs_of_an_experiment(tmp_path: Path) -> Non
         ("backbone=timm", "backbone.name has no value: give backbone.name=..."),
         ("method@foo=dann", "is not a group that can be chosen"),
         ("~method", "'method' is missing"),
-        ("init=${nothing}", "nothing"),
+        ("tags=[${nothing}]", "nothing"),
     ],
 )
 def test_a_mistake_is_one_sentence(typed: str, sentence: str) -> None:

@@ -44,7 +44,6 @@ Keys (all of them, with values: tlrun --cfg job)
   target_labels          auto | none | all | labels per class that the method may see
   target_images          all | none
   batch_norm             auto | joint | separate_forward | per_domain
-  init, transfer.*       what is carried over, started afresh, frozen
   trainer.*              steps or epochs, batch_size, device, devices, threads, precision, compile,
                          eval_every, checkpoint_every ...
   phases.NAME.*          steps, optimizer, schedule, frozen of one phase

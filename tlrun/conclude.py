@@ -49,6 +49,7 @@ def summarise(
 ) -> dict[str, Any]:
     """summary.json: stable keys, other tools read them."""
     cfg, counters = session.cfg, last["counters"]
+    resumed_with = session.run_dir.read_status().get("resumed_with")
     oracle = session.choose(rows, "oracle")
     seconds = float(counters["train_seconds"])
     return {
@@ -75,6 +76,7 @@ def summarise(
         "train_seconds": round(seconds, 2),
         "images_per_second": round(counters["images_seen"] / max(seconds, 1e-9), 1),
         "peak_memory_mb": peak_memory_mb(session.device),
+        **({"resumed_with": resumed_with} if resumed_with else {}),
     }
 
 
@@ -85,7 +87,9 @@ def write_model(run_dir: RunDir, session: Session) -> None:
         for name, part in session.net.parts.items()
         for key, value in part.state_dict().items()
     }
-    write_atomic(run_dir.model, save(state, metadata={"format": "pt", "tlrun": config_hash(session.cfg)}))
+    write_atomic(
+        run_dir.model, save(state, metadata={"format": "pt", "tlrun": config_hash(session.cfg)})
+    )
 
 
 def describe(session: Session) -> None:
@@ -119,11 +123,18 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     with torch.no_grad():
         selected = session.load_selected()
         figures, _ = session.evaluator.test(session.net)
-    result = {"data": session.data.name, "step": selected["step"], "overrides": list(overrides), **figures}
+    result = {
+        "data": session.data.name,
+        "step": selected["step"],
+        "overrides": list(overrides),
+        **figures,
+    }
     folder = run_dir.path / "evaluations"
     folder.mkdir(exist_ok=True)
     run_dir.write_json(folder / f"{session.data.name}.json", result)
-    print(f"{session.data.name}, weights of step {selected['step']} (select={session.cfg['select']['name']})")
+    print(
+        f"{session.data.name}, weights of step {selected['step']} (select={session.cfg['select']['name']})"
+    )
     for key, value in figures.items():
         if isinstance(value, float):
             print(f"  {key:<32} {value:.4f}")

@@ -27,7 +27,7 @@ from tlrun.explain import explain
 OPEN_KEYS = ("phases.", "data.augment.")
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "cache"}
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run")
-NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "log_every")
+NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
 
 
 def conf_dir() -> Path:

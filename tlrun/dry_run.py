@@ -14,10 +14,14 @@ def dry_run(session: Session) -> None:
     data, net = session.data, session.net
     for domain, roles in data.domains.items():
         sizes = ", ".join(
-            f"{split} {len(found)}" for split in ("train", "val", "test") if (found := getattr(roles, split)) is not None
+            f"{split} {len(found)}"
+            for split in ("train", "val", "test")
+            if (found := getattr(roles, split)) is not None
         )
         print(f"{domain:<8} {roles.name}: {sizes}")
-    print(f"input    {tuple(data.input_shape)}, {data.num_classes} classes, {session.precision} on {session.device}")
+    print(
+        f"input    {tuple(data.input_shape)}, {data.num_classes} classes, {session.precision} on {session.device}"
+    )
     for phase in session.phases:
         session.method.build(phase, net, data)
         session.finish_build(net)
@@ -28,7 +32,9 @@ def dry_run(session: Session) -> None:
         batch = {name: stream.batch(0) for name, stream in streams.items()}
         for name, drawn in batch.items():
             labels = "no labels" if drawn.y is None else f"y {tuple(drawn.y.shape)}"
-            print(f"phase {phase.name}: stream {name}: x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}")
+            print(
+                f"phase {phase.name}: stream {name}: x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}"
+            )
         net.train()
         generator = session.method.step(net, batch, Progress(0, session.loop().total_steps(phase)))
         while True:

@@ -37,8 +37,11 @@ class Interrupted(TlrunError):
     """The run was asked to stop (SIGINT 130, SIGTERM 143) and saved its state first."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+        super().__init__(message, exit_code)  # both, so that a launcher can pickle it
+        self.message, self.exit_code = message, exit_code
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def did_you_mean(word: str, choices: Iterable[str], *, limit: int = 20) -> str:

@@ -34,7 +34,7 @@ from tlrun.config import (
     register_resolvers,
     version_base,
 )
-from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
+from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.run_dir import RunDir, runs_in, write_atomic
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.
@@ -162,18 +162,15 @@ def job(cfg: DictConfig) -> None:
     hydra_cfg = HydraConfig.get()
     in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
     try:
-        run = start(
-            finish(cfg, hydra_cfg), hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task)
-        )
+        config = finish(cfg, hydra_cfg)
+        if in_sweep and config.baseline == "auto":
+            config.baseline = False  # a sweep names its own baselines
+        run = start(config, hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task))
         if in_sweep:
             print(f"#{hydra_cfg.job.num} {run.path}", file=sys.stderr)
         execute(run)
     except Exception as error:
         if Sweep.failures is None:
-            if isinstance(
-                error, Interrupted
-            ):  # an exit code would not survive the way to the parent
-                raise RunError(str(error)) from None
             raise
         Sweep.failures.append(error)
         if in_sweep:

@@ -60,7 +60,8 @@ def compare(old: RunDir, new: RunDir) -> Iterator[str]:
         here, there = (run.read_json(run.environment) for run in (old, new))
         for part in ("versions", "git", "cpu", "data"):
             yield from (
-                f"{part}: {key}: {a} -> {b}" for key, (a, b) in differences(here.get(part), there.get(part))
+                f"{part}: {key}: {a} -> {b}"
+                for key, (a, b) in differences(here.get(part), there.get(part))
             )
     yield from effects
 
@@ -90,6 +91,10 @@ def _weights(old: RunDir, new: RunDir) -> list[str]:
             continue
         unequal = [key for key in left if not torch.equal(left[key], right[key])]
         if unequal:
-            worst = max(float((left[key].double() - right[key].double()).abs().max()) for key in unequal)
-            lines.append(f"weights: {part}: {len(unequal)} of {len(left)} tensors differ, by at most {worst:.3g}")
+            worst = max(
+                float((left[key].double() - right[key].double()).abs().max()) for key in unequal
+            )
+            lines.append(
+                f"weights: {part}: {len(unequal)} of {len(left)} tensors differ, by at most {worst:.3g}"
+            )
     return lines

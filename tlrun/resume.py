@@ -9,15 +9,23 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tlrun.config import config_hash, load_config, plain
+from tlrun.config import PATH_KEYS, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.launch import execute
-from tlrun.run_dir import RunDir, runs_in
+from tlrun.run_dir import RunDir, runs_in, write_atomic
 
 log = logging.getLogger(__name__)
 
 LONGER = ("trainer.steps", "trainer.epochs")  # may grow
+FREE = (
+    "logger",
+    "tags",
+    "baseline",
+    "choices",
+    "trainer.log_every",
+    "trainer.workers",
+)  # may change
 
 
 def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -26,7 +34,9 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not (path / "config.yaml").exists():
         jobs = runs_in(path) if path.is_dir() else []
         if not jobs:
-            raise ConfigError(f"{path} holds no run to resume; give a run folder, or a sweep folder")
+            raise ConfigError(
+                f"{path} holds no run to resume; give a run folder, or a sweep folder"
+            )
         return {job.name: resume(job, overrides) for job in jobs}
     run_dir = RunDir.open(path)
     saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
@@ -39,40 +49,43 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         refuse_changes(saved["config"], plain(cfg))
     if overrides:
         run_dir.set_status("interrupted", resumed_with=list(overrides))
-        OmegaConf.save(cfg, run_dir.config)
+        write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
     return execute(run_dir)
 
 
 def refuse_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ConfigError with a diff when a config changed in a way that would alter the run.
 
-    Log cadence and the like may change, and training may become longer: λ and lr follow the new total.
+    Where the data lie and the cadence of logs may change, and training may become longer: λ and lr
+    follow the new total.
     """
-    if config_hash(before) == config_hash(now):
-        return
-    changed = dict(differences(before, now))
-    allowed = {key for key in LONGER if key in changed and _grows(*changed[key])}
-    rest = {key: values for key, values in changed.items() if key not in allowed}
-    if config_hash(_with(before, {key: changed[key][1] for key in allowed})) != config_hash(now):
-        listed = "; ".join(f"{key}: {a} -> {b}" for key, (a, b) in sorted(rest.items()))
-        raise ConfigError(f"the config differs from the one this run began with ({listed}); start a new run for that")
+    changed = {
+        key: values
+        for key, values in differences(before, now)
+        if not (
+            key in FREE
+            or key.partition(".")[0] in FREE
+            or key.rpartition(".")[2] in PATH_KEYS
+            or (key in LONGER and _grows(*values))
+        )
+    }
+    if changed:
+        listed = "; ".join(f"{key}: {a} -> {b}" for key, (a, b) in sorted(changed.items()))
+        raise ConfigError(
+            f"the config differs from the one this run began with ({listed}); start a new run for that"
+        )
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
     """(dotted key, (value in a, value in b)) wherever two nested configs differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in {**a, **b}:
-            yield from differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
+            yield from differences(
+                a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key)
+            )
     elif a != b:
         yield prefix, (a, b)
 
 
 def _grows(a: Any, b: Any) -> bool:
     return a is not None and b is not None and b >= a
-
-
-def _with(cfg: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    changed = OmegaConf.create(cfg)
-    for key, value in values.items():
-        OmegaConf.update(changed, key, value)
-    return plain(changed)  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.conclude import conclude, describe
-from tlrun.config import build, compose, load_config, plain
+from tlrun.config import build, conf_dir, load_config, plain
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import RunError
 from tlrun.run_dir import RunDir, write_atomic
@@ -68,7 +68,10 @@ def show(run_dir: RunDir) -> None:
         if run_dir.path.name != BASELINE:
             log.info("%s", text_summary(run_dir.path))
     except Exception:
-        log.exception("the run is complete, but its report failed; once that is mended: tlrun report %s", run_dir.path)
+        log.exception(
+            "the run is complete, but its report failed; once that is mended: tlrun report %s",
+            run_dir.path,
+        )
 
 
 # ---- training -------------------------------------------------------------------------------
@@ -110,14 +113,18 @@ def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
         return
     other = cfg.copy()
     OmegaConf.set_struct(other, False)
-    plainest = compose(["method=source_only"])
-    other.method, other.choices.method = plainest.method, "source_only"
+    other.method, other.choices.method = (
+        OmegaConf.load(conf_dir() / "method" / "source_only.yaml"),
+        "source_only",
+    )
     other.baseline, other.phases, other.batch_norm, other.target_labels = False, {}, "auto", "auto"
     other.terms = {}
     folder.mkdir(exist_ok=True)
     baseline = RunDir(folder)
     write_atomic(baseline.config, OmegaConf.to_yaml(other))
-    log.info("before adaptation: training source_only with the same budget (baseline=false leaves it out)")
+    log.info(
+        "before adaptation: training source_only with the same budget (baseline=false leaves it out)"
+    )
     with baseline.recorded():
         execute(folder)
 
@@ -144,7 +151,11 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.baseline == "auto":
         # "before adaptation" costs about half as much again, so only methods that adapt are shown beside it
         needs = build(cfg.method).needs
-        cfg.baseline = "target" in needs.streams and cfg.target_labels in ("auto", "none") and needs.target_labels == "none"
+        cfg.baseline = (
+            "target" in needs.streams
+            and cfg.target_labels in ("auto", "none")
+            and needs.target_labels == "none"
+        )
     return cfg
 
 
@@ -155,7 +166,9 @@ def _locked(run_dir: RunDir) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
-        raise RunError(f"another process is working on {run_dir.path}; wait for it or stop it") from error
+        raise RunError(
+            f"another process is working on {run_dir.path}; wait for it or stop it"
+        ) from error
     try:
         yield
     finally:
@@ -167,7 +180,9 @@ def _out_of_memory_explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        if isinstance(
+            error, torch.OutOfMemoryError | MemoryError
+        ) or "can't allocate memory" in str(error):
             raise RunError(
                 "out of memory: try a smaller trainer.batch_size, or trainer.accumulate=2 (same result, less memory)"
             ) from error

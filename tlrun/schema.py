@@ -40,15 +40,15 @@ Positive = Annotated[float, Range(low=0, open_low=True)]
 NotNegative = Annotated[float, Range(low=0)]
 Share = Annotated[float, Range(low=0, high=1)]
 SelectionRule = Literal[
-    "information_maximization", "source_accuracy", "entropy", "bnm", "snd", "last", "oracle"
+    "information_maximization",
+    "source_accuracy",
+    "entropy",
+    "diversity",
+    "bnm",
+    "snd",
+    "last",
+    "oracle",
 ]
-
-
-@dataclass
-class Transfer:
-    carry: list[str] | None
-    reinit: list[str]
-    freeze: list[str]
 
 
 @dataclass
@@ -155,10 +155,7 @@ class Experiment:
     target_images: Literal["all", "none"]
     batch_norm: Literal["auto", "joint", "separate_forward", "per_domain"]
     baseline: Literal["auto"] | bool
-    init: str | None
-    transfer: Transfer
     terms: dict[str, Any]
-    balance: dict[str, Any] | None
     selectors: list[SelectionRule]
     phases: dict[str, Any]
     evaluate: Evaluate

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tlrun.config import build, config_hash
-from tlrun.data.pair import Data, build_data
+from tlrun.data.pair import Data, Labels, build_data
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.loop import Loop
@@ -103,7 +103,9 @@ class Session:
         """Load the checkpoint that the selection rule kept; the last one if it chose none."""
         path = self.run_dir.checkpoints / f"{self.cfg['select']['name']}.pt"
         if not path.exists():
-            log.warning("no evaluation passed the guard of select=%s: using the last step", path.stem)
+            log.warning(
+                "no evaluation passed the guard of select=%s: using the last step", path.stem
+            )
             path = self.run_dir.checkpoints / "last.pt"
         state = checkpoint.load(path)
         self.load(state)
@@ -153,9 +155,13 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     trained = (run_dir.checkpoints / "last.pt").exists()  # its weights replace the pretrained ones
     backbone = {**cfg["backbone"], "weights": None} if trained else cfg["backbone"]
     net = build_net({"backbone": backbone}, data.input_shape)
-    process = Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
+    process = (
+        Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
+    )
     terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
-    return Session(cfg, run_dir, data, method, terms, phases, net, evaluator, device, precision, process)
+    return Session(
+        cfg, run_dir, data, method, terms, phases, net, evaluator, device, precision, process
+    )
 
 
 def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
@@ -171,10 +177,10 @@ def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
     return replace(phase, **changes)
 
 
-def resolve_target_labels(cfg: dict[str, Any], method: Method) -> str | int:
+def resolve_target_labels(cfg: dict[str, Any], method: Method) -> Labels:
     """`auto` = what the method needs."""
-    asked = cfg["target_labels"]
-    return method.needs.target_labels if asked == "auto" else asked
+    asked: Labels | str = cfg["target_labels"]
+    return method.needs.target_labels if asked == "auto" else asked  # type: ignore[return-value]
 
 
 def prepare_process(cfg: dict[str, Any], rank: int = 0, world: int = 1) -> None:

@@ -56,7 +56,9 @@ def launch(run_dir: Path, world: int) -> None:
         file.unlink(missing_ok=True)
     for code in (130, 143):
         if code in codes:
-            raise Interrupted(messages[0] if messages else f"stopped; go on with: tlrun resume {run_dir}", code)
+            raise Interrupted(
+                messages[0] if messages else f"stopped; go on with: tlrun resume {run_dir}", code
+            )
     if any(codes):
         reason = messages[0] if messages else f"exit codes {codes}; see {run_dir / 'run.log'}"
         raise RunError(f"a training process failed: {reason}")

@@ -58,7 +58,9 @@ def test_all_damaged_is_an_error_and_never_a_silent_new_start(tmp_path):
         checkpoint.load_last(tmp_path)
 
 
-def test_a_crash_between_any_two_file_operations_loses_at_most_one_checkpoint(tmp_path, monkeypatch):
+def test_a_crash_between_any_two_file_operations_loses_at_most_one_checkpoint(
+    tmp_path, monkeypatch
+):
     """Die after the n-th rename or write of the third save, for every n."""
     for survive in range(12):
         folder = tmp_path / str(survive)

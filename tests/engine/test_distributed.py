@@ -1,15 +1,14 @@
 """Two gloo processes on this machine against one."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import small
 import torch
 
-from tests import small
 from tlrun.config import compose
 from tlrun.engine import checkpoint
 from tlrun.launch import execute, start
@@ -41,7 +40,9 @@ def last_parts(run_dir):
 
 
 @pytest.mark.parametrize(
-    "batch_norm, tolerance", [(False, 1e-6), (True, 1e-5)], ids=["no batch norm", "all-reduced statistics"]
+    "batch_norm, tolerance",
+    [(False, 1e-6), (True, 1e-5)],
+    ids=["no batch norm", "all-reduced statistics"],
 )
 def test_gradients_equal_one_process_on_the_same_global_batch(batch_norm, tolerance, tmp_path):
     """One step of SGD with a learning rate of 1: the weights differ by the gradients."""
@@ -53,17 +54,24 @@ def test_gradients_equal_one_process_on_the_same_global_batch(batch_norm, tolera
     assert worst <= tolerance
     start_ = small.session(tmp_path / "start", *options)
     start_.build_all()
-    moved = [not torch.equal(one[k.removeprefix("parts.")], v) for k, v in start_.net.state_dict().items()]
+    moved = [
+        not torch.equal(one[k.removeprefix("parts.")], v)
+        for k, v in start_.net.state_dict().items()
+    ]
     assert all(moved)
 
 
 def command(folder, *overrides):
     words = [*small.QUICK, *overrides, f"hydra.run.dir={folder}"]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    return subprocess.Popen([sys.executable, "-m", "tlrun", *words], env=environment, start_new_session=True)
+    return subprocess.Popen([sys.executable, "-m", "tlrun", *words], start_new_session=True)
 
 
-LONG = ("trainer.steps=100", "trainer.eval_every=10", "trainer.checkpoint_every=5", "trainer.devices=2")
+LONG = (
+    "trainer.steps=100",
+    "trainer.eval_every=10",
+    "trainer.checkpoint_every=5",
+    "trainer.devices=2",
+)
 
 
 def wait_for_checkpoint(folder, process, seconds=60):

@@ -4,9 +4,9 @@ import json
 import signal
 
 import pytest
+import small
 import torch
 
-from tests import small
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.methods.method import Method, Phase, Update
@@ -132,7 +132,9 @@ def test_the_loop_is_the_same_as_twenty_lines_by_hand(tmp_path):
     by_hand.build_all()
     net = by_hand.net.train()
     sgd = by_hand.cfg["optimizer"]
-    optimizer = torch.optim.SGD(net.parameters(), lr=sgd["lr"], momentum=sgd["momentum"], nesterov=sgd["nesterov"])
+    optimizer = torch.optim.SGD(
+        net.parameters(), lr=sgd["lr"], momentum=sgd["momentum"], nesterov=sgd["nesterov"]
+    )
     stream = by_hand.loop().open_streams(by_hand.phases[0])["source"]
     for step in range(6):
         batch = stream.batch(step)
@@ -155,13 +157,21 @@ def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
 
 
 def test_cadence_and_rows(tmp_path):
-    session = small.session(tmp_path / "run", "selectors=[source_accuracy,snd]", "select.min_effective_classes=0")
+    session = small.session(
+        tmp_path / "run", "selectors=[source_accuracy,snd]", "select.min_effective_classes=0"
+    )
     session.loop().fit()
     found = session.run_dir.read_metrics()
     assert [r["step"] for r in found if r["split"] == "eval"] == [0, 3, 6]
     assert [r["step"] for r in found if r["split"] == "train"] == [2, 4, 6]
     train = next(r for r in found if r["split"] == "train")
-    assert {"loss/classification", "loss/domain", "metric/lambda", "metric/domain_accuracy", "lr"} <= train.keys()
+    assert {
+        "loss/classification",
+        "loss/domain",
+        "metric/lambda",
+        "metric/domain_accuracy",
+        "lr",
+    } <= train.keys()
     kept = {p.stem for p in session.run_dir.checkpoints.glob("*.pt")}
     assert {"last", "previous", "information_maximization", "source_accuracy", "snd"} <= kept
     sidecar = json.loads((session.run_dir.checkpoints / "snd.json").read_text())
@@ -235,7 +245,9 @@ def test_epochs_count_the_stream(tmp_path):
 
 
 def test_phase_overrides(tmp_path):
-    session = small.session(tmp_path / "run", "phases.train.steps=3", "phases.train.optimizer.lr=0.5")
+    session = small.session(
+        tmp_path / "run", "phases.train.steps=3", "phases.train.optimizer.lr=0.5"
+    )
     assert session.phases[0].steps == 3 and session.phases[0].optimizer == {"lr": 0.5}
     with pytest.raises(ConfigError, match="no such phase; it has train"):
         small.session(tmp_path / "other", "phases.probe.steps=3")

@@ -3,9 +3,9 @@
 import math
 
 import pytest
+import small
 import torch
 
-from tests import small
 from tlrun.engine.optimize import learning_rate_factor, make_optimizer, set_learning_rate
 from tlrun.errors import ConfigError
 from tlrun.methods.dann import DANN
@@ -24,7 +24,9 @@ def test_cosine_warms_up_then_falls_to_zero():
     schedule = {"name": "cosine", "warmup_steps": 10}
     factors = [learning_rate_factor(schedule, step, 110) for step in range(110)]
     assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1.0
-    assert factors[60] == pytest.approx(0.5) and factors[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
+    assert factors[60] == pytest.approx(0.5) and factors[-1] == pytest.approx(
+        0.5 * (1 + math.cos(math.pi * 0.99))
+    )
 
 
 def test_step_and_constant():
@@ -58,7 +60,10 @@ def test_groups_are_parts_and_the_head_has_its_own_rate():
 def test_frozen_parameters_are_left_out():
     net = small.built(DANN(), small.net())
     net["backbone"].requires_grad_(False)
-    assert {g["name"] for g in make_optimizer(ADAM, net, None).param_groups} == {"classifier", "domain_head"}
+    assert {g["name"] for g in make_optimizer(ADAM, net, None).param_groups} == {
+        "classifier",
+        "domain_head",
+    }
     net.requires_grad_(False)
     with pytest.raises(ConfigError, match="nothing is left to train"):
         make_optimizer(ADAM, net, None)

@@ -18,7 +18,9 @@ def test_domain_loss_equals_the_formula_in_numpy():
     rng = np.random.default_rng(0)
     source, target = rng.normal(size=7), rng.normal(size=4)
     expected = 0.5 * np.log1p(np.exp(-source)).mean() + 0.5 * np.log1p(np.exp(target)).mean()
-    assert float(domain_loss(torch.tensor(source), torch.tensor(target))) == pytest.approx(expected, rel=1e-6)
+    assert float(domain_loss(torch.tensor(source), torch.tensor(target))) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_reversed_gradient_is_minus_strength_times_the_plain_one():

@@ -4,10 +4,10 @@ import inspect
 from pathlib import Path
 
 import pytest
+import small
 import torch
 from omegaconf import OmegaConf
 
-from tests import small
 from tlrun.config import build, conf_dir, locate, plain
 from tlrun.methods.method import Progress
 
@@ -62,7 +62,11 @@ def test_two_steps_on_every_bundled_pair(name, pair, tmp_path):
     session.method.build = remember
     loop.fit()
     assert loop.global_step == 2 and loop.counters.updates >= 2
-    assert any(not torch.equal(value, before[key]) for key, value in session.net.state_dict().items() if key in before)
+    assert any(
+        not torch.equal(value, before[key])
+        for key, value in session.net.state_dict().items()
+        if key in before
+    )
     rows = session.run_dir.read_metrics()
     assert {"train", "eval"} <= {row["split"] for row in rows}
     scores = session.method.predict(session.net.eval(), torch.randn(3, 3, 28, 28)).scores

@@ -3,10 +3,10 @@
 import copy
 
 import pytest
+import small
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from tests import small
 from tlrun.errors import ConfigError
 from tlrun.methods.dann import DANN
 from tlrun.methods.dann_alternating import DANNAlternating
@@ -51,7 +51,9 @@ def test_gradients_equal_those_of_the_saddle_point_problem(mode):
         "domain_head": domain_loss,
     }
     for part, objective in expected.items():
-        wanted = torch.autograd.grad(objective, list(reference[part].parameters()), retain_graph=True)
+        wanted = torch.autograd.grad(
+            objective, list(reference[part].parameters()), retain_graph=True
+        )
         for parameter, gradient in zip(trained[part].parameters(), wanted, strict=True):
             assert torch.allclose(parameter.grad, gradient, atol=1e-5), part
 
@@ -89,7 +91,9 @@ class TestAlternating:
         parameters = list(net.parameters_of(update.parts))
         update.losses["domain"].backward(inputs=parameters)
         torch.optim.SGD(parameters, lr=0.1).step()
-        assert all(torch.equal(value, before[key]) for key, value in net["classifier"].state_dict().items())
+        assert all(
+            torch.equal(value, before[key]) for key, value in net["classifier"].state_dict().items()
+        )
         assert all(p.grad is None for p in net["classifier"].parameters())
 
     def test_a_label_update_collects_the_targets_statistics_but_no_gradient_of_it(self):
@@ -100,7 +104,9 @@ class TestAlternating:
             update.losses["classification"], batch["target"].x.requires_grad_(), allow_unused=True
         )
         assert gradient is None
-        counts = {k: int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
+        counts = {
+            k: int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")
+        }
         assert set(counts.values()) == {1} and any("target" in key for key in counts)
 
     def test_the_label_head_cannot_carry_the_domain_head(self):

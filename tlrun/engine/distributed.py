@@ -26,7 +26,9 @@ class Process:
         """Meet the other processes at a file that all can see."""
         backend = "nccl" if device.type == "cuda" else "gloo"
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no host name look-ups
-        dist.init_process_group(backend, init_method=f"file://{rendezvous.absolute()}", rank=rank, world_size=world)
+        dist.init_process_group(
+            backend, init_method=f"file://{rendezvous.absolute()}", rank=rank, world_size=world
+        )
         return cls(rank, world)
 
     @property

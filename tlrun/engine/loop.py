@@ -85,7 +85,13 @@ class Loop:
         config_hash: str,
     ) -> None:
         self.cfg, self.trainer = cfg, cfg["trainer"]
-        self.run_dir, self.data, self.net, self.method, self.terms = run_dir, data, net, method, terms
+        self.run_dir, self.data, self.net, self.method, self.terms = (
+            run_dir,
+            data,
+            net,
+            method,
+            terms,
+        )
         self.phases = phases
         self.evaluate, self.choose, self.finish_build = evaluate, choose, finish_build
         self.process, self.device, self.precision = process, device, precision
@@ -119,7 +125,9 @@ class Loop:
         if self.trainer.get("epochs") is None:
             return int(self.trainer["steps"])
         examples = len(self.data.stream_set(phase.epoch_stream or phase.streams[0]))
-        return max(1, math.ceil(float(self.trainer["epochs"]) * examples / int(self.trainer["batch_size"])))
+        return max(
+            1, math.ceil(float(self.trainer["epochs"]) * examples / int(self.trainer["batch_size"]))
+        )
 
     # ---- one phase ------------------------------------------------------------------------
 
@@ -191,7 +199,8 @@ class Loop:
                     clock = time.perf_counter()
                 if stopping and not last:
                     raise Interrupted(
-                        f"stopped at step {self.global_step}; go on with: tlrun resume {self.run_dir.path}", stopping
+                        f"stopped at step {self.global_step}; go on with: tlrun resume {self.run_dir.path}",
+                        stopping,
                     )
         finally:
             bar.close()
@@ -233,7 +242,11 @@ class Loop:
     # ---- one step -------------------------------------------------------------------------
 
     def _step(
-        self, batch: dict[str, Batch], progress: Progress, phase: Phase, optimizer: torch.optim.Optimizer
+        self,
+        batch: dict[str, Batch],
+        progress: Progress,
+        phase: Phase,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         """Advance the method's generators in lockstep over the micro-batches; step after each update."""
         pieces = _micro_batches(batch, int(self.trainer["accumulate"]))
@@ -309,7 +322,9 @@ class Loop:
                 "or trainer.precision=fp32"
             )
 
-    def _log_row(self, phase: Phase, optimizer: torch.optim.Optimizer, clock: float, bar: Any) -> None:
+    def _log_row(
+        self, phase: Phase, optimizer: torch.optim.Optimizer, clock: float, bar: Any
+    ) -> None:
         values = self.process.mean(self._read_window())
         by_name: dict[str, list[float]] = {}
         for entry, value in zip(self.window, values.tolist(), strict=True):
@@ -321,7 +336,11 @@ class Loop:
         row |= {"lr": optimizer.param_groups[0]["lr"], "time": round(seconds, 3)}
         if self.process.first:
             self.run_dir.append_metrics(row)
-            shown = {name.removeprefix("loss/"): f"{v:.3f}" for name, v in means.items() if name.startswith("loss/")}
+            shown = {
+                name.removeprefix("loss/"): f"{v:.3f}"
+                for name, v in means.items()
+                if name.startswith("loss/")
+            }
             bar.set_postfix(shown, refresh=False)
 
     def _evaluate(self, phase: Phase, bar: Any = None) -> None:
@@ -345,8 +364,12 @@ class Loop:
     def _tell(self, row: dict[str, Any], bar: Any) -> None:
         """One sparse line for a log file; on a terminal it goes above the bar."""
         chosen = {k: v for k, v in row.items() if isinstance(v, float) and not k.startswith("time")}
-        chosen = {k: v for k, v in chosen.items() if "accuracy" in k or k == f"validator/{self.rules[0]}"}
-        line = f"{row['phase']} step {row['step']}: " + "  ".join(f"{k} {v:.4f}" for k, v in chosen.items())
+        chosen = {
+            k: v for k, v in chosen.items() if "accuracy" in k or k == f"validator/{self.rules[0]}"
+        }
+        line = f"{row['phase']} step {row['step']}: " + "  ".join(
+            f"{k} {v:.4f}" for k, v in chosen.items()
+        )
         if bar is None or bar.disable:
             log.info(line)
         else:
@@ -362,13 +385,19 @@ class Loop:
             "phase": phase.name,
             "config_hash": self.config_hash,
         }
-        value = row.get(f"validator/{rule}", row.get("oracle/target_test_accuracy") if rule == "oracle" else None)
+        value = row.get(
+            f"validator/{rule}",
+            row.get("oracle/target_test_accuracy") if rule == "oracle" else None,
+        )
         about = {"step": self.global_step, "phase": phase.name, "metric": rule, "value": value}
         checkpoint.save(self.run_dir.checkpoints / f"{rule}.pt", state, about)
 
-    def _save(self, index: int, phase: Phase, done: int, optimizer: torch.optim.Optimizer | None) -> None:
+    def _save(
+        self, index: int, phase: Phase, done: int, optimizer: torch.optim.Optimizer | None
+    ) -> None:
         """Everything that `_restore` needs to go on as if nothing had happened."""
-        random_states = self.process.gather(checkpoint.rng_state())
+        window = [(entry.step, entry.name, entry.value.cpu()) for entry in self.window]
+        by_process = self.process.gather({"random": checkpoint.rng_state(), "window": window})
         if self.process.first:
             state = {
                 "parts": {name: part.state_dict() for name, part in self.net.parts.items()},
@@ -380,8 +409,7 @@ class Loop:
                 "phase_index": index,
                 "phase_step": done,
                 "step": self.global_step,
-                "window": [(entry.step, entry.name, entry.value.cpu()) for entry in self.window],
-                "random": random_states,
+                "by_process": by_process,
                 "counters": vars(self.counters),
                 "metrics_size": self.run_dir.metrics_size(),
                 "world": self.process.world,
@@ -407,13 +435,16 @@ class Loop:
             optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.global_step = int(saved["step"])
-        self.window = [Logged(step, name, value.to(self.device)) for step, name, value in saved["window"]]
+        own = saved["by_process"][self.process.rank]
+        self.window = [
+            Logged(step, name, value.to(self.device)) for step, name, value in own["window"]
+        ]
         self.counters = Counters(**saved["counters"])
         if self.process.first:
             self.run_dir.truncate_metrics(int(saved["metrics_size"]))
         self.process.wait()
         self.rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
-        checkpoint.set_rng_state(saved["random"][self.process.rank])
+        checkpoint.set_rng_state(own["random"])
         log.info("resumed at step %d (phase %s)", self.global_step, saved["phase"])
         return int(saved["phase_step"])
 
@@ -438,7 +469,10 @@ def _micro_batches(batch: dict[str, Batch], count: int) -> list[dict[str, Batch]
             size = len(whole.index) // count
             cut = slice(i * size, (i + 1) * size)
             piece[name] = replace(
-                whole, x=whole.x[cut], y=None if whole.y is None else whole.y[cut], index=whole.index[cut]
+                whole,
+                x=whole.x[cut],
+                y=None if whole.y is None else whole.y[cut],
+                index=whole.index[cut],
             )
         pieces.append(piece)
     return pieces

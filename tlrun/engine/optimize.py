@@ -39,7 +39,9 @@ def learning_rate_factor(schedule: Mapping[str, Any], step: int, total: int) -> 
     raise ConfigError(f"schedule.name={name}: {did_you_mean(name, SCHEDULES)}")
 
 
-def make_optimizer(cfg: Mapping[str, Any], net: Net, parts: tuple[str, ...] | None) -> torch.optim.Optimizer:
+def make_optimizer(
+    cfg: Mapping[str, Any], net: Net, parts: tuple[str, ...] | None
+) -> torch.optim.Optimizer:
     """One optimizer with a group per part, named like the part; frozen parameters are left out.
 
     `head_lr_multiplier` scales the learning rate of every part but the backbone. Weight decay is
@@ -49,11 +51,15 @@ def make_optimizer(cfg: Mapping[str, Any], net: Net, parts: tuple[str, ...] | No
     for part in net.parts if parts is None else parts:
         parameters = list(net.parameters_of([part]))
         if parameters:
-            scale = 1.0 if part.startswith("backbone") else float(cfg.get("head_lr_multiplier", 1.0))
+            scale = (
+                1.0 if part.startswith("backbone") else float(cfg.get("head_lr_multiplier", 1.0))
+            )
             lr = float(cfg["lr"]) * scale
             groups.append({"params": parameters, "name": part, "lr": lr, "base_lr": lr})
     if not groups:
-        raise ConfigError("nothing is left to train: every part is frozen; unfreeze one or set the phase's steps to 0")
+        raise ConfigError(
+            "nothing is left to train: every part is frozen; unfreeze one or set the phase's steps to 0"
+        )
     name, decay = str(cfg["name"]), float(cfg.get("weight_decay", 0.0))
     if name == "sgd":
         return torch.optim.SGD(
@@ -66,7 +72,13 @@ def make_optimizer(cfg: Mapping[str, Any], net: Net, parts: tuple[str, ...] | No
     if name in ("adam", "adamw"):
         kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
         beta1, beta2 = cfg.get("betas", (0.9, 0.999))
-        return kind(groups, lr=float(cfg["lr"]), betas=(float(beta1), float(beta2)), weight_decay=decay, fused=True)
+        return kind(
+            groups,
+            lr=float(cfg["lr"]),
+            betas=(float(beta1), float(beta2)),
+            weight_decay=decay,
+            fused=True,
+        )
     raise ConfigError(f"optimizer.name={name}: {did_you_mean(name, OPTIMIZERS)}")
 
 

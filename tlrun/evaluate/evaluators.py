@@ -41,7 +41,12 @@ class ClassEvaluator:
         target_test: bool,
     ) -> None:
         self.data, self.method, self.device = data, method, device
-        self.batch_size, self.max_images, self.seed, self.target_test = batch_size, max_images, seed, target_test
+        self.batch_size, self.max_images, self.seed, self.target_test = (
+            batch_size,
+            max_images,
+            seed,
+            target_test,
+        )
 
     def predictions(self, net: Net, role: str) -> Predictions | None:
         """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32."""
@@ -75,8 +80,14 @@ class ClassEvaluator:
             )
         scores = compute_validators(sets, self.max_images, self.seed)
         row |= {f"validator/{name}": value for name, value in scores.items()}
-        if self.target_test and (test := self.predictions(net, "target_test")) and test.labels is not None:
-            row["oracle/target_test_accuracy"] = metrics.accuracy(test.logits.argmax(1), test.labels)
+        if (
+            self.target_test
+            and (test := self.predictions(net, "target_test"))
+            and test.labels is not None
+        ):
+            row["oracle/target_test_accuracy"] = metrics.accuracy(
+                test.logits.argmax(1), test.labels
+            )
         return row
 
     def test(self, net: Net) -> tuple[dict[str, Any], dict[str, Predictions]]:

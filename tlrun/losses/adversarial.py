@@ -28,7 +28,7 @@ class _Reverse(torch.autograd.Function):
 
 def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
     """The identity whose gradient is multiplied by −strength (eq. 16-17)."""
-    reversed_: Tensor = _Reverse.apply(x, strength)  # type: ignore[no-untyped-call]
+    reversed_: Tensor = _Reverse.apply(x, strength)
     return reversed_
 
 
@@ -37,8 +37,12 @@ def domain_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
 
     source_logits: (B,), target_logits: (B',) float -> scalar.
     """
-    source = binary_cross_entropy_with_logits(source_logits.float(), torch.ones_like(source_logits, dtype=torch.float32))
-    target = binary_cross_entropy_with_logits(target_logits.float(), torch.zeros_like(target_logits, dtype=torch.float32))
+    source = binary_cross_entropy_with_logits(
+        source_logits.float(), torch.ones_like(source_logits, dtype=torch.float32)
+    )
+    target = binary_cross_entropy_with_logits(
+        target_logits.float(), torch.zeros_like(target_logits, dtype=torch.float32)
+    )
     return 0.5 * (source + target)
 
 

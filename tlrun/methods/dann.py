@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
@@ -27,6 +26,7 @@ from tlrun.losses.adversarial import (
     reversal_strength,
     reverse_gradient,
 )
+from tlrun.losses.classification import classification_loss
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Update
 from tlrun.models.heads import DomainHead
@@ -54,7 +54,9 @@ class DANN(Method):
         domain_layers: int = 1,
     ) -> None:
         if lambda_schedule not in REVERSAL_SCHEDULES:
-            raise ConfigError(f"method.lambda_schedule={lambda_schedule}: {did_you_mean(lambda_schedule, REVERSAL_SCHEDULES)}")
+            raise ConfigError(
+                f"method.lambda_schedule={lambda_schedule}: {did_you_mean(lambda_schedule, REVERSAL_SCHEDULES)}"
+            )
         self.trade_off, self.lambda_schedule, self.gamma = trade_off, lambda_schedule, gamma
         self.attach, self.domain_hidden, self.domain_layers = attach, domain_hidden, domain_layers
         self.taps = () if attach == "features" else (attach,)
@@ -62,14 +64,16 @@ class DANN(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
         width = net.feature_dim if not self.taps else net.width_of(self.attach)
-        net.add("domain_head", DomainHead(width, hidden=self.domain_hidden, layers=self.domain_layers))
+        net.add(
+            "domain_head", DomainHead(width, hidden=self.domain_hidden, layers=self.domain_layers)
+        )
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
         strength = self.strength(progress)
         domain, told_apart = self.domain_losses(net, out, strength)
-        classification = cross_entropy(out["source"].logits.float(), batch["source"].y)
+        classification = classification_loss(out["source"].logits, batch["source"].y)
         yield Update(
             {"classification": classification, "domain": domain},
             seen=seen(batch, out),
@@ -77,9 +81,13 @@ class DANN(Method):
         )
 
     def strength(self, progress: Progress) -> float:
-        return self.trade_off * reversal_strength(self.lambda_schedule, progress.fraction, self.gamma)
+        return self.trade_off * reversal_strength(
+            self.lambda_schedule, progress.fraction, self.gamma
+        )
 
-    def domain_losses(self, net: Net, out: Mapping[str, Forward], strength: float) -> tuple[Tensor, Tensor]:
+    def domain_losses(
+        self, net: Net, out: Mapping[str, Forward], strength: float
+    ) -> tuple[Tensor, Tensor]:
         """The domain loss behind the reversal, and the share of domains told apart."""
         attached = [self._attached(out[name]) for name in ("source", "target")]
         logits = net["domain_head"](reverse_gradient(torch.cat(attached), strength))

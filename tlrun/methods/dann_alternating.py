@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from tlrun.data.streams import Batch
 from tlrun.errors import ConfigError
+from tlrun.losses.classification import classification_loss
 from tlrun.methods.dann import DANN
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Progress, Update
@@ -40,7 +40,9 @@ class DANNAlternating(DANN):
     ) -> None:
         super().__init__(trade_off, lambda_schedule, gamma, attach, domain_hidden, domain_layers)
         if attach.startswith("classifier"):
-            raise ConfigError("method.attach must lie in the backbone: a domain update holds the label head still")
+            raise ConfigError(
+                "method.attach must lie in the backbone: a domain update holds the label head still"
+            )
         if label_steps < 1 or domain_steps < 1:
             raise ConfigError("method.label_steps and method.domain_steps must be at least 1")
         self.label_steps, self.domain_steps = label_steps, domain_steps
@@ -58,8 +60,10 @@ class DANNAlternating(DANN):
                 net.domain = "target"
                 net(batch["target"].x)
         out = forward_domains(net, {"source": batch["source"].x}, self.batch_norm)
-        loss = cross_entropy(out["source"].logits.float(), batch["source"].y)
-        return Update({"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out))
+        loss = classification_loss(out["source"].logits, batch["source"].y)
+        return Update(
+            {"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out)
+        )
 
     def _domain_update(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Update:
         inputs = {name: batch[name].x for name in ("source", "target")}

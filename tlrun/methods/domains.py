@@ -51,4 +51,6 @@ def _part(joined: Forward, i: int, sizes: list[int]) -> Forward:
         return tensor.split(sizes)[i]
 
     logits = None if joined.logits is None else cut(joined.logits)
-    return Forward(cut(joined.features), logits, {name: cut(tap) for name, tap in joined.taps.items()})
+    return Forward(
+        cut(joined.features), logits, {name: cut(tap) for name, tap in joined.taps.items()}
+    )

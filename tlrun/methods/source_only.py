@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from torch.nn.functional import cross_entropy
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
+from tlrun.losses.classification import classification_loss
 from tlrun.methods.method import Method, Needs, Phase, Progress, Seen, Update
 from tlrun.models.net import Net
 
@@ -35,5 +35,5 @@ class SourceOnly(Method):
         net.domain = stream
         x, y = batch[stream].x, batch[stream].y
         out = net(x)
-        loss = cross_entropy(out.logits.float(), y, label_smoothing=self.label_smoothing)
+        loss = classification_loss(out.logits, y, self.label_smoothing)
         yield Update({"classification": loss}, seen={stream: Seen(x, out.features, out.logits, y)})

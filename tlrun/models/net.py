@@ -73,7 +73,9 @@ class Net(nn.Module):
             out = self(probe, taps=(stage,)).taps
         self.train(was_training)
         if stage not in out:
-            raise ConfigError(f"stage '{stage}' is not part of the forward pass: {did_you_mean(stage, self.stages())}")
+            raise ConfigError(
+                f"stage '{stage}' is not part of the forward pass: {did_you_mean(stage, self.stages())}"
+            )
         return out[stage].flatten(1).shape[1]
 
     @property
@@ -105,10 +107,16 @@ class Net(nn.Module):
         stages = self.stages()
         chosen: list[str] = []
         for pattern in patterns:
-            hit = [s for s in stages if s == pattern or s.startswith(pattern + ".") or fnmatchcase(s, pattern)]
+            hit = [
+                s
+                for s in stages
+                if s == pattern or s.startswith(pattern + ".") or fnmatchcase(s, pattern)
+            ]
             if not hit:
                 known = [*self.parts, *stages]
-                raise ConfigError(f"no part or stage matches '{pattern}': {did_you_mean(pattern, known)}")
+                raise ConfigError(
+                    f"no part or stage matches '{pattern}': {did_you_mean(pattern, known)}"
+                )
             chosen += [s for s in hit if s not in chosen]
         return [s for s in stages if s in chosen]
 
@@ -173,7 +181,9 @@ class Net(nn.Module):
         ]
         try:
             features = self.features(x)
-            chosen = (self.main_head if self.main_head in self.parts else None) if head == "" else head
+            chosen = (
+                (self.main_head if self.main_head in self.parts else None) if head == "" else head
+            )
             logits = self[chosen](features) if chosen else None
         finally:
             for hook in hooks:

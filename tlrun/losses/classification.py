@@ -1,0 +1,18 @@
+"""Cross-entropy in fp32, also under autocast."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+
+def classification_loss(
+    logits: Tensor | None, labels: Tensor | None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean cross-entropy. logits: (B, K) of any float type; labels: (B,) int64 -> scalar fp32.
+
+    Raises ValueError if either is missing: a stream without labels cannot be classified.
+    """
+    if logits is None or labels is None:
+        raise ValueError("a classification loss needs logits and labels; this stream has none")
+    return cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
