@@ -1,4 +1,4 @@
-"""DANN as one would write it by hand, for bench_loop.py: no configs, no checkpoints, nothing of tlrun."""
+"""DANN as one would write it by hand, for bench_loop.py: no configs, checkpoints or tlrun."""
 
 import math
 

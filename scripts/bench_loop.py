@@ -1,9 +1,9 @@
-"""The runner's loop against a bare one: same net, batches and precision, alternating in one process.
+"""The runner's loop against a bare one: same net, batches and precision, alternating in a process.
 
     TLRUN_DATA=... python scripts/bench_loop.py [--data mnist_mnistm] [--steps 60] [--rounds 6]
 
-The bare loop lives in `bare_loop.py`, imports nothing of tlrun and is under 60 lines. Printed: steps a second of
-each (median over the rounds), their ratio, and bf16 against fp32 for both.
+The bare loop lives in `bare_loop.py`, imports nothing of tlrun and is under 60 lines. Printed:
+steps a second of each (median over the rounds), their ratio, and bf16 against fp32 for both.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.INFO)
     print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, batch {options.batch} per domain"
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"batch {options.batch} per domain"
     )
     speeds: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Small things to test methods and the engine on: a net, a batch, a session on the bundled digits."""
+"""Small things to test methods and the engine on: a net, a batch, a session on bundled digits."""
 
 from __future__ import annotations
 

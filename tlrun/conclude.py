@@ -1,4 +1,4 @@
-"""What a trained run leaves: figures on the test sets, predictions, features, the model, the summary."""
+"""What a trained run leaves: test figures, predictions, features, the model, the summary."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, open_dict
 from safetensors.torch import save
 
 from tlrun.config import config_hash, load_config, plain
@@ -109,15 +110,20 @@ def peak_memory_mb(device: torch.device) -> float:
 def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """`tlrun evaluate RUN_DIR [data=...]`: the selected weights on the test sets of these data.
 
-    Writes RUN_DIR/evaluations/<data>.json, prints the figures and returns them; the run itself stays as it is.
+    Writes RUN_DIR/evaluations/<data>.json, prints the figures and returns them; the run itself
+    stays as it is.
     """
     run_dir = RunDir.open(path)
-    session = open_session(run_dir, plain(load_config(run_dir.config, list(overrides))))
+    cfg = load_config(run_dir.config, list(overrides))
+    if any(override.startswith("data=") for override in overrides):
+        prepare_as_trained(cfg, run_dir, overrides)
+    session = open_session(run_dir, plain(cfg))
     trained = run_dir.read_json(run_dir.label_space)["classes"]
     if list(session.data.classes) != trained:
         raise ConfigError(
             f"{session.data.name} has other classes than the run was trained on "
-            f"({', '.join(map(str, session.data.classes[:8]))} against {', '.join(map(str, trained[:8]))}); evaluate needs the same"
+            f"({', '.join(map(str, session.data.classes[:8]))} against "
+            f"{', '.join(map(str, trained[:8]))}); evaluate needs the same"
         )
     session.build_all()
     with torch.no_grad():
@@ -133,10 +139,22 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     run_dir.write_json(folder / f"{session.data.name}.json", result)
     print(
-        f"{session.data.name}, weights of step {selected['step']} (select={session.cfg['select']['name']})"
+        f"{session.data.name}, weights of step {selected['step']} "
+        f"(select={session.cfg['select']['name']})"
     )
     for key, value in figures.items():
         if isinstance(value, float):
             print(f"  {key:<32} {value:.4f}")
     print(f"written to {folder / session.data.name}.json")
     return result
+
+
+def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:
+    """Other data reach the net with the size and normalisation it was trained on, unless typed."""
+    saved = load_config(run_dir.config).data
+    spec = run_dir.read_json(run_dir.label_space)["preprocess"]
+    trained = {key: saved[key] for key in ("size", "channels", "normalize") if key in saved}
+    trained |= {key: spec[key] for key in ("mean", "std") if spec[key] is not None}
+    typed = {override.partition("=")[0] for override in overrides}
+    with open_dict(cfg):
+        cfg.data.update({k: v for k, v in trained.items() if f"data.{k}" not in typed})

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ def validate(cfg: DictConfig) -> None:
     for group in ("method", "data", "backbone"):
         if not tree[group]:
             raise ConfigError(f"no {group} is chosen: give {group}=..., see `tlrun list`")
+        schema.check_like(tree[group], _packaged(group, tree["choices"].get(group)), group)
+    size = tree["data"].get("size")
+    if isinstance(size, int) and size < 1:
+        raise ConfigError(
+            f"data.size={size}: give the side in pixels, at least 1"
+        )
+
+
+@cache
+def _packaged(group: str, option: str | None) -> Any:
+    """The option's own file, {} if it is not of the package: its values tell the types cheaply."""
+    file = conf_dir() / group / f"{option}.yaml"
+    return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
 
 
 def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:

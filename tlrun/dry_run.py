@@ -1,4 +1,4 @@
-"""`dry_run=true`: build all, print shapes and parameters, run one batch of each phase, leave nothing."""
+"""`dry_run=true`: build all, print shapes, run one batch of each phase, leave nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def dry_run(session: Session) -> None:
         )
         print(f"{domain:<8} {roles.name}: {sizes}")
     print(
-        f"input    {tuple(data.input_shape)}, {data.num_classes} classes, {session.precision} on {session.device}"
+        f"input    {tuple(data.input_shape)}, {data.num_classes} classes, "
+        f"{session.precision} on {session.device}"
     )
     for phase in session.phases:
         session.method.build(phase, net, data)
@@ -33,7 +34,8 @@ def dry_run(session: Session) -> None:
         for name, drawn in batch.items():
             labels = "no labels" if drawn.y is None else f"y {tuple(drawn.y.shape)}"
             print(
-                f"phase {phase.name}: stream {name}: x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}"
+                f"phase {phase.name}: stream {name}: "
+                f"x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}"
             )
         net.train()
         generator = session.method.step(net, batch, Progress(0, session.loop().total_steps(phase)))

@@ -16,7 +16,7 @@ class TlrunError(Exception):
 
 
 class ConfigError(TlrunError):
-    """The command or its configuration is wrong (unknown key, wrong type, impossible combination)."""
+    """The command or its config is wrong (unknown key, wrong type, impossible combination)."""
 
     exit_code = 2
 

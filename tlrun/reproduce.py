@@ -28,7 +28,7 @@ IGNORED = ("tags", "baseline", "choices", "dry_run")
 
 
 def reproduce(path: Path, overrides: Sequence[str] = ()) -> int:
-    """Run RUN_DIR's config (with overrides) again. 0 if everything is equal, 1 if not; prints what differs."""
+    """Run RUN_DIR's config (with overrides) again and print what differs: 0 if nothing, else 1."""
     old = RunDir.open(path)
     if old.read_status().get("state") != "completed":
         raise ConfigError(f"{path} is not complete; finish it first: tlrun resume {path}")
@@ -95,6 +95,7 @@ def _weights(old: RunDir, new: RunDir) -> list[str]:
                 float((left[key].double() - right[key].double()).abs().max()) for key in unequal
             )
             lines.append(
-                f"weights: {part}: {len(unequal)} of {len(left)} tensors differ, by at most {worst:.3g}"
+                f"weights: {part}: {len(unequal)} of {len(left)} tensors differ, "
+                f"by at most {worst:.3g}"
             )
     return lines

@@ -13,6 +13,7 @@ from tlrun.config import PATH_KEYS, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.launch import execute
+from tlrun.run import locked
 from tlrun.run_dir import RunDir, runs_in, write_atomic
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,15 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if done and not overrides:
         log.warning("%s is complete; nothing to resume", path)
         return dict(run_dir.read_json(run_dir.summary))
+    stamp = list(overrides)
     if saved is not None:
         refuse_changes(saved["config"], plain(cfg))
-    if overrides:
-        run_dir.set_status("interrupted", resumed_with=list(overrides))
-        write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
+        changed = dict(differences(saved["config"], plain(cfg)))
+        stamp = stamp or [f"{key}={changed[key][1]}" for key in LONGER if key in changed]
+    if stamp:
+        with locked(run_dir):  # not under the hands of a process that works on it
+            run_dir.set_status("interrupted", resumed_with=stamp)
+            write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
     return execute(run_dir)
 
 
@@ -72,7 +77,8 @@ def refuse_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
     if changed:
         listed = "; ".join(f"{key}: {a} -> {b}" for key, (a, b) in sorted(changed.items()))
         raise ConfigError(
-            f"the config differs from the one this run began with ({listed}); start a new run for that"
+            f"the config differs from the one this run began with ({listed}); "
+            "start a new run for that"
         )
 
 

@@ -37,7 +37,7 @@ def execute(path: Path) -> dict[str, Any]:
     wrong; `launch.execute` around it records that in status.json.
     """
     run_dir = RunDir.open(path)
-    with _locked(run_dir), run_dir.logging(), _out_of_memory_explained():
+    with locked(run_dir), run_dir.logging(), _out_of_memory_explained():
         cfg = resolve(load_config(run_dir.config))
         if cfg.dry_run:
             from tlrun.dry_run import dry_run
@@ -78,7 +78,7 @@ def show(run_dir: RunDir) -> None:
 
 
 def train(run_dir: RunDir, cfg: dict[str, Any]) -> Session:
-    """Fit in this process, or in `trainer.devices` workers; returns the session with the last weights."""
+    """Fit here, or in `trainer.devices` workers; returns the session with the last weights."""
     session = open_session(run_dir, cfg)
     describe(session)
     world = int(cfg["trainer"]["devices"])
@@ -107,7 +107,7 @@ def train_worker(path: Path, rank: int, world: int) -> None:
 
 
 def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
-    """Train `source_only` with the same net, augmentation and number of steps in RUN_DIR/baseline."""
+    """Train `source_only` with the same net, augmentation and steps in RUN_DIR/baseline."""
     folder = run_dir.path / BASELINE
     if RunDir(folder).read_status().get("state") == "completed":
         return
@@ -123,7 +123,8 @@ def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
     baseline = RunDir(folder)
     write_atomic(baseline.config, OmegaConf.to_yaml(other))
     log.info(
-        "before adaptation: training source_only with the same budget (baseline=false leaves it out)"
+        "before adaptation: training source_only with the same budget "
+        "(baseline=false leaves it out)"
     )
     with baseline.recorded():
         execute(folder)
@@ -149,7 +150,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.trainer.threads == "auto":
         cfg.trainer.threads = torch.get_num_threads()
     if cfg.baseline == "auto":
-        # "before adaptation" costs about half as much again, so only methods that adapt are shown beside it
+        # "before adaptation" costs about half as much again: only for methods that adapt
         needs = build(cfg.method).needs
         cfg.baseline = (
             "target" in needs.streams
@@ -160,7 +161,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
 
 @contextlib.contextmanager
-def _locked(run_dir: RunDir) -> Iterator[None]:
+def locked(run_dir: RunDir) -> Iterator[None]:
     """One process per run folder."""
     lock = filelock.FileLock(run_dir.path / ".lock")
     try:
@@ -184,6 +185,7 @@ def _out_of_memory_explained() -> Iterator[None]:
             error, torch.OutOfMemoryError | MemoryError
         ) or "can't allocate memory" in str(error):
             raise RunError(
-                "out of memory: try a smaller trainer.batch_size, or trainer.accumulate=2 (same result, less memory)"
+                "out of memory: try a smaller trainer.batch_size, or trainer.accumulate=2 "
+                "(same result, less memory)"
             ) from error
         raise

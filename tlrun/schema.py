@@ -249,6 +249,30 @@ def check_section(
             )
 
 
+def check_like(value: Any, default: Any, key: str) -> None:
+    """Raise ConfigError if a value is of another kind than the packaged default of its key.
+
+    What a default does not tell (null, a word) is left to the signature of what is built.
+    """
+    if isinstance(value, Mapping) and isinstance(default, Mapping):
+        if value.get("_target_") == default.get("_target_"):
+            for name in default.keys() & value.keys():
+                check_like(value[name], default[name], f"{key}.{name}")
+    elif value is not None and (kind := _kind_of(default)) and not matches(value, kind):
+        raise ConfigError(f"{key}={show(value)}: expected {describe(kind)}")
+
+
+def _kind_of(default: Any) -> Any:
+    if isinstance(default, list):
+        whole = bool(default) and all(type(item) is int for item in default)
+        return list[int] if whole else list
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, Mapping):
+        return dict
+    return float if isinstance(default, int | float) else None
+
+
 # ---- type hints, as far as a configuration needs them -------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""A `Session` is everything that a config describes, built and put together: data, method, net, evaluator.
+"""A `Session` is all that a config describes, built and put together: data, method, net, evaluator.
 
 `run.py` uses it to train and to evaluate; nothing here trains.
 """
@@ -47,7 +47,7 @@ class Session:
     process: Process
 
     def choose(self, rows: list[dict[str, Any]], rule: str) -> dict[str, Any] | None:
-        """The row that a selection rule picks; the floor on the source applies where it is trained on."""
+        """The row that a rule picks; the floor on the source applies where it is trained on."""
         select = self.cfg["select"]
         trains_on_source = any("source" in phase.streams for phase in self.phases)
         row = select_row(
@@ -78,7 +78,7 @@ class Session:
         )
 
     def finish_build(self, net: Net) -> None:
-        """After a phase has added its parts: batch norm for the domains and processes, device, compilation."""
+        """After a phase has added its parts: batch norm by domain, device, compile."""
         synchronize = self.process.world > 1 and bool(self.cfg["trainer"]["sync_batch_norm"])
         convert(net, batch_norm_mode(self.method, self.phases), synchronize)
         net.to(self.device)
@@ -113,7 +113,7 @@ class Session:
 
 
 def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int = 1) -> Session:
-    """Build everything that `cfg` describes. Raises ConfigError or DataError before anything is trained."""
+    """Build all that `cfg` describes. Raises ConfigError or DataError before any training."""
     prepare_process(cfg, rank, world)
     device = resolve_device(str(cfg["trainer"]["device"]))
     if world > 1 and device.type == "cuda":
@@ -136,7 +136,8 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     unknown = set(cfg["phases"]) - {phase.name for phase in phases}
     if unknown:
         raise ConfigError(
-            f"phases.{unknown.pop()}: this method has no such phase; it has {', '.join(p.name for p in phases)}"
+            f"phases.{unknown.pop()}: this method has no such phase; "
+            f"it has {', '.join(p.name for p in phases)}"
         )
     for phase in phases:
         for stream in phase.streams:

@@ -1,7 +1,8 @@
 """One of several training processes on one machine: `python -m tlrun.worker RUN_DIR RANK WORLD`.
 
-Why a subprocess of our own and not Hydra's: launchers that re-execute argv would run a whole multirun in
-every child. Why not torchrun: a Ctrl-C must reach each process exactly once (docs/decisions.md).
+Why a subprocess of our own and not Hydra's: launchers that re-execute argv would run a whole
+multirun in every child. Why not torchrun: a Ctrl-C must reach each process exactly once
+(docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from tlrun.errors import Interrupted, RunError, TlrunError
 def launch(run_dir: Path, world: int) -> None:
     """Start `world` workers on a run folder and wait for them.
 
-    SIGINT and SIGTERM are passed on once. Raises Interrupted when the workers stopped for one of them,
-    RunError with the first worker's own sentence when one failed.
+    SIGINT and SIGTERM are passed on once. Raises Interrupted when the workers stopped for one of
+    them, RunError with the first worker's own sentence when one failed.
     """
     from tlrun.engine.interrupt import StopRequest
 
@@ -76,7 +77,7 @@ def _end(workers: list[subprocess.Popen[bytes]], patience: float = 20.0) -> None
 
 
 def _watch_parent(parent: int) -> None:
-    """End this process when its parent is gone (`kill -9`), so that a resume never meets an orphan."""
+    """End this process when its parent is gone (`kill -9`): a resume must never meet an orphan."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -86,7 +87,8 @@ def main(argv: list[str]) -> int:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     run_dir, rank, world = Path(argv[0]), int(argv[1]), int(argv[2])
     try:
-        # an orphan of a killed run ends itself within a second: wait for it, two would write to one folder
+        # an orphan of a killed run ends itself within a second: wait for it, else two would write
+        # to one folder
         with filelock.FileLock(run_dir / f".worker{rank}.lock", timeout=30):
             from tlrun.run import train_worker
 

@@ -91,7 +91,8 @@ def test_a_crash_between_any_two_file_operations_loses_at_most_one_checkpoint(
         assert checkpoint.load_last(folder)["step"] == 4
         if finished:
             break
-    assert finished and survive >= 5
+    assert finished
+    assert survive >= 5
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -112,4 +113,6 @@ def test_random_states_come_back(tmp_path):
     drawn = torch.rand(3), np.random.rand(3), random.random()
     checkpoint.set_rng_state(checkpoint.load_last(tmp_path)["random"])
     again = torch.rand(3), np.random.rand(3), random.random()
-    assert torch.equal(drawn[0], again[0]) and (drawn[1] == again[1]).all() and drawn[2] == again[2]
+    assert torch.equal(drawn[0], again[0])
+    assert (drawn[1] == again[1]).all()
+    assert drawn[2] == again[2]

@@ -40,7 +40,7 @@ def last_parts(run_dir):
 
 
 @pytest.mark.parametrize(
-    "batch_norm, tolerance",
+    ("batch_norm", "tolerance"),
     [(False, 1e-6), (True, 1e-5)],
     ids=["no batch norm", "all-reduced statistics"],
 )
@@ -77,7 +77,8 @@ LONG = (
 def wait_for_checkpoint(folder, process, seconds=60):
     deadline = time.monotonic() + seconds
     while not (folder / "checkpoints" / "last.pt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 

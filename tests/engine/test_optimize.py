@@ -23,10 +23,10 @@ def test_the_paper_schedule():
 def test_cosine_warms_up_then_falls_to_zero():
     schedule = {"name": "cosine", "warmup_steps": 10}
     factors = [learning_rate_factor(schedule, step, 110) for step in range(110)]
-    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1.0
-    assert factors[60] == pytest.approx(0.5) and factors[-1] == pytest.approx(
-        0.5 * (1 + math.cos(math.pi * 0.99))
-    )
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[10] == 1.0
+    assert factors[60] == pytest.approx(0.5)
+    assert factors[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.99)))
 
 
 def test_step_and_constant():
@@ -69,7 +69,7 @@ def test_frozen_parameters_are_left_out():
         make_optimizer(ADAM, net, None)
 
 
-@pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_other_optimizers(name, kind):
     optimizer = make_optimizer({**ADAM, "name": name, "momentum": 0.9}, small.net(), ("backbone",))
     assert type(optimizer) is kind

@@ -41,7 +41,8 @@ def test_generators_leave_no_context_open_at_a_yield(name):
         drawn.y = torch.zeros(len(drawn.index), dtype=torch.int64) if drawn.y is None else drawn.y
     for step in range(4):
         for update in method.step(net, batch, Progress(step, 4)):
-            assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+            assert torch.is_grad_enabled()
+            assert not torch.is_autocast_enabled("cpu")
             assert all(loss.ndim == 0 and loss.requires_grad for loss in update.losses.values())
             assert set(update.parts or ()) <= set(net.parts)
             sum(update.losses.values()).backward()
@@ -61,7 +62,8 @@ def test_two_steps_on_every_bundled_pair(name, pair, tmp_path):
 
     session.method.build = remember
     loop.fit()
-    assert loop.global_step == 2 and loop.counters.updates >= 2
+    assert loop.global_step == 2
+    assert loop.counters.updates >= 2
     assert any(
         not torch.equal(value, before[key])
         for key, value in session.net.state_dict().items()

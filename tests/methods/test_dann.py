@@ -87,7 +87,8 @@ class TestAlternating:
         net = small.built(method, small.net({"hidden": [8], "batch_norm": True}))
         before = copy.deepcopy(net["classifier"].state_dict())
         update = update_of(method, net, small.batch(), Progress(2, 9))
-        assert update.parts == ("backbone", "domain_head") and not update.main
+        assert update.parts == ("backbone", "domain_head")
+        assert not update.main
         parameters = list(net.parameters_of(update.parts))
         update.losses["domain"].backward(inputs=parameters)
         torch.optim.SGD(parameters, lr=0.1).step()
@@ -107,7 +108,8 @@ class TestAlternating:
         counts = {
             k: int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")
         }
-        assert set(counts.values()) == {1} and any("target" in key for key in counts)
+        assert set(counts.values()) == {1}
+        assert any("target" in key for key in counts)
 
     def test_the_label_head_cannot_carry_the_domain_head(self):
         with pytest.raises(ConfigError, match="must lie in the backbone"):

@@ -1,8 +1,8 @@
 """Checkpoints that survive a crash at any moment.
 
-A file is written to a temporary name, flushed to the disk and moved into place; its sha256 stands in
-a JSON sidecar. `last.pt` is kept together with the one before it (`previous.pt`): a new one replaces
-the older only when it is whole, and a damaged one is passed over with a warning.
+A file is written to a temporary name, flushed to the disk and moved into place; its sha256 stands
+in a JSON sidecar. `last.pt` is kept together with the one before it (`previous.pt`): a new one
+replaces the older only when it is whole, and a damaged one is passed over with a warning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Several processes on one machine: plain torch.distributed, gradients averaged after backward.
 
-Why not DistributedDataParallel: a method calls sub-modules and runs as a generator, where DDP either
-diverges silently or dies in `backward(inputs=...)` (docs/decisions.md, "Several devices").
+Why not DistributedDataParallel: a method calls sub-modules and runs as a generator, where DDP
+either diverges silently or dies in `backward(inputs=...)` (docs/decisions.md, "Several devices").
 """
 
 from __future__ import annotations

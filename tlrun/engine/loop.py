@@ -1,9 +1,9 @@
 """The training loop: one for every method.
 
-It reads top to bottom in `Loop.fit`: for each phase build the parts, the optimizer and the streams; for
-each step draw the batches, run the method's generator, and after each yielded update do backward,
-averaging over processes, clipping and the optimizer step. Evaluation, selection and checkpoints
-follow their cadence. Nothing here knows any method by name.
+It reads top to bottom in `Loop.fit`: for each phase build the parts, the optimizer and the streams;
+for each step draw the batches, run the method's generator, and after each yielded update do
+backward, averaging over processes, clipping and the optimizer step. Evaluation, selection and
+checkpoints follow their cadence. Nothing here knows any method by name.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tlrun.data.streams import Batch, Stream
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.interrupt import StopRequest
+from tlrun.engine.loggers import make_logger
 from tlrun.engine.optimize import learning_rate_factor, make_optimizer, set_learning_rate
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError, Interrupted, RunError
@@ -61,9 +62,9 @@ class Loop:
     """Trains `net` with `method` through its phases, from the start or from `checkpoints/last.pt`.
 
     evaluate: () -> the row of figures of an evaluation. choose: (rows, rule) -> the row that a
-    selection rule picks. finish_build: called after a phase has built its parts (moves them to the device, converts
-    batch norm). cfg: the resolved config. Raises Interrupted after SIGINT/SIGTERM, RunError when a loss
-    is not finite or the disk is full.
+    selection rule picks. finish_build: called after a phase has built its parts (moves them to the
+    device, converts batch norm). cfg: the resolved config. Raises Interrupted after SIGINT/SIGTERM,
+    RunError when a loss is not finite or the disk is full.
     """
 
     def __init__(
@@ -109,6 +110,10 @@ class Loop:
         """Run every phase that is not done yet."""
         saved = checkpoint.load_last(self.run_dir.checkpoints)
         begin = int(saved["phase_index"]) if saved else 0
+        if self.process.first:
+            self.logger = make_logger(
+                self.cfg["logger"], self.run_dir, int(saved["step"]) if saved else 0
+            )
         if saved is None and self.process.first:
             self.run_dir.truncate_metrics(0)  # rows of a run that died before its first checkpoint
         with StopRequest() as self.stop:
@@ -135,6 +140,7 @@ class Loop:
         total = self.total_steps(phase)
         frozen = self.net.select(phase.frozen)
         self._set_trainable(frozen, False)
+        self._parameter_lists: dict[tuple[str, ...], list[torch.nn.Parameter]] = {}
         if saved is None:
             self.method.start(phase, self.net, self.data)
             for term in self.terms.values():
@@ -199,7 +205,8 @@ class Loop:
                     clock = time.perf_counter()
                 if stopping and not last:
                     raise Interrupted(
-                        f"stopped at step {self.global_step}; go on with: tlrun resume {self.run_dir.path}",
+                        f"stopped at step {self.global_step}; "
+                        f"go on with: tlrun resume {self.run_dir.path}",
                         stopping,
                     )
         finally:
@@ -212,7 +219,7 @@ class Loop:
         self._set_trainable(frozen, True)  # the next phase decides anew
 
     def open_streams(self, phase: Phase) -> dict[str, Stream]:
-        """The training streams of a phase, by name. They hold no position: a batch is asked for by step."""
+        """The training streams of a phase, by name; batches are asked for by step."""
         return {
             name: Stream(
                 name,
@@ -235,7 +242,7 @@ class Loop:
                 parameter.requires_grad_(trainable)
 
     def _hold_still(self, frozen: list[str]) -> None:
-        """Frozen means eval() too: batch-norm statistics must not drift (requires_grad does not stop them)."""
+        """Frozen means eval() too: batch-norm statistics drift without requires_grad too."""
         for stage in frozen:
             self.net.module_of(stage).eval()
 
@@ -248,7 +255,7 @@ class Loop:
         phase: Phase,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Advance the method's generators in lockstep over the micro-batches; step after each update."""
+        """Advance the generators of the micro-batches in lockstep; step after each update."""
         pieces = _micro_batches(batch, int(self.trainer["accumulate"]))
         generators = [self.method.step(self.net, piece, progress) for piece in pieces]
         logged: dict[str, Tensor] = {}
@@ -284,7 +291,7 @@ class Loop:
             parts = update.parts or phase.parts or tuple(self.net.parts)
             share = 1.0 / len(generators)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
-            self.scaler.scale(total * share).backward(inputs=list(self.net.parameters_of(parts)))
+            self.scaler.scale(total * share).backward(inputs=self._parameters(parts))
             for name, value in losses.items():
                 key = f"loss/{name}"
                 logged[key] = logged.get(key, 0.0) + value.detach().float() * share
@@ -294,8 +301,14 @@ class Loop:
                 logged[key] = logged.get(key, 0.0) + number * share
         return parts
 
+    def _parameters(self, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:
+        """Trainable parameters of the parts of an update; what is trainable is fixed in a phase."""
+        if parts not in self._parameter_lists:
+            self._parameter_lists[parts] = list(self.net.parameters_of(parts))
+        return self._parameter_lists[parts]
+
     def _apply(self, parts: tuple[str, ...], optimizer: torch.optim.Optimizer) -> None:
-        parameters = list(self.net.parameters_of(parts))
+        parameters = self._parameters(parts)
         self.scaler.unscale_(optimizer)
         self.process.average_gradients(parameters)
         if self.trainer["grad_clip"] is not None:
@@ -316,10 +329,14 @@ class Loop:
         if self.process.max(len(bad), self.device):
             entry = self.window[int(bad[0])] if len(bad) else self.window[-1]
             name = entry.name.removeprefix("loss/")
+            last = self.run_dir.checkpoints / "last.pt"
+            kept = (
+                f"the last good checkpoint is kept, {last}" if last.exists() else "none was saved"
+            )
             raise RunError(
-                f"the loss '{name}' is {float(entry.value)} at step {entry.step} (phase lr too high?); the last good "
-                f"checkpoint is kept in {self.run_dir.checkpoints}: try a smaller optimizer.lr, trainer.grad_clip=1 "
-                "or trainer.precision=fp32"
+                f"the loss '{name}' is {float(entry.value)} at step {entry.step} (learning rate "
+                f"too high?); {kept}: try a smaller optimizer.lr, trainer.grad_clip=1 or "
+                "trainer.precision=fp32"
             )
 
     def _log_row(
@@ -335,7 +352,7 @@ class Loop:
         row = {"step": self.global_step, "phase": phase.name, "split": "train", **means}
         row |= {"lr": optimizer.param_groups[0]["lr"], "time": round(seconds, 3)}
         if self.process.first:
-            self.run_dir.append_metrics(row)
+            self._write(row)
             shown = {
                 name.removeprefix("loss/"): f"{v:.3f}"
                 for name, v in means.items()
@@ -353,7 +370,7 @@ class Loop:
             row = {"step": self.global_step, "phase": phase.name, "split": "eval", **figures}
             self.counters.eval_seconds += time.perf_counter() - began
             row["time"] = round(self.counters.train_seconds + self.counters.eval_seconds, 3)
-            self.run_dir.append_metrics(row)
+            self._write(row)
             self.rows.append(row)
             for rule in self.rules:
                 if self.choose(self.rows, rule) is row:
@@ -374,6 +391,10 @@ class Loop:
             log.info(line)
         else:
             log.debug(line)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.run_dir.append_metrics(row)
+        self.logger(row)
 
     # ---- checkpoints ----------------------------------------------------------------------
 
@@ -424,7 +445,8 @@ class Loop:
         """Put everything back as it was; returns the steps of the phase that are done."""
         if int(saved["world"]) != self.process.world:
             raise ConfigError(
-                f"this run was trained with trainer.devices={saved['world']}; resume it with the same number"
+                f"this run was trained with trainer.devices={saved['world']}; "
+                "resume it with the same number"
             )
         for name, state in saved["parts"].items():
             self.net[name].load_state_dict(state)

@@ -18,9 +18,10 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 def learning_rate_factor(schedule: Mapping[str, Any], step: int, total: int) -> float:
     """What the base learning rate is multiplied with at `step` (0-based) of `total`.
 
-    constant: 1. cosine: ½(1 + cos πp). step: gamma^(number of milestones, as shares of `total`, passed).
-    dann: (1 + αp)^−β with p = step/total, α = 10, β = 0.75 (Ganin et al., JMLR 2016, section 5.2.2).
-    All but `dann` accept `warmup_steps`: a linear rise from 1/warmup to 1 before p starts to count.
+    constant: 1. cosine: ½(1 + cos πp). step: gamma^(milestones passed, given as shares of `total`).
+    dann: (1 + αp)^−β with p = step/total, α = 10, β = 0.75 (Ganin et al., JMLR 2016, section
+    5.2.2). All but `dann` accept `warmup_steps`: a linear rise from 1/warmup to 1 before p starts
+    to count.
     """
     name = str(schedule["name"])
     warmup = min(int(schedule.get("warmup_steps") or 0), max(total - 1, 0))
@@ -58,7 +59,8 @@ def make_optimizer(
             groups.append({"params": parameters, "name": part, "lr": lr, "base_lr": lr})
     if not groups:
         raise ConfigError(
-            "nothing is left to train: every part is frozen; unfreeze one or set the phase's steps to 0"
+            "nothing is left to train: every part is frozen; "
+            "unfreeze one or set the phase's steps to 0"
         )
     name, decay = str(cfg["name"]), float(cfg.get("weight_decay", 0.0))
     if name == "sgd":

@@ -37,7 +37,7 @@ def cpu_has_fast_bf16() -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto` = bf16 where it is fast in hardware, else fp32 (measured: docs/decisions.md, "Precision")."""
+    """`auto` = bf16 where the hardware is fast at it, else fp32 (docs/decisions.md, Precision)."""
     if name == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

@@ -1,7 +1,7 @@
 """Evaluators by kind of task: they turn the net and the data into rows of figures.
 
-A method never appears here by name: `Method.predict` gives scores, the data object says which roles exist
-and which labels they carry.
+A method never appears here by name: `Method.predict` gives scores, the data object says which roles
+exist and which labels they carry.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ class ClassEvaluator:
         features, logits = [], []
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
             out = self.method.predict(net, x, domain=domain)
-            assert out.scores is not None and out.features is not None
+            assert out.scores is not None
+            assert out.features is not None
             features.append(out.features.float().cpu())
             logits.append(out.scores.float().cpu())
         return Predictions(torch.cat(features), torch.cat(logits), examples.labels)
 
     def row(self, net: Net) -> dict[str, float | None]:
-        """The figures of one evaluation during training; without `oracle/*` if the target test is off."""
+        """The figures of an evaluation during training; no `oracle/*` if the target test is off."""
         sets = {
             role: found
             for role in ("source_val", "target_val")

@@ -47,7 +47,7 @@ def domain_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
 
 
 def domain_accuracy(source_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Share of domains told apart, both weighted alike; 0.5 = fully confused. Scalar, no gradient."""
+    """Share of domains told apart, both weighted alike; 0.5 = confused. Scalar, no gradient."""
     with torch.no_grad():
         return 0.5 * ((source_logits > 0).float().mean() + (target_logits <= 0).float().mean())
 

@@ -1,12 +1,14 @@
 """DANN: domain-adversarial training with gradient reversal.
 
-Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 17 (2016), eq. 18 and section 5.2:
+Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 17 (2016), eq. 18 and
+section 5.2:
 
     min_(f,h) max_d  E_S CE(h(f(x)), y)  −  λ·[ ½·E_S BCE(d(f(x)), 1) + ½·E_T BCE(d(f(x)), 0) ]
 
 solved in one update by reversing the gradient between f and d. λ = 2/(1+exp(−10p)) − 1.
-x: (B, C, H, W); features f(x): (B, D); domain logits d: (B,). Published MNIST→MNIST-M: 76.66 %; presets
-`conf/experiment/mnist_mnistm/dann.yaml` (ours) and `dann_paper.yaml` (the paper's net and schedule).
+x: (B, C, H, W); features f(x): (B, D); domain logits d: (B,). Published MNIST→MNIST-M: 76.66 %;
+presets `conf/experiment/mnist_mnistm/dann.yaml` (ours) and `dann_paper.yaml` (the paper's net and
+schedule).
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ from tlrun.models.net import Forward, Net
 class DANN(Method):
     """Gradient reversal.
 
-    trade_off: factor on λ. lambda_schedule: sigmoid (the paper's) | linear | constant. gamma: slope of the
-    sigmoid. attach: where the domain head sits, "features" or a stage ("classifier.fc1").
+    trade_off: factor on λ. lambda_schedule: sigmoid (the paper's) | linear | constant. gamma: slope
+    of the sigmoid. attach: where the domain head sits, "features" or a stage ("classifier.fc1").
     domain_hidden: width of its hidden layers. domain_layers: their number.
     """
 
@@ -55,7 +57,8 @@ class DANN(Method):
     ) -> None:
         if lambda_schedule not in REVERSAL_SCHEDULES:
             raise ConfigError(
-                f"method.lambda_schedule={lambda_schedule}: {did_you_mean(lambda_schedule, REVERSAL_SCHEDULES)}"
+                f"method.lambda_schedule={lambda_schedule}: "
+                f"{did_you_mean(lambda_schedule, REVERSAL_SCHEDULES)}"
             )
         self.trade_off, self.lambda_schedule, self.gamma = trade_off, lambda_schedule, gamma
         self.attach, self.domain_hidden, self.domain_layers = attach, domain_hidden, domain_layers

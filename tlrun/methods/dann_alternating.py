@@ -3,8 +3,9 @@
     label update  (k steps):  min_(f,h) CE(h(f(x_S)), y)
     domain update (m steps):  min_d BCE,  and reversed, max_f BCE      with h bit-identical
 
-Of every k + m steps the first k are label updates and the others domain updates, each on a fresh batch.
-In a domain update the label head is neither run in train mode nor changed, its batch norm included.
+Of every k + m steps the first k are label updates and the others domain updates, each on a fresh
+batch. In a domain update the label head is neither run in train mode nor changed, its batch norm
+included.
 The form of Ganin & Lempitsky (ICML 2015) unrolled in time; compare Tzeng et al., "Simultaneous Deep
 Transfer", ICCV 2015, who alternate in the same way.
 """

@@ -24,7 +24,7 @@ def forward_domains(
     head: str | None = "",
     taps: Iterable[str] = (),
 ) -> dict[str, Forward]:
-    """inputs: domain -> x (B, ...). Returns domain -> Forward. Leaves the net in the first domain."""
+    """inputs: domain -> x (B, ...). Returns domain -> Forward; leaves the first domain set."""
     taps = tuple(taps)
     if mode == "joint":
         joined = net(torch.cat(list(inputs.values())), head=head, taps=taps)

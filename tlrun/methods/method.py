@@ -43,7 +43,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the phase stands. `step` counts from 0 to `total` - 1; λ and lr are functions of both."""
+    """Where the phase stands. `step` counts from 0 to `total` - 1; λ and lr depend on both."""
 
     step: int
     total: int
@@ -86,10 +86,10 @@ class Update:
 class Phase:
     """A stretch of training with its own optimizer, schedule and streams.
 
-    steps None = `trainer.steps` / `trainer.epochs` (0 = no optimizer at all: `start` does the work).
+    steps None = `trainer.steps` / `trainer.epochs` (0 = no optimizer: `start` does the work).
     parts: the parts that exist and train in it (None = all). frozen: patterns of parts or stages.
-    optimizer / schedule: overrides merged over the config's own. epoch_stream: what "an epoch" counts.
-    refresh_every: steps between calls of `Method.refresh` (None = never).
+    optimizer / schedule: overrides merged over the config's own. epoch_stream: what "an epoch"
+    counts. refresh_every: steps between calls of `Method.refresh` (None = never).
     """
 
     name: str = "train"
@@ -106,7 +106,7 @@ class Phase:
 
 @dataclass
 class Output:
-    """What `predict` returns for a batch: class scores (B, K) (logits) or boxes (B, 4), and features."""
+    """What `predict` returns for a batch: scores (B, K) (logits) or boxes (B, 4), and features."""
 
     scores: Tensor | None = None
     boxes: Tensor | None = None
@@ -117,8 +117,8 @@ class Method:
     """Base class: supervised training on the first stream. Override what differs.
 
     Constructor arguments of a subclass are exactly the keys of its `conf/method/<name>.yaml`.
-    `batch_norm` (joint | separate_forward | per_domain) is the method's own choice; the top-level key of
-    that name replaces it before `build`.
+    `batch_norm` (joint | separate_forward | per_domain) is the method's own choice; the top-level
+    key of that name replaces it before `build`.
     """
 
     needs: Needs = Needs()
@@ -129,7 +129,10 @@ class Method:
         return [Phase(streams=self.needs.streams)]
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
-        """Add parts to the net: structure only, no training state. Called when fresh, on resume and for predict."""
+        """Add parts to the net: structure only, no training state.
+
+        Called when fresh, on resume and for predict.
+        """
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         """Once per phase, never on resume: snapshots, closed forms."""
@@ -160,7 +163,7 @@ class Method:
         return net
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the method beyond the net (anchors, running averages). Tensors and plain values."""
+        """State beyond the net (anchors, running averages): tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

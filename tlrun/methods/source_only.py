@@ -2,15 +2,15 @@
 
     min E_(x,y)~S [ CE(h(f(x)), y) ]
 
-Shown with the same augmentation, input normalisation and number of images as the method it is compared
-with, since augmenting the source alone is worth more than most methods. MNIST→MNIST-M: 52.25 % published
-(Ganin et al., JMLR 2016); ours in `conf/experiment/mnist_mnistm/source_only.yaml`.
+Shown with the same augmentation, input normalisation and number of images as the method it is
+compared with, since augmenting the source alone is worth more than most methods. MNIST→MNIST-M:
+52.25 % published (Ganin et al., JMLR 2016); ours in
+`conf/experiment/mnist_mnistm/source_only.yaml`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch

@@ -2,8 +2,8 @@
 
     min E_(x,y)~T [ CE(h(f(x)), y) ]
 
-It sees target labels (`target_labels_seen` in summary.json counts them; `target_labels=k` limits them to k
-per class). MNIST-M: 95.96 % published (Ganin et al., JMLR 2016, "train on target").
+It sees target labels (`target_labels_seen` in summary.json counts them; `target_labels=k` limits
+them to k per class). MNIST-M: 95.96 % published (Ganin et al., JMLR 2016, "train on target").
 """
 
 from __future__ import annotations

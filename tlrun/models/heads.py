@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from tlrun.errors import ConfigError
 from tlrun.models.backbones import dense
 
 
@@ -59,6 +60,8 @@ class DomainHead(Head):
         batch_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
+        if layers < 0:
+            raise ConfigError(f"a head has at least 0 hidden layers, not {layers}")
         super().__init__(in_dim, 1, [hidden] * layers, batch_norm, dropout)
 
     def forward(self, features: Tensor) -> Tensor:

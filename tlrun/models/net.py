@@ -54,7 +54,7 @@ class Net(nn.Module):
     # ---- structure ------------------------------------------------------------------------
 
     def add(self, name: str, module: nn.Module) -> nn.Module:
-        """Add a part; a part of that name that exists already is kept (build is called again on resume)."""
+        """Add a part; one of that name that exists is kept (build is called again on resume)."""
         if name not in self.parts:
             self.parts[name] = module
             self.domain = self._domain
@@ -74,7 +74,8 @@ class Net(nn.Module):
         self.train(was_training)
         if stage not in out:
             raise ConfigError(
-                f"stage '{stage}' is not part of the forward pass: {did_you_mean(stage, self.stages())}"
+                f"stage '{stage}' is not part of the forward pass: "
+                f"{did_you_mean(stage, self.stages())}"
             )
         return out[stage].flatten(1).shape[1]
 
@@ -92,7 +93,7 @@ class Net(nn.Module):
         return self.parts[part]
 
     def stages(self) -> list[str]:
-        """Dotted names of all stages, in the order of the forward pass; a part without stages is one."""
+        """Dotted names of all stages in forward order; a part without any is one."""
         names: list[str] = []
         for part, module in self.parts.items():
             inner = getattr(module, "stage_names", ())
@@ -168,7 +169,7 @@ class Net(nn.Module):
         return self.backbone(x)
 
     def forward(self, x: Tensor, head: str | None = "", taps: Iterable[str] = ()) -> Forward:
-        """Features, and logits of `head` ("" = the main head if there is one, None = features only).
+        """Features, and logits of `head` ("" = the main head if any, None = features only).
 
         taps: stages whose outputs to return as well.
         """

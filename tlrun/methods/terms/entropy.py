@@ -1,0 +1,33 @@
+"""`terms=[entropy]`: confident predictions on the target, optionally spread over the classes.
+
+    weight · [ mean H(p(x_T)) − diversity · H(mean p(x_T)) ]
+
+diversity = 0 is entropy minimisation (Grandvalet & Bengio, NeurIPS 2004), 1 information
+maximisation (Liang et al., SHOT, ICML 2020). Needs a method that puts the target's logits into
+`Update.seen`.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tlrun.errors import ConfigError
+from tlrun.losses.entropy import diversity_loss, entropy_loss
+from tlrun.methods.method import Term, Update
+from tlrun.models.net import Net
+
+
+class Entropy(Term):
+    """weight: of the whole. diversity: of the second part, at least 0."""
+
+    def __init__(self, weight: float = 0.1, diversity: float = 0.0) -> None:
+        self.weight, self.diversity = weight, diversity
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        target = update.seen.get("target")
+        if target is None or target.logits is None:
+            raise ConfigError("terms=[entropy] needs target images; this method does not use any")
+        value = entropy_loss(target.logits)
+        if self.diversity:
+            value = value + self.diversity * diversity_loss(target.logits)
+        return {"entropy": self.weight * value}
