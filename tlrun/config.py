@@ -178,9 +178,7 @@ def validate(cfg: DictConfig) -> None:
         schema.check_like(tree[group], _packaged(group, tree["choices"].get(group)), group)
     size = tree["data"].get("size")
     if isinstance(size, int) and size < 1:
-        raise ConfigError(
-            f"data.size={size}: give the side in pixels, at least 1"
-        )
+        raise ConfigError(f"data.size={size}: give the side in pixels, at least 1")
 
 
 @cache

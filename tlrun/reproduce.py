@@ -42,6 +42,8 @@ def reproduce(path: Path, overrides: Sequence[str] = ()) -> int:
     found = list(compare(old, new))
     for line in found:
         print(line)
+    if found and (longer := old.read_status().get("resumed_with")):
+        print(f"note: the run was resumed with {' '.join(longer)}; here it is trained in one go")
     verdict = "differs" if found else "reproduced: metrics and weights are equal, bit for bit"
     print(f"{verdict}\n  before: {old.path}\n  again:  {new.path}")
     return 1 if found else 0

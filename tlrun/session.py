@@ -94,8 +94,12 @@ class Session:
 
     def load(self, state: dict[str, Any]) -> None:
         """Put a checkpoint's parts and the method's state into place."""
-        for name, part in state["parts"].items():
-            self.net[name].load_state_dict(part)
+        try:
+            for name, part in state["parts"].items():
+                self.net[name].load_state_dict(part)
+        except RuntimeError as error:  # other sizes: the config is not the one it was trained with
+            why = " ".join(str(error).split())
+            raise ConfigError(f"the weights do not fit the net of this config: {why}") from error
         self.method.load_state_dict(state["method"])
         self.net.to(self.device).eval()
 

@@ -330,12 +330,10 @@ class Loop:
             entry = self.window[int(bad[0])] if len(bad) else self.window[-1]
             name = entry.name.removeprefix("loss/")
             last = self.run_dir.checkpoints / "last.pt"
-            kept = (
-                f"the last good checkpoint is kept, {last}" if last.exists() else "none was saved"
-            )
+            kept = f"the checkpoint {last} is kept" if last.exists() else "none is saved yet"
             raise RunError(
                 f"the loss '{name}' is {float(entry.value)} at step {entry.step} (learning rate "
-                f"too high?); {kept}: try a smaller optimizer.lr, trainer.grad_clip=1 or "
+                f"too high?); {kept}; try a smaller optimizer.lr, trainer.grad_clip=1 or "
                 "trainer.precision=fp32"
             )
 
@@ -379,18 +377,19 @@ class Loop:
         self.process.wait()
 
     def _tell(self, row: dict[str, Any], bar: Any) -> None:
-        """One sparse line for a log file; on a terminal it goes above the bar."""
-        chosen = {k: v for k, v in row.items() if isinstance(v, float) and not k.startswith("time")}
-        chosen = {
-            k: v for k, v in chosen.items() if "accuracy" in k or k == f"validator/{self.rules[0]}"
+        """One sparse line where there is no bar: accuracies in percent and the rule's own score."""
+        accuracies = {
+            k: v for k, v in row.items() if k.endswith("accuracy") and "validator" not in k
         }
-        line = f"{row['phase']} step {row['step']}: " + "  ".join(
-            f"{k} {v:.4f}" for k, v in chosen.items()
-        )
-        if bar is None or bar.disable:
-            log.info(line)
-        else:
-            log.debug(line)
+        told = [
+            f"{name.replace('/', ' ').replace('_', ' ').removesuffix(' accuracy')} {100 * value:.1f} %"
+            for name, value in accuracies.items()
+            if value is not None
+        ]
+        score = row.get(f"validator/{self.rules[0]}")
+        told += [] if score is None else [f"{self.rules[0].replace('_', ' ')} {score:.3f}"]
+        line = f"{row['phase']} step {row['step']}: {', '.join(told)}"
+        log.log(logging.INFO if bar is None or bar.disable else logging.DEBUG, line)
 
     def _write(self, row: dict[str, Any]) -> None:
         self.run_dir.append_metrics(row)

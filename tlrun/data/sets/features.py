@@ -1,8 +1,9 @@
 """Ready features of any origin (CLIP or DINO embeddings, SURF histograms): .npz, .mat or .csv.
 
-    .npz / .mat   an array (n, D) and labels (n,), found under common names or by
-    `features`/`labels` keys .csv          a header line; the column `label` (or the last, if it is
-    not numeric), the others numbers
+    .npz, .mat   an array (n, D) and labels (n,), under common names or those given by the keys
+                 `features` and `labels`
+    .csv         a header line; the column `label` (or the last, if it is not numeric), the others
+                 numbers
 
 A file without labels may be a target. `rows` normalises each example, `zscore` each column of the
 whole file: the usual preparation of the Office-Caltech-10 SURF files (Gong, Shi, Sha, Grauman, CVPR

@@ -4,9 +4,11 @@ crops.
 `mnistm`: Ganin's own images, 59,001 / 9,001 RGB of 32x32: a digit of 28x28 padded by 2, so they are
 cut to [2:30, 2:30], never resized. Image i *is* MNIST digit i. Sources, in this order:
 
-    MNIST-M/mnist_m_train*.zip, mnist_m_test*.zip with mnist_m_{train,test}_labels.txt ("name.png
-    label") mnist_m_{train,test}/ folders of PNGs with the same lists (Ganin's mnist_m.tar.gz,
-    unpacked) mnist_m_{train,test}.pt.tar.gz of github.com/liyxi/mnist-m (also the download)
+    MNIST-M/mnist_m_train*.zip, mnist_m_test*.zip   with mnist_m_{train,test}_labels.txt beside
+                                                    them (lines "name.png label")
+    mnist_m_{train,test}/                           folders of PNGs with the same lists (Ganin's
+                                                    mnist_m.tar.gz, unpacked)
+    mnist_m_{train,test}.pt.tar.gz                  of github.com/liyxi/mnist-m (the download)
 
 A zip may hold only a part of the training images; the card says how many there are.
 `mnistm_generated`: made here from MNIST and BSDS500 by the paper's formula, see there.

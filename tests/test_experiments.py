@@ -1,0 +1,84 @@
+"""A preset is a row of a paper: its header says what it is worth, and it composes and runs."""
+
+import re
+import shlex
+
+import pytest
+import small
+
+from tlrun.config import compose, conf_dir
+
+FOLDER = conf_dir() / "experiment"
+PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
+KEYS = ("reference", "published", "ours", "budget", "command")
+
+
+def header(name):
+    """{key: text} of the comment lines `# key: text` at the head; further lines continue the text."""
+    found, key = {}, None
+    for line in (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        begun = re.match(r"# (\w+): +(.*)", line)
+        if begun and begun[1] in KEYS:
+            key = begun[1]
+            found[key] = begun[2]
+        elif key:
+            found[key] += " " + line.lstrip("# ")
+    return found
+
+
+def figure(text):
+    """(mean, std, n) of a header's `ours: 93.1 ± 0.3 (n=3, ...)`."""
+    mean, std, n = re.match(r"([\d.]+) ± ([\d.]+) \(n=(\d+)", text).groups()
+    return float(mean), float(std), int(n)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_header_is_complete(name):
+    found = header(name)
+    assert set(KEYS) <= found.keys()
+    mean, std, n = figure(found["ours"])
+    assert 0 < mean <= 100
+    assert std >= 0
+    assert n >= 3
+    assert re.search(r"\d+(\.\d+)? minutes", found["budget"])
+    assert re.search(r"core|GPU", found["budget"])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_command_is_this_preset(name):
+    words = shlex.split(header(name)["command"])
+    assert words[0] == "tlrun"
+    assert f"experiment={name}" in words
+    seeds = next(word for word in words if word.startswith("seed="))
+    assert len(seeds.split(",")) == figure(header(name)["ours"])[2]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_composes(name):
+    cfg = compose([f"experiment={name}"])
+    assert cfg.evaluate.target_test
+    assert cfg.select.name != "oracle"
+
+
+@pytest.mark.parametrize("name", [p for p in PRESETS if p.startswith("digits_digitsm/")])
+def test_a_bundled_one_runs_for_two_steps(name, tmp_path):
+    session = small.session(
+        tmp_path / "run", f"experiment={name}", "trainer.steps=2", "trainer.eval_every=2"
+    )
+    session.loop().fit()
+    assert session.run_dir.read_metrics()[-1]["step"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_its_figure(name, tmp_path):
+    """One seed of the very command, within three standard deviations (at least two points)."""
+    from tlrun.launch import execute, start
+
+    overrides = [f"experiment={name}", "seed=0", "baseline=false"]
+    summary = execute(start(compose(overrides), tmp_path / "run", overrides))
+    mean, std, _ = figure(header(name)["ours"])
+    accuracy = 100 * summary["selected"]["target_test/accuracy"]
+    assert abs(accuracy - mean) <= max(3 * std, 2.0)
