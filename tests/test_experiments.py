@@ -14,7 +14,7 @@ KEYS = ("reference", "published", "ours", "budget", "command")
 
 
 def header(name):
-    """{key: text} of the comment lines `# key: text` at the head; further lines continue the text."""
+    """{key: text} of the comment lines `# key: text` at the head; more lines continue a text."""
     found, key = {}, None
     for line in (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):

@@ -165,7 +165,7 @@ def test_a_mistake_in_the_command(words: str, sentence: str, tlrun: Command) -> 
     [
         ("method=dann target_images=none", "trains on target images, which target_images=none"),
         ("method=dann method.lambda_schedule=sigmoi", "did you mean 'sigmoid'?"),
-        ("method=dann method.attach=backbone.conv3", "backbone.conv3"),
+        ("method=dann method.attach=backbone.conv3", "no stage 'backbone.conv3' in this net: did"),
         ("method=dann method.domain_hidden=-5", "needs at least 1 unit, not -5"),
         ("method=dann method.domain_layers=-1", "at least 0 hidden layers, not -1"),
         ("method=target_only target_labels=9999", "'0' of digits_m has "),
@@ -173,7 +173,7 @@ def test_a_mistake_in_the_command(words: str, sentence: str, tlrun: Command) -> 
         ("backbone.head.hidden=[-3]", "needs at least 1 unit, not -3"),
         ("backbone.weights=DEFAULT", "has no pretrained weights: set backbone.weights=null"),
         ("backbone=lenet data.size=8", "images of 8x8 do not fit backbone 'lenet'"),
-        ("backbone=dtn data.size=1", "images of 1x1 do not fit backbone 'dtn'"),
+        ("backbone=dtn data.size=7", "images of 7x7 do not fit backbone 'dtn', 8x8 do"),
         ("data.normalize=hal", "did you mean 'half'?"),
         ("data.channels=7", "data.channels=7: choose 1 (grey) or 3 (colour)"),
         ("data.augment.source.rotat=3", "unknown augmentation 'rotat': did you mean 'rotate'?"),
@@ -364,7 +364,7 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_saved(
         patch.setattr(checkpoint, "write_atomic", full_after_the_first)
         assert tlrun(*WORDS) == 1
     assert "No space left on device; the checkpoint before it is intact" in tlrun.sentence
-    assert "tlrun resume run" in tlrun.sentence
+    assert f"tlrun resume {RUN.path.absolute()}" in tlrun.sentence
     assert checkpoint.load(RUN.checkpoints / "last.pt")["step"] == 2
     assert tlrun("resume", "run") == 0
     assert_same(RUN, straight)
@@ -399,7 +399,8 @@ def test_a_signal_ends_after_the_step_and_resume_goes_on(
     with monkeypatch.context() as patch:
         at_step(patch, 2, stop(number))
         assert tlrun(*WORDS) == code
-    assert tlrun.sentence == "tlrun: interrupted: stopped at step 3; go on with: tlrun resume run"
+    how = f"go on with: tlrun resume {RUN.path.absolute()}"
+    assert tlrun.sentence == f"tlrun: interrupted: stopped at step 3; {how}"
     assert RUN.read_status()["state"] == "interrupted"
     assert tlrun("resume", "run") == 0
     assert_same(RUN, straight)

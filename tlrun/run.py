@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def execute(path: Path) -> dict[str, Any]:
     wrong; `launch.execute` around it records that in status.json.
     """
     run_dir = RunDir.open(path)
-    with locked(run_dir), run_dir.logging(), _out_of_memory_explained():
+    with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
         cfg = resolve(load_config(run_dir.config))
         if cfg.dry_run:
             from tlrun.dry_run import dry_run
@@ -67,6 +68,10 @@ def show(run_dir: RunDir) -> None:
         write_report(run_dir.path)
         if run_dir.path.name != BASELINE:
             log.info("%s", text_summary(run_dir.path))
+    except OSError as error:
+        log.warning(
+            "the run is complete, but not its report (%s): tlrun report %s", error, run_dir.path
+        )
     except Exception:
         log.exception(
             "the run is complete, but its report failed; once that is mended: tlrun report %s",
@@ -177,7 +182,8 @@ def locked(run_dir: RunDir) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _out_of_memory_explained() -> Iterator[None]:
+def _limits_explained(run_dir: RunDir) -> Iterator[None]:
+    """Too little memory or space on the disk, said in one sentence."""
     try:
         yield
     except Exception as error:
@@ -187,5 +193,10 @@ def _out_of_memory_explained() -> Iterator[None]:
             raise RunError(
                 "out of memory: try a smaller trainer.batch_size, or trainer.accumulate=2 "
                 "(same result, less memory)"
+            ) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"cannot write to {error.filename or run_dir.path}: {error.strerror}; free some "
+                f"space, then `tlrun resume {run_dir.path}`"
             ) from error
         raise

@@ -13,7 +13,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +171,12 @@ class RunDir:
             reason = (
                 str(error) if isinstance(error, TlrunError) else f"{type(error).__name__}: {error}"
             )
-            self.set_status("interrupted" if stopped else "failed", error=reason)
-            if isinstance(error, Exception) and not isinstance(error, TlrunError):
-                with self.log.open("a", encoding="utf-8") as log:
-                    traceback.print_exception(error, file=log)
-                error.tlrun_log = self.log  # type: ignore[attr-defined]  # where the user finds it
+            with suppress(OSError):  # a full disk must not hide why
+                self.set_status("interrupted" if stopped else "failed", error=reason)
+                if isinstance(error, Exception) and not isinstance(error, TlrunError):
+                    with self.log.open("a", encoding="utf-8") as log:
+                        traceback.print_exception(error, file=log)
+                    error.tlrun_log = self.log  # type: ignore[attr-defined]  # for the user
             raise
 
     def _held_by_another(self) -> bool:
@@ -251,7 +252,7 @@ class RunDir:
         added: list[logging.Handler] = []
         have = {getattr(handler, "baseFilename", None) for handler in logger.handlers}
         if file_name not in have:
-            to_file = logging.FileHandler(file_name, encoding="utf-8")
+            to_file = LogFile(file_name, encoding="utf-8")
             to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             added.append(to_file)
         if not any(type(handler) is logging.StreamHandler for handler in logger.handlers):
@@ -268,6 +269,13 @@ class RunDir:
             for handler in added:
                 logger.removeHandler(handler)
                 handler.close()
+
+
+class LogFile(logging.FileHandler):
+    """A line that cannot be written (a full disk) is left out, without logging's traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
 
 
 def is_run_dir(path: str | Path) -> bool:

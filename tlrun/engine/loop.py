@@ -378,13 +378,10 @@ class Loop:
 
     def _tell(self, row: dict[str, Any], bar: Any) -> None:
         """One sparse line where there is no bar: accuracies in percent and the rule's own score."""
-        accuracies = {
-            k: v for k, v in row.items() if k.endswith("accuracy") and "validator" not in k
-        }
         told = [
-            f"{name.replace('/', ' ').replace('_', ' ').removesuffix(' accuracy')} {100 * value:.1f} %"
-            for name, value in accuracies.items()
-            if value is not None
+            f"{key.replace('/', ' ').replace('_', ' ').removesuffix(' accuracy')} {100 * v:.1f} %"
+            for key, v in row.items()
+            if key.endswith("accuracy") and "validator" not in key and v is not None
         ]
         score = row.get(f"validator/{self.rules[0]}")
         told += [] if score is None else [f"{self.rules[0].replace('_', ' ')} {score:.3f}"]

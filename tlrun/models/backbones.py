@@ -99,6 +99,11 @@ class DTN(ConvStages):
         dropout: float = 1.0,
     ) -> None:
         channels = [_channels(input_shape), *(_scaled(n, width) for n in (64, 128, 256))]
+        if min(input_shape[1:]) < 8:  # the convolutions would see little but their padding
+            raise ConfigError(
+                f"images of {input_shape[1]}x{input_shape[2]} do not fit backbone 'dtn', 8x8 do: "
+                "set data.size=8"
+            )
         stages: dict[str, nn.Module] = {
             f"conv{i + 1}": _strided(channels[i], channels[i + 1], batch_norm, rate * dropout)
             for i, rate in enumerate((0.1, 0.3, 0.5))

@@ -125,7 +125,12 @@ class Net(nn.Module):
         """The module of a part (`classifier`) or stage (`backbone.conv1`)."""
         part, _, inner = name.partition(".")
         module = self[part]
-        return module.get_submodule(inner) if inner else module
+        try:
+            return module.get_submodule(inner)  # "" is the module itself
+        except AttributeError as error:
+            raise ConfigError(
+                f"no stage '{name}' in this net: {did_you_mean(name, self.stages())}"
+            ) from error
 
     def parameters_in(self, name: str) -> list[nn.Parameter]:
         """Parameters of a part or stage, frozen ones too.
