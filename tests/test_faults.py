@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import importlib
+import inspect
 import os
 import random
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import filelock
 import numpy as np
@@ -24,7 +25,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 from small import QUICK
 
+from tlrun import schema
+from tlrun.building import locate
 from tlrun.cli import main
+from tlrun.config import conf_dir
 from tlrun.engine import checkpoint
 from tlrun.engine.loop import Loop
 from tlrun.run_dir import RunDir
@@ -493,3 +497,26 @@ def test_two_processes_never_work_in_one_folder(interrupted: Command, straight: 
             assert RUN.config.read_text() == config
     assert interrupted("resume", "run") == 0
     assert_same(RUN, straight)
+
+
+# ---- the cheap check of types against the packaged files ----------------------------------------
+
+
+@pytest.mark.parametrize("group", ["method", "backbone", "data", "terms"])
+def test_no_packaged_argument_takes_a_word_where_its_file_has_a_number(group: str) -> None:
+    """`schema.check_like` refuses words there before any signature is known."""
+
+    def blocks(node: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(node, dict):
+            if "_target_" in node:
+                yield node
+            for value in node.values():
+                yield from blocks(value)
+
+    for file in (conf_dir() / group).glob("*.yaml"):
+        for block in blocks(OmegaConf.to_container(OmegaConf.load(file))):
+            factory = locate(block["_target_"])
+            hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+            for name, default in block.items():
+                if isinstance(default, int | float) and name in hints:
+                    assert not schema.matches("word", hints[name]), f"{file.name}: {name}"

@@ -45,7 +45,7 @@ def dry_run(session: Session) -> None:
             if update is None:
                 break
             torch.stack([loss.float() for loss in update.losses.values()]).sum().backward()
-            losses = ", ".join(f"{name} {float(loss):.4f}" for name, loss in update.losses.items())
+            losses = ", ".join(f"{name} {loss.item():.4f}" for name, loss in update.losses.items())
             print(f"phase {phase.name}: update of {', '.join(update.parts or net.parts)}: {losses}")
         for stream in streams.values():
             stream.close()

@@ -25,10 +25,10 @@ from tlrun.data.streams import Batch, Stream
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.interrupt import StopRequest
-from tlrun.engine.loggers import make_logger
 from tlrun.engine.optimize import learning_rate_factor, make_optimizer, set_learning_rate
 from tlrun.engine.precision import autocast
-from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.engine.record import Choose, Record
+from tlrun.errors import ConfigError, Interrupted
 from tlrun.methods.method import Method, Phase, Progress, Term, Update
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
@@ -36,16 +36,6 @@ from tlrun.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Evaluate = Callable[[], dict[str, float | None]]
-Choose = Callable[[list[dict[str, Any]], str], dict[str, Any] | None]
-
-
-@dataclass
-class Logged:
-    """A scalar of one step, kept on the device until a row is written: no `.item()` in the loop."""
-
-    step: int
-    name: str
-    value: Tensor
 
 
 @dataclass
@@ -86,23 +76,17 @@ class Loop:
         config_hash: str,
     ) -> None:
         self.cfg, self.trainer = cfg, cfg["trainer"]
-        self.run_dir, self.data, self.net, self.method, self.terms = (
-            run_dir,
-            data,
-            net,
-            method,
-            terms,
-        )
-        self.phases = phases
-        self.evaluate, self.choose, self.finish_build = evaluate, choose, finish_build
+        self.run_dir, self.data, self.net = run_dir, data, net
+        self.method, self.terms, self.phases = method, terms, phases
+        self.evaluate, self.finish_build = evaluate, finish_build
         self.process, self.device, self.precision = process, device, precision
         self.config_hash = config_hash
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.counters = Counters()
-        self.rows: list[dict[str, Any]] = []  # every eval row so far: selection reads nothing else
-        self.window: list[Logged] = []  # since the last train row
         self.global_step = 0  # over all phases: the "step" of rows and checkpoints
-        self.rules = list(dict.fromkeys([str(cfg["select"]["name"]), *map(str, cfg["selectors"])]))
+        rules = dict.fromkeys([str(cfg["select"]["name"]), *map(str, cfg["selectors"])])
+        rules.pop("last", None)  # last.pt is written anyway, with all that a resume needs
+        self.record = Record(run_dir, process, device, list(rules), choose)
 
     # ---- the whole run --------------------------------------------------------------------
 
@@ -110,12 +94,7 @@ class Loop:
         """Run every phase that is not done yet."""
         saved = checkpoint.load_last(self.run_dir.checkpoints)
         begin = int(saved["phase_index"]) if saved else 0
-        if self.process.first:
-            self.logger = make_logger(
-                self.cfg["logger"], self.run_dir, int(saved["step"]) if saved else 0
-            )
-        if saved is None and self.process.first:
-            self.run_dir.truncate_metrics(0)  # rows of a run that died before its first checkpoint
+        self.record.open(self.cfg["logger"], saved)
         with StopRequest() as self.stop:
             for index, phase in enumerate(self.phases):
                 self.method.build(phase, self.net, self.data)
@@ -190,7 +169,7 @@ class Loop:
                 save_now = (step + 1) % save_every == 0 or last or bool(stopping)
                 if not (log_now or evaluate_now or save_now):
                     continue
-                self._check_finite()
+                self.record.check_finite()
                 if log_now:
                     self._log_row(phase, optimizer, clock, bar)
                 if evaluate_now:
@@ -267,7 +246,7 @@ class Loop:
             self.counters.updates += 1
         size = sum(len(b.index) for b in batch.values()) * self.process.world
         self.counters.images_seen += size
-        self.window += [Logged(progress.step, name, value) for name, value in logged.items()]
+        self.record.remember(progress.step, logged)
 
     def _backward(
         self,
@@ -316,47 +295,17 @@ class Loop:
         self.scaler.step(optimizer)
         self.scaler.update()
 
-    # ---- logging --------------------------------------------------------------------------
-
-    def _read_window(self) -> Tensor:
-        """All logged scalars since the last train row, on the CPU: one transfer."""
-        return torch.stack([entry.value for entry in self.window]).double().cpu()
-
-    def _check_finite(self) -> None:
-        """Stop at the first loss that is not finite, before anything is saved."""
-        values = self._read_window() if self.window else torch.zeros(0)
-        bad = (~torch.isfinite(values)).nonzero().flatten()
-        if self.process.max(len(bad), self.device):
-            entry = self.window[int(bad[0])] if len(bad) else self.window[-1]
-            name = entry.name.removeprefix("loss/")
-            last = self.run_dir.checkpoints / "last.pt"
-            kept = f"the checkpoint {last} is kept" if last.exists() else "none is saved yet"
-            raise RunError(
-                f"the loss '{name}' is {float(entry.value)} at step {entry.step} (learning rate "
-                f"too high?); {kept}; try a smaller optimizer.lr, trainer.grad_clip=1 or "
-                "trainer.precision=fp32"
-            )
+    # ---- rows -----------------------------------------------------------------------------
 
     def _log_row(
         self, phase: Phase, optimizer: torch.optim.Optimizer, clock: float, bar: Any
     ) -> None:
-        values = self.process.mean(self._read_window())
-        by_name: dict[str, list[float]] = {}
-        for entry, value in zip(self.window, values.tolist(), strict=True):
-            by_name.setdefault(entry.name, []).append(value)
-        self.window = []
-        means = {name: sum(numbers) / len(numbers) for name, numbers in by_name.items()}
         seconds = self.counters.train_seconds + time.perf_counter() - clock
-        row = {"step": self.global_step, "phase": phase.name, "split": "train", **means}
-        row |= {"lr": optimizer.param_groups[0]["lr"], "time": round(seconds, 3)}
-        if self.process.first:
-            self._write(row)
-            shown = {
-                name.removeprefix("loss/"): f"{v:.3f}"
-                for name, v in means.items()
-                if name.startswith("loss/")
-            }
-            bar.set_postfix(shown, refresh=False)
+        losses = self.record.train_row(
+            {"step": self.global_step, "phase": phase.name},
+            {"lr": optimizer.param_groups[0]["lr"], "time": round(seconds, 3)},
+        )
+        bar.set_postfix(losses, refresh=False)
 
     def _evaluate(self, phase: Phase, bar: Any = None) -> None:
         """Write an eval row; keep a checkpoint for each rule that now picks this row."""
@@ -365,32 +314,13 @@ class Loop:
             self.net.eval()
             with torch.no_grad(), autocast(self.precision, self.device):
                 figures = self.evaluate()
-            row = {"step": self.global_step, "phase": phase.name, "split": "eval", **figures}
             self.counters.eval_seconds += time.perf_counter() - began
-            row["time"] = round(self.counters.train_seconds + self.counters.eval_seconds, 3)
-            self._write(row)
-            self.rows.append(row)
-            for rule in self.rules:
-                if self.choose(self.rows, rule) is row:
-                    self._save_selected(rule, row, phase)
-            self._tell(row, bar)
+            seconds = round(self.counters.train_seconds + self.counters.eval_seconds, 3)
+            about = {"step": self.global_step, "phase": phase.name, "split": "eval"}
+            row = {**about, **figures, "time": seconds}
+            for rule in self.record.eval_row(row, quiet=bool(bar and not bar.disable)):
+                self._save_selected(rule, row, phase)
         self.process.wait()
-
-    def _tell(self, row: dict[str, Any], bar: Any) -> None:
-        """One sparse line where there is no bar: accuracies in percent and the rule's own score."""
-        told = [
-            f"{key.replace('/', ' ').replace('_', ' ').removesuffix(' accuracy')} {100 * v:.1f} %"
-            for key, v in row.items()
-            if key.endswith("accuracy") and "validator" not in key and v is not None
-        ]
-        score = row.get(f"validator/{self.rules[0]}")
-        told += [] if score is None else [f"{self.rules[0].replace('_', ' ')} {score:.3f}"]
-        line = f"{row['phase']} step {row['step']}: {', '.join(told)}"
-        log.log(logging.INFO if bar is None or bar.disable else logging.DEBUG, line)
-
-    def _write(self, row: dict[str, Any]) -> None:
-        self.run_dir.append_metrics(row)
-        self.logger(row)
 
     # ---- checkpoints ----------------------------------------------------------------------
 
@@ -413,8 +343,8 @@ class Loop:
         self, index: int, phase: Phase, done: int, optimizer: torch.optim.Optimizer | None
     ) -> None:
         """Everything that `_restore` needs to go on as if nothing had happened."""
-        window = [(entry.step, entry.name, entry.value.cpu()) for entry in self.window]
-        by_process = self.process.gather({"random": checkpoint.rng_state(), "window": window})
+        own = {"random": checkpoint.rng_state(), "window": self.record.state()}
+        by_process = self.process.gather(own)
         if self.process.first:
             state = {
                 "parts": {name: part.state_dict() for name, part in self.net.parts.items()},
@@ -453,16 +383,8 @@ class Loop:
             optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.global_step = int(saved["step"])
-        own = saved["by_process"][self.process.rank]
-        self.window = [
-            Logged(step, name, value.to(self.device)) for step, name, value in own["window"]
-        ]
         self.counters = Counters(**saved["counters"])
-        if self.process.first:
-            self.run_dir.truncate_metrics(int(saved["metrics_size"]))
-        self.process.wait()
-        self.rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
-        checkpoint.set_rng_state(own["random"])
+        checkpoint.set_rng_state(saved["by_process"][self.process.rank]["random"])
         log.info("resumed at step %d (phase %s)", self.global_step, saved["phase"])
         return int(saved["phase_step"])
 
