@@ -42,7 +42,7 @@ def state_of(folder: Path) -> str:
         return "absent"
 
 
-def run(preset: str, seed: int, folder: Path) -> None:
+def run(preset: str, seed: int, folder: Path, overrides: list[str]) -> None:
     state = state_of(folder)
     if state == "completed":
         return
@@ -103,12 +103,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "results")
     parser.add_argument("--only", nargs="*", help="presets to run, all by default")
+    parser.add_argument("--set", nargs="*", default=[], help="overrides, as trainer.threads=1")
     parser.add_argument("--write", action="store_true", help="only write the table")
     options = parser.parse_args()
     known = sorted(str(p.relative_to(PRESETS).with_suffix("")) for p in PRESETS.rglob("*.yaml"))
     for preset in [] if options.write else options.only or known:
         for seed in seeds_of(preset):
-            run(preset, seed, options.out / preset / f"seed{seed}")
+            run(preset, seed, options.out / preset / f"seed{seed}", options.set)
     write(options.out)
 
 
