@@ -315,6 +315,15 @@ def test_resume_of_a_complete_run_does_nothing(
     assert stamp(copy) == before
 
 
+def test_longer_training_is_longer_for_the_baseline_too(copy: RunDir, plain: None) -> None:
+    assert main(["resume", "run", "trainer.steps=64"]) == 0
+    summary = RunDir.read_json(copy.summary)
+    assert (summary["steps"], summary["resumed_with"]) == (64, ["trainer.steps=64"])
+    baseline = RunDir.read_json("run/baseline/summary.json")
+    assert baseline["steps"] == 64
+    assert summary["before"] == baseline["selected"]
+
+
 def test_reproduce_is_bit_equal_and_another_seed_is_not(
     copy: RunDir, plain: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

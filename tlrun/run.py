@@ -115,7 +115,9 @@ def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
     """Train `source_only` with the same net, augmentation and steps in RUN_DIR/baseline."""
     folder = run_dir.path / BASELINE
     if RunDir(folder).read_status().get("state") == "completed":
-        return
+        had = load_config(RunDir(folder).config).trainer
+        if (had.steps, had.epochs) == (cfg.trainer.steps, cfg.trainer.epochs):
+            return  # else the run was resumed for longer: the same budget for both
     other = cfg.copy()
     OmegaConf.set_struct(other, False)
     other.method, other.choices.method = (

@@ -1,0 +1,184 @@
+"""The documents say what is true: commands compose, links resolve, tables match the code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
+
+import tlrun
+from tlrun.cli import VERBS, parser_of
+from tlrun.config import compose, conf_dir, locate
+from tlrun.data.augment import OPS
+from tlrun.evaluate.validators import VALIDATORS
+from tlrun.launch import variants
+from tlrun.run_dir import RunDir
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+NOT_OURS = {"/launcher", ".launcher", "/sweeper", ".sweeper"}  # plugins of Hydra
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The contents of the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(name: str) -> Iterator[list[str]]:
+    """The words after `tlrun` of every command line in a page: in blocks and in tables."""
+    lines = [line for block in blocks(text_of(name), "bash") for line in block.splitlines()]
+    lines += re.findall(r"^\| `(tlrun [^`]+)`", text_of(name), re.MULTILINE)
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if "tlrun" in words and "mypy" not in words:
+            yield words[words.index("tlrun") + 1 :]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text_of("README.md").splitlines()) < 120
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_is_one(name: str) -> None:
+    for words in commands(name):
+        verb = words[0] if words and "=" not in words[0] and not words[0].startswith("-") else ""
+        if verb:
+            assert verb in VERBS, words
+            overrides = getattr(parser_of(verb).parse_intermixed_args(words[1:]), "overrides", [])
+            check(overrides)
+            continue
+        args = get_args_parser().parse_intermixed_args(words)
+        if not args.shell_completion and not args.config_dir:  # a folder of the reader's own
+            check(args.overrides, args.multirun)
+
+
+def check(overrides: list[str], multirun: bool = False) -> None:
+    """Compose; of a sweep, every value of every axis once."""
+    ours = [o for o in overrides if not (o.startswith("hydra") and any(n in o for n in NOT_OURS))]
+    for variant in variants(ours) if multirun else [ours]:
+        compose(variant)
+
+
+def test_commands_are_found() -> None:
+    """Lest the search for them breaks and the test above holds of nothing."""
+    assert sum(len(list(commands(name))) for name in NAMES) > 50
+    assert [] in list(commands("README.md"))  # pip install . && tlrun
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_python_blocks_compile(name: str) -> None:
+    for block in blocks(text_of(name), "python"):
+        compile(block, name, "exec")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "CHANGELOG.md"])
+def test_local_links_resolve(name: str) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text_of(name)):
+        if target.startswith("http"):
+            continue
+        page = (ROOT / name).parent / target if target else ROOT / name
+        assert page.exists(), f"{name}: {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {slug(title) for title in titles}, f"{name}: {target}#{anchor}"
+
+
+def slug(title: str) -> str:
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+# ---- tables against the code ----------------------------------------------------------------
+
+
+def rows(name: str, section: str) -> dict[str, list[str]]:
+    """{first cell: the others} of the table rows under the heading `section`."""
+    part = re.split(r"^## ", text_of(name).partition(f"\n## {section}\n")[2], flags=re.MULTILINE)[0]
+    cells = [
+        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        for line in part.splitlines()
+        if line.startswith("| `")
+    ]
+    assert cells, f"{name}: no table under {section}"
+    return {first: rest for first, *rest in cells}
+
+
+def value(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def test_config_lists_every_key_with_its_default() -> None:
+    cfg: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+    evaluate = {f"evaluate.{key}": default for key, default in cfg.pop("evaluate").items()}
+    top = {k: v for k, v in {**cfg, **evaluate}.items() if k not in ("defaults", "hydra")}
+    listed = rows("docs/config.md", "Keys at the top")
+    assert listed.keys() == top.keys()
+    assert {k: value(v[0]) for k, v in listed.items() if k != "choices"} == {
+        k: v for k, v in top.items() if k != "choices"
+    }
+    trainer = OmegaConf.to_container(OmegaConf.load(conf_dir() / "trainer" / "default.yaml"))
+    assert {k: value(v[0]) for k, v in rows("docs/config.md", "trainer").items()} == trainer
+
+
+def test_config_lists_every_group_and_the_options_of_the_small_ones() -> None:
+    listed = rows("docs/config.md", "Groups")
+    assert listed.keys() == {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    for group in ("optimizer", "schedule", "logger", "terms"):
+        for file in (conf_dir() / group).glob("*.yaml"):
+            assert file.stem in listed[group][0], (group, file.stem)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((conf_dir() / "method").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_methods_lists_every_method_and_argument(file: Path) -> None:
+    text = text_of("docs/methods.md")
+    assert f"\n## {file.stem}\n" in text
+    for argument in inspect.signature(locate(OmegaConf.load(file)._target_)).parameters:
+        assert f"`{argument}`" in text, argument
+
+
+def test_data_lists_every_set_and_operation() -> None:
+    sets = {file.stem for file in (conf_dir() / "data").glob("*.yaml")}
+    assert rows("docs/data.md", "The sets").keys() == sets
+    assert rows("docs/data.md", "Augmentation").keys() == OPS.keys()
+
+
+def test_selection_lists_every_validator_and_rule() -> None:
+    packaged = {
+        n for n, v in VALIDATORS.items() if v.score.__module__ == "tlrun.evaluate.validators"
+    }
+    assert rows("docs/selection.md", "Validators").keys() == packaged
+    for file in (conf_dir() / "select").glob("*.yaml"):
+        assert f"`{file.stem}`" in text_of("docs/selection.md")
+
+
+def test_run_folder_lists_every_file() -> None:
+    text = text_of("docs/run_folder.md")
+    for name, member in vars(RunDir).items():
+        if isinstance(member, property):
+            assert f"`{getattr(RunDir('x'), name).name}" in text, name
+
+
+def test_sections_that_the_code_refers_to_exist() -> None:
+    decisions = text_of("docs/decisions.md")
+    for title in ("Precision", "Several devices", "Batch norm", "Our own worker launcher"):
+        assert f"\n## {title}\n" in decisions
+
+
+def test_versions_agree() -> None:
+    citation = yaml.safe_load(text_of("CITATION.cff"))
+    assert citation["version"] == tlrun.__version__
+    assert tlrun.__version__ in text_of("CHANGELOG.md")
