@@ -14,6 +14,7 @@ from safetensors.torch import save
 
 from tlrun.config import config_hash, load_config, plain
 from tlrun.engine import checkpoint
+from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
@@ -27,7 +28,7 @@ def conclude(session: Session) -> dict[str, Any]:
     last = checkpoint.load_last(run_dir.checkpoints)
     assert last is not None
     rows = [row for row in run_dir.read_metrics() if row.get("split") == "eval"]
-    with torch.no_grad():
+    with torch.no_grad(), autocast(session.precision, session.device):
         session.load(last)
         last_figures, _ = session.evaluator.test(session.net)
         selected = session.load_selected()
@@ -66,6 +67,7 @@ def summarise(
         "config_hash": config_hash(cfg),
         "target_labels_seen": session.data.target_labels_seen,
         "selection_rule": cfg["select"]["name"],
+        "selection_fell_back": session.choose(rows, cfg["select"]["name"]) is None,
         "selection_saw_target_labels": cfg["select"]["name"] == "oracle",
         "selected": selected,
         "last": {"step": last["step"], **last_figures},
@@ -126,7 +128,7 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             f"{', '.join(map(str, trained[:8]))}); evaluate needs the same"
         )
     session.build_all()
-    with torch.no_grad():
+    with torch.no_grad(), autocast(session.precision, session.device):
         selected = session.load_selected()
         figures, _ = session.evaluator.test(session.net)
     result = {

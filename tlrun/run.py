@@ -194,7 +194,7 @@ def _limits_explained(run_dir: RunDir) -> Iterator[None]:
         ) or "can't allocate memory" in str(error):
             raise RunError(
                 "out of memory: try a smaller trainer.batch_size, or trainer.accumulate=2 "
-                "(same result, less memory)"
+                "(less memory, the same gradient but for batch norm)"
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(

@@ -24,6 +24,7 @@ ONE_STEP = (
     "schedule=constant",
     "backbone.dropout=0",
     "method.lambda_schedule=constant",
+    "method.domain_dropout=0",
     "evaluate.target_test=false",
 )
 

@@ -149,7 +149,10 @@ def test_the_loop_is_the_same_as_twenty_lines_by_hand(tmp_path):
 
 
 def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
-    options = ("backbone.batch_norm=false", "backbone.dropout=0", "optimizer=sgd")
+    options = (
+        *("backbone.batch_norm=false", "backbone.dropout=0", "optimizer=sgd"),
+        "method.domain_dropout=0",
+    )
     whole = small.session(tmp_path / "whole", *options)
     whole.loop().fit()
     split = small.session(tmp_path / "split", *options, "trainer.accumulate=4")

@@ -51,7 +51,7 @@ def test_bf16_reaches_the_accuracy_of_fp32_on_mnist(tmp_path):
             tmp_path / kind,
             *("method=source_only", "data=mnist_usps", "trainer.steps=300", "backbone.width=0.5"),
             *("trainer.batch_size=64", "trainer.eval_every=300", f"trainer.precision={kind}"),
-            *("evaluate.target_test=false"),
+            "evaluate.target_test=false",
         )
         session.loop().fit()
         session.net.eval()

@@ -29,8 +29,7 @@ def _tensorboard(run_dir: RunDir, step: int) -> Callable[[Row], None]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "logger=tensorboard needs a package that is not installed: "
-            "pip install 'tlrun[tensorboard]'"
+            "logger=tensorboard needs a package that is not installed: pip install tensorboard"
         ) from error
     writer = SummaryWriter(str(run_dir.path / "tensorboard"), purge_step=step or None)
 

@@ -58,7 +58,9 @@ def _onnx(model: Model, path: Path) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise ConfigError(f"{error}: install it with pip install 'tlrun[onnx]'") from error
+        raise ConfigError(
+            f"{error}: install it with pip install onnx onnxscript onnxruntime"
+        ) from error
     exported: Any = torch.onnx.export(
         _program(model), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
     )

@@ -40,7 +40,9 @@ class DANN(Method):
 
     trade_off: factor on λ. lambda_schedule: sigmoid (the paper's) | linear | constant. gamma: slope
     of the sigmoid. attach: where the domain head sits, "features" or a stage ("classifier.fc1").
-    domain_hidden: width of its hidden layers. domain_layers: their number.
+    domain_hidden: width of its hidden layers. domain_layers: their number. domain_dropout: in them;
+    it steadies the game, without it the domain head is outrun (docs/decisions.md, "DANN"; the paper
+    has none).
     """
 
     needs = Needs(streams=("source", "target"))
@@ -54,6 +56,7 @@ class DANN(Method):
         attach: str = "features",
         domain_hidden: int = 100,
         domain_layers: int = 1,
+        domain_dropout: float = 0.5,
     ) -> None:
         if lambda_schedule not in REVERSAL_SCHEDULES:
             raise ConfigError(
@@ -62,13 +65,15 @@ class DANN(Method):
             )
         self.trade_off, self.lambda_schedule, self.gamma = trade_off, lambda_schedule, gamma
         self.attach, self.domain_hidden, self.domain_layers = attach, domain_hidden, domain_layers
+        self.domain_dropout = domain_dropout
         self.taps = () if attach == "features" else (attach,)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
         width = net.feature_dim if not self.taps else net.width_of(self.attach)
         net.add(
-            "domain_head", DomainHead(width, hidden=self.domain_hidden, layers=self.domain_layers)
+            "domain_head",
+            DomainHead(width, self.domain_hidden, self.domain_layers, dropout=self.domain_dropout),
         )
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

@@ -38,8 +38,11 @@ class DANNAlternating(DANN):
         attach: str = "features",
         domain_hidden: int = 100,
         domain_layers: int = 1,
+        domain_dropout: float = 0.5,
     ) -> None:
-        super().__init__(trade_off, lambda_schedule, gamma, attach, domain_hidden, domain_layers)
+        super().__init__(
+            trade_off, lambda_schedule, gamma, attach, domain_hidden, domain_layers, domain_dropout
+        )
         if attach.startswith("classifier"):
             raise ConfigError(
                 "method.attach must lie in the backbone: a domain update holds the label head still"

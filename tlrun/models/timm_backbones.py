@@ -20,9 +20,7 @@ def timm_backbone(name: str, input_shape: Sequence[int], weights: str | None = N
     try:
         import timm
     except ImportError as error:
-        raise ConfigError(
-            "backbone=timm needs timm: install it with pip install 'tlrun[timm]'"
-        ) from error
+        raise ConfigError("backbone=timm needs timm: install it with pip install timm") from error
     if len(input_shape) != 3:
         raise ConfigError(f"backbone '{name}' takes images, the data are vectors: use backbone=mlp")
     if name not in timm.list_models():

@@ -90,12 +90,15 @@ def read_features(path: Path) -> Features:
 def to_plane(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, D) -> (n, 2) by PCA and t-SNE; the same input gives the same map on the same machine."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
-    y = _principal(x, 30)
-    perplexity = min(30.0, (len(y) - 1) / 3)
+    perplexity = min(30.0, (len(x) - 1) / 3)
     # 500 iterations: the map of 1000 points no longer changes visibly, at half the default's time.
     tsne = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=0, n_jobs=1)
-    return np.asarray(tsne.fit_transform(y), dtype=np.float64)
+    with threadpool_limits(
+        1
+    ):  # its OpenMP threads spin: on a busy machine ten times slower than one
+        return np.asarray(tsne.fit_transform(_principal(x, 30)), dtype=np.float64)
 
 
 def source_share(features: Features) -> tuple[float, float]:
