@@ -19,7 +19,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
 
   tlrun [key=value ...]                    train, evaluate, write a run folder with report.html
   tlrun -m key=a,b,c [key=value ...]       every combination, with a leaderboard (sweep)
-  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly
+  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly (a sweep: jobs that began)
   tlrun reproduce RUN_DIR [key=value ...]  run its saved config again; exit 1 on any difference
   tlrun evaluate RUN_DIR [key=value ...]   evaluate the trained model, also on other data
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
@@ -77,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
         words = [word for word in words if word != "--debug"]
         os.environ["TLRUN_DEBUG"] = "1"  # the environment reaches the processes of a launcher too
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must let exceptions through to `report`
+    # Threads that wait by spinning make a busy machine 20 times slower (docs/decisions.md, "Threads").
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         verb = words[0] if words and "=" not in words[0] else ""
         if verb in VERBS:
@@ -96,6 +98,9 @@ def main(argv: list[str] | None = None) -> int:
         return train(words)
     except SystemExit as stop:  # an interrupted sweep, Hydra's own help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:  # `tlrun list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (Exception, KeyboardInterrupt) as error:
         from tlrun.launch import report
 

@@ -26,7 +26,7 @@ from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
 
 OPEN_KEYS = ("phases.", "data.augment.")
-PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "cache"}
+PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run")
 NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
 

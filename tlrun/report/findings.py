@@ -79,7 +79,9 @@ def selection_sentence(summary: Row) -> str:
     )
     if summary.get("selection_fell_back"):
         step = render.count(chosen.get("step"))
-        return f"No evaluation passed the guard of {rule}: the last, step {step}{of}, stands for it."
+        return (
+            f"No evaluation passed the guard of {rule}: the last, step {step}{of}, stands for it."
+        )
     return f"The rule {rule} selected step {render.count(chosen.get('step'))}{of}; {saw}."
 
 
