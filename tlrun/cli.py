@@ -19,7 +19,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
 
   tlrun [key=value ...]                    train, evaluate, write a run folder with report.html
   tlrun -m key=a,b,c [key=value ...]       every combination, with a leaderboard (sweep)
-  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly (a sweep: jobs that began)
+  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly (of a sweep: begun jobs)
   tlrun reproduce RUN_DIR [key=value ...]  run its saved config again; exit 1 on any difference
   tlrun evaluate RUN_DIR [key=value ...]   evaluate the trained model, also on other data
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         words = [word for word in words if word != "--debug"]
         os.environ["TLRUN_DEBUG"] = "1"  # the environment reaches the processes of a launcher too
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must let exceptions through to `report`
-    # Threads that wait by spinning make a busy machine 20 times slower (docs/decisions.md, "Threads").
+    # Threads that spin while they wait crawl on a busy machine (docs/decisions.md, "Threads").
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         verb = words[0] if words and "=" not in words[0] else ""
