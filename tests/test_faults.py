@@ -181,7 +181,7 @@ def test_a_mistake_in_the_command(words: str, sentence: str, tlrun: Command) -> 
         ("data.normalize=hal", "did you mean 'half'?"),
         ("data.channels=7", "data.channels=7: choose 1 (grey) or 3 (colour)"),
         ("data.augment.source.rotat=3", "unknown augmentation 'rotat': did you mean 'rotate'?"),
-        ("data.augment.source.rotate=x", "augmentation rotate='x': give a number"),
+        ("data.augment.source.cutout=x", "augmentation cutout='x': give a number"),
         ("phases.tran.steps=3", "phases.tran: this method has no such phase; it has train"),
         ("phases.train.frozen=[backbon]", "no part or stage matches 'backbon': did you mean"),
         ("method._target_=nix.Nix", "cannot import 'nix'"),

@@ -45,8 +45,6 @@ def execute(path: Path) -> dict[str, Any]:
 
             dry_run(open_session(run_dir, plain(cfg)))
             shutil.rmtree(run_dir.path)
-            with contextlib.suppress(OSError):
-                run_dir.path.parent.rmdir()  # the folder of the day, if it is empty
             return {}
         write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         run_dir.checkpoints.mkdir(exist_ok=True)

@@ -42,7 +42,7 @@ def test_a_missing_extra_says_what_to_install(image_run, monkeypatch, tmp_path):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"pip install 'tlrun\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"pip install onnx"):
         export.main(image_run.run.path, "onnx", tmp_path / "model.onnx")
 
 

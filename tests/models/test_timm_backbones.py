@@ -23,7 +23,7 @@ def test_without_timm_the_error_says_what_to_install(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"pip install 'tlrun\[timm\]'"):
+    with pytest.raises(ConfigError, match=r"pip install timm"):
         timm_backbone("resnet18", (3, 32, 32))
 
 
