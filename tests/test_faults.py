@@ -223,24 +223,30 @@ def images(in_tmp: Path) -> Callable[..., list[str]]:
     return make
 
 
+def here(path: str) -> str:
+    """A path as tlrun names it: it makes them absolute, so that a run can be used from anywhere."""
+    return str(Path(path).absolute())
+
+
 def test_a_folder_that_is_not_there(tlrun: Command, images: Callable[..., list[str]]) -> None:
     words = images()
     assert tlrun(*words, "data.target.root=tagret") == 2
-    assert "data.target.root=tagret: no such folder" in tlrun.sentence
+    assert f"data.target.root={here('tagret')}: no such folder" in tlrun.sentence
     assert tlrun(*words, "data.target.root=null") == 2
     assert "Set data.target.root=FOLDER or data.target.list=FILE" in tlrun.sentence
     assert tlrun(*words, "data.target.list=nix.txt") == 2
-    assert "cannot read the list 'nix.txt'" in tlrun.sentence
+    assert f"cannot read the list '{here('nix.txt')}'" in tlrun.sentence
     Path("list.txt").write_text("a/0.png a\na/99.png a\n")
     assert tlrun(*words, "data.target.list=list.txt") == 2
-    assert "'list.txt', line 2: no image at 'target/a/99.png'" in tlrun.sentence
+    where = f"'{here('list.txt')}', line 2: no image at '{here('target/a/99.png')}'"
+    assert where in tlrun.sentence
 
 
 def test_a_class_without_an_image(tlrun: Command, images: Callable[..., list[str]]) -> None:
     words = images()
     Path("source/empty").mkdir()
     assert tlrun(*words) == 2
-    assert "the class 'empty' has no image in 'source/empty'" in tlrun.sentence
+    assert f"the class 'empty' has no image in '{here('source/empty')}'" in tlrun.sentence
 
 
 def test_other_classes_in_the_target(tlrun: Command, images: Callable[..., list[str]]) -> None:
@@ -254,7 +260,7 @@ def test_an_unreadable_image_is_named_and_left_out_only_when_asked(
     words = images()
     Path("target/b/7.png").write_bytes(b"no image at all")
     assert tlrun(*words) == 2
-    assert "cannot read the image 'target/b/7.png'" in tlrun.sentence
+    assert f"cannot read the image '{here('target/b/7.png')}'" in tlrun.sentence
     assert "skip_unreadable=true" in tlrun.sentence
     assert tlrun(*words, "data.target.skip_unreadable=true") == 0
     assert "target/b/7.png" in tlrun.said

@@ -351,6 +351,27 @@ def test_prepare(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "target_test" in capsys.readouterr().out
 
 
+def test_figures_of_the_summary_are_those_of_their_own_steps(in_tmp: Path) -> None:
+    """Autocast caches weights: selected and last must not be tested with the same ones."""
+    words = [w for w in WORDS if not w.startswith(("trainer.precision", "trainer.steps"))]
+    options = ["trainer.precision=bf16", "trainer.steps=12", "trainer.eval_every=2"]
+    keep = ["select=source_accuracy", "select.min_effective_classes=0"]
+    assert main([*words, *options, *keep, "hydra.run.dir=run"]) == 0
+    run = RunDir("run")
+    rows = {row["step"]: row for row in run.read_metrics() if row["split"] == "eval"}
+    summary = run.read_json(run.summary)
+    for which in ("selected", "last"):
+        row = rows[summary[which]["step"]]
+        assert summary[which]["target_test/accuracy"] == row["oracle/target_test_accuracy"]
+
+
+def test_a_dry_run_spares_what_was_there(in_tmp: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("years of work")
+    assert main([*WORDS, "dry_run=true", "hydra.run.dir=mine"]) == 0
+    assert [path.name for path in Path("mine").iterdir()] == ["thesis.tex"]
+
+
 def test_a_dry_run_shows_the_net_and_leaves_nothing(
     in_tmp: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from tlrun.config import config_hash, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError
+from tlrun.evaluate.validators import Predictions
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
 
@@ -28,11 +29,10 @@ def conclude(session: Session) -> dict[str, Any]:
     last = checkpoint.load_last(run_dir.checkpoints)
     assert last is not None
     rows = [row for row in run_dir.read_metrics() if row.get("split") == "eval"]
-    with torch.no_grad(), autocast(session.precision, session.device):
-        session.load(last)
-        last_figures, _ = session.evaluator.test(session.net)
-        selected = session.load_selected()
-        figures, found = session.evaluator.test(session.net)
+    session.load(last)
+    last_figures, _ = _test(session)
+    selected = session.load_selected()
+    figures, found = _test(session)
     if "target_test" in found:
         session.evaluator.write_predictions(run_dir.predictions, found["target_test"])
     session.evaluator.write_features(run_dir.features, found)
@@ -40,6 +40,16 @@ def conclude(session: Session) -> dict[str, Any]:
     summary = summarise(session, rows, last, {"step": selected["step"], **figures}, last_figures)
     run_dir.write_json(run_dir.summary, summary)
     return summary
+
+
+def _test(session: Session) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    """The test figures of the loaded weights, in the precision of the run.
+
+    Autocast must not stay open over a `load_state_dict`: it caches converted weights, and the
+    second test would run with the first one's.
+    """
+    with torch.no_grad(), autocast(session.precision, session.device):
+        return session.evaluator.test(session.net)
 
 
 def summarise(
@@ -128,9 +138,8 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             f"{', '.join(map(str, trained[:8]))}); evaluate needs the same"
         )
     session.build_all()
-    with torch.no_grad(), autocast(session.precision, session.device):
-        selected = session.load_selected()
-        figures, _ = session.evaluator.test(session.net)
+    selected = session.load_selected()
+    figures, _ = _test(session)
     result = {
         "data": session.data.name,
         "step": selected["step"],

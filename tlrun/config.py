@@ -92,11 +92,24 @@ def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     if missing:
         raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
     OmegaConf.resolve(job)
+    job.data = _absolute_paths(plain(job.data))
     job.choices = choices
     settle_budget(job, hydra_cfg.overrides.task)
     validate(job)
     OmegaConf.set_struct(job, True)
     return job
+
+
+def _absolute_paths(node: Any) -> Any:
+    """Paths of the data as seen from anywhere: a run folder is used from other folders too."""
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: str(Path(value).expanduser().absolute())
+        if key in PATH_KEYS and isinstance(value, str)
+        else _absolute_paths(value)
+        for key, value in node.items()
+    }
 
 
 def open_keys(overrides: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tlrun.config import PATH_KEYS, load_config, plain
 from tlrun.engine import checkpoint
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 from tlrun.launch import execute
 from tlrun.run import locked
 from tlrun.run_dir import RunDir, runs_in, write_atomic
@@ -38,7 +38,7 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             raise ConfigError(
                 f"{path} holds no run to resume; give a run folder, or a sweep folder"
             )
-        return {job.name: resume(job, overrides) for job in jobs}
+        return resume_jobs(jobs, overrides)
     run_dir = RunDir.open(path)
     saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
     cfg = load_config(run_dir.config, list(overrides))
@@ -56,6 +56,25 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             run_dir.set_status("interrupted", resumed_with=stamp)
             write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
     return execute(run_dir)
+
+
+def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:
+    """Go on with every job of a sweep; one that fails does not stop the others.
+
+    Raises RunError at the end if any failed.
+    """
+    done, failed = {}, []
+    for job in jobs:
+        try:
+            done[job.name] = resume(job, overrides)
+        except Interrupted:
+            raise
+        except TlrunError as error:
+            failed.append(job.name)
+            log.error("%s: %s", job.name, error)
+    if failed:
+        raise RunError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+    return done
 
 
 def refuse_changes(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def execute(path: Path) -> dict[str, Any]:
             from tlrun.dry_run import dry_run
 
             dry_run(open_session(run_dir, plain(cfg)))
-            shutil.rmtree(run_dir.path)
+            run_dir.discard()
             return {}
         write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         run_dir.checkpoints.mkdir(exist_ok=True)

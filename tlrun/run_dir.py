@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +142,14 @@ class RunDir:
                     f"cannot write the run folder {candidate} ({error.strerror}): choose another "
                     "place with hydra.run.dir=..."
                 ) from error
+
+    def discard(self) -> None:
+        """Remove what a dry run wrote, and the folder if nothing else is in it."""
+        shutil.rmtree(self.path / ".hydra", ignore_errors=True)
+        for file in (self.config, self.overrides, self.status, self.log, self.path / ".lock"):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     # ---- status -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ The keys are those of `conf/config.yaml` and its groups, where each has its line
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -23,6 +24,8 @@ class Range(NamedTuple):
     open_low: bool = False
 
     def holds(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
         return above and (self.high is None or value <= self.high)
 
@@ -112,7 +115,7 @@ class Trainer:
     grad_clip: Positive | None
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: Count
-    threads: Literal["auto"] | Count
+    threads: Literal["auto"] | Annotated[int, Range(low=1, high=1024)]
     workers: Size
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
@@ -150,7 +153,7 @@ class PhaseOverride:
 class Experiment:
     """The whole configuration. dict = checked by its own builder against a signature."""
 
-    seed: Size
+    seed: Annotated[int, Range(low=0, high=2**63 - 1)]
     target_labels: Literal["auto", "none", "all"] | Count
     target_images: Literal["all", "none"]
     batch_norm: Literal["auto", "joint", "separate_forward", "per_domain"]

@@ -125,15 +125,21 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
         torch.cuda.set_device(device)
     precision = resolve_precision(str(cfg["trainer"]["precision"]), device)
     check_rule(str(cfg["select"]["name"]))
+    if cfg["select"]["name"] == "oracle" and not cfg["evaluate"]["target_test"]:
+        raise ConfigError(
+            "select=oracle reads the target test, which evaluate.target_test=false hides"
+        )
     for rule in cfg["selectors"]:
         check_rule(str(rule))
     method: Method = build(cfg["method"])
     if cfg["batch_norm"] != "auto":
         method.batch_norm = str(cfg["batch_norm"])
+    wanted = resolve_target_labels(cfg, method)
+    check_target_labels(wanted, method)
     data = build_data(
         cfg["data"],
         seed=int(cfg["seed"]),
-        target_labels=resolve_target_labels(cfg, method),
+        target_labels=wanted,
         target_images=str(cfg["target_images"]),
     )
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
@@ -180,6 +186,18 @@ def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
     if "frozen" in changes:
         changes["frozen"] = tuple(changes["frozen"])
     return replace(phase, **changes)
+
+
+def check_target_labels(wanted: Labels, method: Method) -> None:
+    """Refuse too few labels; warn where labels would only shrink the set of target images."""
+    if wanted == "none" and method.needs.target_labels != "none":
+        raise ConfigError("this method trains on target labels, which target_labels=none withholds")
+    if isinstance(wanted, int) and method.needs.target_labels == "none":
+        log.warning(
+            "this method uses no target labels: target_labels=%s leaves it that many images per "
+            "class to adapt to; target_labels=none gives it all",
+            wanted,
+        )
 
 
 def resolve_target_labels(cfg: dict[str, Any], method: Method) -> Labels:

@@ -183,4 +183,6 @@ def _loader(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=2,
+        # of its own: its seed would be drawn from the generator that dropout uses
+        generator=torch.Generator().manual_seed(0),
     )

@@ -182,7 +182,8 @@ class Loop:
                     self.counters.train_seconds += time.perf_counter() - clock
                     self._save(index, phase, step + 1, optimizer)
                     clock = time.perf_counter()
-                if stopping and not last:
+                    stopping = self.process.max(self.stop.exit_code or 0, self.device)
+                if stopping and save_now:
                     raise Interrupted(
                         f"stopped at step {self.global_step}; "
                         f"go on with: tlrun resume {self.run_dir.path}",
@@ -288,8 +289,8 @@ class Loop:
 
     def _apply(self, parts: tuple[str, ...], optimizer: torch.optim.Optimizer) -> None:
         parameters = self._parameters(parts)
+        self.process.average_gradients(parameters)  # before unscaling: all see the same inf
         self.scaler.unscale_(optimizer)
-        self.process.average_gradients(parameters)
         if self.trainer["grad_clip"] is not None:
             torch.nn.utils.clip_grad_norm_(parameters, float(self.trainer["grad_clip"]))
         self.scaler.step(optimizer)

@@ -206,7 +206,7 @@ def _pick(
 
 
 def _read_csv(path: Path, label_key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    with open(path, newline="") as stream:
+    with open(path, newline="", encoding="utf-8-sig") as stream:
         header, *rows = [row for row in csv.reader(stream) if row]
     at = next(
         (header.index(n) for n in ([label_key] if label_key else LABEL_KEYS) if n in header), None

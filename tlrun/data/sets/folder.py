@@ -174,7 +174,7 @@ def _images(paths: Any) -> list[Path]:
 def _read_list(path: Path, base: Path | None) -> Listing:
     """Lines of `path label` or `path` alone; relative to `base`, else to the list's folder."""
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list '{path}' ({error}).") from error
     base = base or path.parent
@@ -206,7 +206,7 @@ def _read_list(path: Path, base: Path | None) -> Listing:
 def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
     """All class names in order (numbers as numbers); a labelled training set must have each."""
     names = {label for found in listings.values() for label in found.labels or ()}
-    numeric = all(label.isdigit() for label in names)
+    numeric = all(label.isdecimal() for label in names)
     classes = sorted(names, key=lambda label: (int(label), label) if numeric else (0, label))
     train = listings["train"].labels
     lacking = [c for c in classes if train and c not in set(train)]
