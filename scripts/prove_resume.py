@@ -45,6 +45,8 @@ def state(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
 def trial(folder: Path, steps: int, seconds: float, number: int, *overrides: str) -> str:
     """Start, strike after `seconds` (again while it is not finished), resume; what happened."""
     process = subprocess.Popen(command(folder, steps, *overrides), stderr=subprocess.DEVNULL)
+    while not (folder / "config.yaml").exists():  # before that there is nothing to resume
+        time.sleep(0.05)
     time.sleep(seconds)
     process.send_signal(number)
     code = process.wait()
