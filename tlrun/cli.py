@@ -135,28 +135,30 @@ def parser_of(verb: str) -> Parser:
             parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
         return parser
 
-    overrides = {"nargs": "*", "metavar": "key=value", "help": "changes to its saved config"}
+    def with_overrides(parser: Parser) -> Parser:
+        parser.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="changes to its saved config"
+        )
+        return parser
+
     if verb == "resume":
         parser = new(
             "Go on where a run or sweep stopped. The result equals a straight run's, bit by bit.",
             "resume outputs/2025-01-31/12-00-00_dann_digits_digitsm_1a2b3c",
         )
-        parser.add_argument("overrides", **overrides)  # type: ignore[arg-type]
-        return parser
+        return with_overrides(parser)
     if verb == "reproduce":
         parser = new(
             "Run a saved config again in a new folder and compare: exit code 0 if metrics and "
             "weights are equal bit by bit, 1 with the differences if not.",
             "reproduce RUN_DIR seed=7",
         )
-        parser.add_argument("overrides", **overrides)  # type: ignore[arg-type]
-        return parser
+        return with_overrides(parser)
     if verb == "evaluate":
         parser = new(
             "Evaluate a trained model, also on other data.", "evaluate RUN_DIR data=usps_mnist"
         )
-        parser.add_argument("overrides", **overrides)  # type: ignore[arg-type]
-        return parser
+        return with_overrides(parser)
     if verb == "predict":
         parser = new("Label and confidence of images.", "predict RUN_DIR photo.jpg folder/")
         parser.add_argument(
