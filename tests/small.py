@@ -40,7 +40,8 @@ def batch(*domains: str, size: int = 8) -> dict[str, Batch]:
 
 def built(method, net_: Net) -> Net:
     """The net with the method's parts of its first phase."""
-    data = SimpleNamespace(num_classes=CLASSES)
+    classes = tuple("abcd")
+    data = SimpleNamespace(num_classes=CLASSES, classes=classes, source_classes=classes)
     for phase in method.phases(data):
         method.build(phase, net_, data)
         convert(net_, method.batch_norm)

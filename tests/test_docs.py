@@ -23,7 +23,7 @@ from tlrun.launch import variants
 from tlrun.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 NOT_OURS = {"/launcher", ".launcher", "/sweeper", ".sweeper"}  # plugins of Hydra
 
@@ -144,8 +144,9 @@ def test_config_lists_every_group_and_the_options_of_the_small_ones() -> None:
     "file", sorted((conf_dir() / "method").glob("*.yaml")), ids=lambda f: f.stem
 )
 def test_methods_lists_every_method_and_argument(file: Path) -> None:
-    text = text_of("docs/methods.md")
-    assert f"\n## {file.stem}\n" in text
+    pages = [p for p in NAMES if p == "docs/methods.md" or p.startswith("docs/methods/")]
+    text = next((t for p in pages if f"\n## {file.stem}\n" in (t := text_of(p))), "")
+    assert text, f"no section {file.stem} in {', '.join(pages)}"
     for argument in inspect.signature(locate(OmegaConf.load(file)._target_)).parameters:
         assert f"`{argument}`" in text, argument
 

@@ -85,6 +85,7 @@ def train(run_dir: RunDir, cfg: dict[str, Any]) -> Session:
     """Fit here, or in `trainer.devices` workers; returns the session with the last weights."""
     session = open_session(run_dir, cfg)
     describe(session)
+    session.check_patterns()
     world = int(cfg["trainer"]["devices"])
     if world == 1:
         session.loop().fit()

@@ -17,21 +17,23 @@ from tlrun.errors import ConfigError, did_you_mean
 
 
 class Range(NamedTuple):
-    """Bounds of a number: low <= value <= high, or low < value if `open_low`."""
+    """Bounds of a number: low <= value <= high; the bound itself is left out if it is open."""
 
     low: float | None = None
     high: float | None = None
     open_low: bool = False
+    open_high: bool = False
 
     def holds(self, value: float) -> bool:
         if not math.isfinite(value):
             return False
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
-        return above and (self.high is None or value <= self.high)
+        below = self.high is None or (value < self.high if self.open_high else value <= self.high)
+        return above and below
 
     def __str__(self) -> str:
         if self.low is not None and self.high is not None:
-            return f" from {self.low:g} to {self.high:g}"
+            return f" from {self.low:g} to {'below ' if self.open_high else ''}{self.high:g}"
         if self.low is not None:
             return f" above {self.low:g}" if self.open_low else f" of at least {self.low:g}"
         return "" if self.high is None else f" of at most {self.high:g}"
@@ -42,6 +44,7 @@ Size = Annotated[int, Range(low=0)]
 Positive = Annotated[float, Range(low=0, open_low=True)]
 NotNegative = Annotated[float, Range(low=0)]
 Share = Annotated[float, Range(low=0, high=1)]
+BelowOne = Annotated[float, Range(low=0, high=1, open_high=True)]
 SelectionRule = Literal[
     "information_maximization",
     "source_accuracy",
@@ -49,6 +52,7 @@ SelectionRule = Literal[
     "diversity",
     "bnm",
     "snd",
+    "target_accuracy",
     "last",
     "oracle",
 ]
@@ -67,7 +71,7 @@ class Adam:
     name: Literal["adam", "adamw"]
     lr: Positive
     weight_decay: NotNegative
-    betas: list[Share]
+    betas: tuple[BelowOne, BelowOne]
     head_lr_multiplier: NotNegative
 
 
@@ -135,6 +139,13 @@ class Select:
 
 
 @dataclass
+class Transfer:
+    carry: list[str] | None
+    reinit: list[str]
+    freeze: list[str]
+
+
+@dataclass
 class Logger:
     name: Literal["none", "tensorboard"]
 
@@ -155,7 +166,10 @@ class Experiment:
 
     seed: Annotated[int, Range(low=0, high=2**63 - 1)]
     target_labels: Literal["auto", "none", "all"] | Count
+    target_val_labels: Literal["auto", "none", "all"] | Count
     target_images: Literal["all", "none"]
+    init: str
+    transfer: Transfer
     batch_norm: Literal["auto", "joint", "separate_forward", "per_domain"]
     baseline: Literal["auto"] | bool
     terms: dict[str, Any]
@@ -188,6 +202,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     """Raise ConfigError on the first key of the plain, resolved `cfg` that is unknown or wrong."""
     check_section(cfg, Experiment)
     check_variant(cfg["optimizer"], "optimizer", OPTIMIZERS)
+    check_nesterov(cfg["optimizer"], "optimizer")
     check_variant(cfg["schedule"], "schedule", SCHEDULES)
     for name, phase in cfg["phases"].items():
         if not isinstance(phase, Mapping):
@@ -197,10 +212,12 @@ def check(cfg: Mapping[str, Any]) -> None:
         check_section(phase, PhaseOverride, f"phases.{name}.", partial=True)
         for section, variants in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
             if override := phase.get(section):
-                merged = override if "name" in override else {**cfg[section], **override}
-                check_variant(
-                    merged, f"phases.{name}.{section}", variants, partial="name" in override
-                )
+                # one that names another variant keeps none of the first one's own keys
+                other = override.get("name", cfg[section]["name"]) != cfg[section]["name"]
+                merged = override if other else {**cfg[section], **override}
+                check_variant(merged, f"phases.{name}.{section}", variants, partial=other)
+                if section == "optimizer":
+                    check_nesterov(merged, f"phases.{name}.optimizer")
 
 
 def check_variant(
@@ -219,6 +236,14 @@ def check_variant(
     check_section(
         section, variants[name], f"{key}.", partial, f" (or choose the group: {key}={name})"
     )
+
+
+def check_nesterov(optimizer: Mapping[str, Any], key: str) -> None:
+    """Nesterov's step is a form of momentum; torch refuses it without, but only after the data."""
+    if optimizer.get("nesterov") and not optimizer.get("momentum"):
+        raise ConfigError(
+            f"{key}.nesterov=true needs momentum: give {key}.momentum=0.9, or {key}.nesterov=false"
+        )
 
 
 def check_section(
@@ -297,11 +322,11 @@ def matches(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if (origin or kind) in (list, tuple):
-        items = [hint for hint in inner if hint is not Ellipsis]
-        one = len(items) == 1
-        return isinstance(value, list | tuple) and (
-            not one or all(matches(v, items[0]) for v in value)
-        )
+        if not isinstance(value, list | tuple):
+            return False
+        if count := _length(kind):
+            return len(value) == count and all(map(matches, value, inner))
+        return not inner or all(matches(v, inner[0]) for v in value)
     if (origin or kind) is dict:
         return isinstance(value, Mapping)
     return True
@@ -320,9 +345,16 @@ def describe(kind: Any) -> str:
     if kind in (None, type(None)):
         return "null"
     if (origin or kind) in (list, tuple):
-        return f"a list of values, each {describe(inner[0])}" if inner else "a list"
+        count = f"{_length(kind)} " if _length(kind) else ""
+        return f"a list of {count}values, each {describe(inner[0])}" if inner else "a list"
     names = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
     return names.get(kind, "a group of keys" if (origin or kind) is dict else str(kind))
+
+
+def _length(kind: Any) -> int | None:
+    """How many values a hint such as tuple[int, int] asks for; None if any number will do."""
+    inner = get_args(kind)
+    return len(inner) if get_origin(kind) is tuple and Ellipsis not in inner else None
 
 
 def choices_of(kind: Any) -> list[str]:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import multiprocessing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,15 +18,18 @@ from tlrun.data.pair import Data, Labels, build_data
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.loop import Loop
+from tlrun.engine.optimize import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError
-from tlrun.evaluate.evaluators import EVALUATORS, ClassEvaluator
+from tlrun.evaluate.evaluators import Evaluator, evaluator_of
 from tlrun.evaluate.selection import check_rule, select_row
 from tlrun.methods.method import Method, Phase, Term
 from tlrun.models.batch_norm import convert
 from tlrun.models.build import batch_norm_mode, build_net
 from tlrun.models.net import Net
+from tlrun.models.transfer import print_table
 from tlrun.run_dir import RunDir
+from tlrun.start import INITS, Start
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +45,21 @@ class Session:
     terms: dict[str, Term]
     phases: list[Phase]
     net: Net
-    evaluator: ClassEvaluator
+    evaluator: Evaluator
     device: torch.device
     precision: str
     process: Process
+    start: Start
 
     def choose(self, rows: list[dict[str, Any]], rule: str) -> dict[str, Any] | None:
-        """The row that a rule picks; the floor on the source applies where it is trained on."""
-        select = self.cfg["select"]
-        trains_on_source = any("source" in phase.streams for phase in self.phases)
+        """The row of the last phase that a rule picks: what comes before it is preparation.
+
+        The floor on the source applies where that phase trains on it.
+        """
+        select, last = self.cfg["select"], self.phases[-1]
+        trains_on_source = "source" in last.streams
         row = select_row(
-            rows,
+            [row for row in rows if row.get("phase") == last.name],
             rule,
             num_classes=self.data.num_classes,
             source_floor=float(select["source_floor"]) if trains_on_source else 0.0,
@@ -71,6 +79,7 @@ class Session:
             evaluate=lambda: self.evaluator.row(self.net),
             choose=self.choose,
             finish_build=self.finish_build,
+            carry_over=self.carry_over,
             process=self.process,
             device=self.device,
             precision=self.precision,
@@ -85,6 +94,22 @@ class Session:
         if self.cfg["trainer"]["compile"]:
             for part in net.parts.values():
                 part.compile()  # in place: the keys of the state stay as they are
+
+    def carry_over(self, index: int, before: set[str]) -> None:
+        """`init` and `transfer.*`, at the start of phase `index`; before: the parts it found."""
+        table = self.start.apply(self.net, index, before)
+        if table is not None and self.process.first:
+            log.info("%s", print_table(table))
+            self.run_dir.write_json(self.run_dir.transfer, [fate.row() for fate in table])
+
+    def check_patterns(self) -> None:
+        """Build all phases on a copy: a pattern that matches nothing is an error now, not later."""
+        net = copy.deepcopy(self.net)
+        for phase in self.phases:
+            self.method.build(phase, net, self.data)
+            net.select(phase.frozen)
+        for patterns in (self.start.carry or (), self.start.reinit):
+            net.select(patterns)
 
     def build_all(self) -> None:
         """Build the parts of every phase, for evaluation."""
@@ -134,15 +159,25 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     method: Method = build(cfg["method"])
     if cfg["batch_norm"] != "auto":
         method.batch_norm = str(cfg["batch_norm"])
+    method.init = resolve_init(str(cfg["init"]), method)
     wanted = resolve_target_labels(cfg, method)
     check_target_labels(wanted, method)
     data = build_data(
         cfg["data"],
         seed=int(cfg["seed"]),
         target_labels=wanted,
+        target_val_labels=cfg["target_val_labels"],
         target_images=str(cfg["target_images"]),
+        shared_classes=method.needs.shared_classes,
     )
+    if method.needs.kind != data.kind:
+        raise ConfigError(
+            f"this method is made for data of the kind '{method.needs.kind}', and {data.name} is "
+            f"of the kind '{data.kind}': `tlrun list experiments` shows pairs that fit"
+        )
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
+    start = Start.of(method.init, cfg["transfer"], phases)
+    phases = [start.freeze_in(index, phase) for index, phase in enumerate(phases)]
     unknown = set(cfg["phases"]) - {phase.name for phase in phases}
     if unknown:
         raise ConfigError(
@@ -152,8 +187,7 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     for phase in phases:
         for stream in phase.streams:
             data.stream_set(stream)  # a clear error now, not after the first phase
-    kinds = {task.kind for task in data.tasks.values()}
-    evaluator = EVALUATORS[kinds.pop()](
+    evaluator = evaluator_of(data)(
         data,
         method,
         device,
@@ -164,28 +198,53 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     )
     torch.manual_seed(int(cfg["seed"]))
     trained = (run_dir.checkpoints / "last.pt").exists()  # its weights replace the pretrained ones
-    backbone = {**cfg["backbone"], "weights": None} if trained else cfg["backbone"]
-    net = build_net({"backbone": backbone}, data.input_shape)
+    weights = None if trained else start.weights(cfg["backbone"].get("weights"))
+    net = build_net({"backbone": {**cfg["backbone"], "weights": weights}}, data.input_shape)
+    start.pretrained = weights is not None
     process = (
         Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     )
     terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
     return Session(
-        cfg, run_dir, data, method, terms, phases, net, evaluator, device, precision, process
+        cfg,
+        run_dir,
+        data,
+        method,
+        terms,
+        phases,
+        net,
+        evaluator,
+        device,
+        precision,
+        process,
+        start,
     )
 
 
 def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
     """Apply `phases.<name>.{steps,optimizer,schedule,frozen}` from the command line."""
-    from dataclasses import replace
-
     changes = dict(overrides.get(phase.name) or {})
     for key in ("optimizer", "schedule"):
         if key in changes:
-            changes[key] = {**getattr(phase, key), **changes[key]}
+            own = getattr(phase, key)
+            changes[key] = merged(own, changes[key]) if "name" in own else {**own, **changes[key]}
     if "frozen" in changes:
         changes["frozen"] = tuple(changes["frozen"])
     return replace(phase, **changes)
+
+
+def resolve_init(asked: str, method: Method) -> str:
+    """`auto` = the method's choice. Raises ConfigError for a start that it cannot make."""
+    if asked == "auto":
+        return method.init
+    if asked == "source" and method.init != "source":
+        raise ConfigError(
+            "init=source needs a method with a source phase of its own (method=finetune); give a "
+            "run's folder instead, init=RUN_DIR"
+        )
+    if asked not in INITS:
+        RunDir.open(asked)  # a clear error now
+    return asked
 
 
 def check_target_labels(wanted: Labels, method: Method) -> None:

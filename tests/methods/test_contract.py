@@ -8,11 +8,11 @@ import small
 import torch
 from omegaconf import OmegaConf
 
-from tlrun.config import build, conf_dir, locate, plain
+from tlrun.config import conf_dir, locate, plain
 from tlrun.methods.method import Progress
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
-PAIRS = ["digits_digitsm"]
+DATA = {"class": "digits_digitsm"}  # kind of data -> the bundled set of that kind
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -30,28 +30,38 @@ def test_the_file_cites_its_source_and_stays_short(name):
     assert inspect.getmodule(locate(cfg._target_)).__doc__
 
 
+def session_of(name, folder):
+    """A session of a method on the bundled data of its kind."""
+    cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
+    data = DATA[locate(cfg._target_).needs.kind]
+    return small.session(folder, f"method={name}", f"data={data}", "trainer.steps=2")
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_generators_leave_no_context_open_at_a_yield(name):
+def test_generators_leave_no_context_open_at_a_yield(name, tmp_path):
     """A `no_grad` or autocast that is open at a yield would hold in the engine too."""
-    method = build(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
-    net = small.built(method, small.net())
-    streams = [name for phase in method.phases(None) for name in phase.streams]
-    batch = small.batch(*streams)
-    for drawn in batch.values():
-        drawn.y = torch.zeros(len(drawn.index), dtype=torch.int64) if drawn.y is None else drawn.y
-    for step in range(4):
-        for update in method.step(net, batch, Progress(step, 4)):
-            assert torch.is_grad_enabled()
-            assert not torch.is_autocast_enabled("cpu")
-            assert all(loss.ndim == 0 and loss.requires_grad for loss in update.losses.values())
-            assert set(update.parts or ()) <= set(net.parts)
-            sum(update.losses.values()).backward()
+    session = session_of(name, tmp_path / "run")
+    net, loop = session.net, session.loop()
+    for phase in session.phases:
+        session.method.build(phase, net, session.data)
+        session.finish_build(net)
+        session.method.start(phase, net, session.data)
+        if loop.total_steps(phase) == 0:
+            continue
+        streams = loop.open_streams(phase)
+        for step in range(4):
+            batch = {key: stream.batch(step) for key, stream in streams.items()}
+            for update in session.method.step(net.train(), batch, Progress(step, 4)):
+                assert torch.is_grad_enabled()
+                assert not torch.is_autocast_enabled("cpu")
+                assert all(loss.ndim == 0 and loss.requires_grad for loss in update.losses.values())
+                assert set(update.parts or ()) <= set(net.parts)
+                sum(update.losses.values()).backward()
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("pair", PAIRS)
-def test_two_steps_on_every_bundled_pair(name, pair, tmp_path):
-    session = small.session(tmp_path / "run", f"method={name}", f"data={pair}", "trainer.steps=2")
+def test_two_steps_on_the_bundled_data_of_its_kind(name, tmp_path):
+    session = session_of(name, tmp_path / "run")
     loop = session.loop()
     before = {}
     build_parts = session.method.build
@@ -62,8 +72,8 @@ def test_two_steps_on_every_bundled_pair(name, pair, tmp_path):
 
     session.method.build = remember
     loop.fit()
-    assert loop.global_step == 2
-    assert loop.counters.updates >= 2
+    assert loop.global_step == sum(loop.total_steps(phase) for phase in session.phases)
+    assert loop.counters.updates >= loop.global_step
     assert any(
         not torch.equal(value, before[key])
         for key, value in session.net.state_dict().items()
@@ -71,5 +81,5 @@ def test_two_steps_on_every_bundled_pair(name, pair, tmp_path):
     )
     rows = session.run_dir.read_metrics()
     assert {"train", "eval"} <= {row["split"] for row in rows}
-    scores = session.method.predict(session.net.eval(), torch.randn(3, 3, 28, 28)).scores
-    assert scores.shape == (3, 10)
+    figures, _ = session.evaluator.test(session.net.eval())
+    assert figures

@@ -15,7 +15,7 @@ from tlrun.data.preprocess import Preprocess
 from tlrun.data.splits import Card, Splits, draw_per_class, with_val
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
-Labels = Literal["none", "all"] | int
+Labels = Literal["auto", "none", "all"] | int
 
 
 @dataclass
@@ -31,16 +31,25 @@ class Domain:
 
 @dataclass
 class Task:
-    """What is to be predicted: a name, its kind (which evaluator judges it) and its label space."""
+    """What is to be predicted: a name, its kind (which evaluator judges it) and its label space.
+
+    domain: the domain whose images it belongs to (None = all of them).
+    """
 
     name: str
     kind: str
     classes: tuple[str, ...]
+    domain: str | None = None
 
 
 @dataclass
 class Data:
-    """All that a run may see. target_labels_seen: labels in the target's train and val."""
+    """All that a run may see. target_labels_seen: labels in the target's train and val.
+
+    evaluator: which of `evaluate.evaluators.EVALUATORS` judges it ("" = the kind of its task).
+    facts: what else a method's `build` or the evaluator needs to know (plain values for JSON; they
+    are saved in label_space.json): attributes of classes, ways and shots of episodes ...
+    """
 
     name: str
     domains: dict[str, Domain]
@@ -48,6 +57,18 @@ class Data:
     preprocess: Preprocess
     augment: dict[str, Augment] = field(default_factory=dict)
     target_labels_seen: int = 0
+    evaluator: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Which evaluator judges it: its own, else by the kind of its task."""
+        return self.evaluator or next(iter(self.tasks.values())).kind
+
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        """Those of the source: `classes` unless the two domains have their own."""
+        return self.tasks.get("source", self.tasks["class"]).classes
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -111,8 +132,11 @@ class Data:
         return {
             "classes": list(self.classes),
             "tasks": {
-                t.name: {"kind": t.kind, "classes": list(t.classes)} for t in self.tasks.values()
+                t.name: {"kind": t.kind, "classes": list(t.classes), "domain": t.domain}
+                for t in self.tasks.values()
             },
+            "domains": list(self.domains),
+            "facts": self.facts,
             "input_shape": list(self.input_shape),
             "preprocess": self.preprocess.spec(),
         }
@@ -123,22 +147,27 @@ def build_data(
     *,
     seed: int,
     target_labels: Labels = "none",
+    target_val_labels: Labels = "auto",
     target_images: str = "all",
+    shared_classes: bool = True,
     allow_download: bool = True,
 ) -> Data:
-    """Build the pair of `cfg` (the group `data`).
+    """Build the pair of `cfg` (the group `data`), or what its own `_target_` builds from it.
 
     target_labels: none | all | k. With none, training and validation sets of the target are objects
     without labels before anyone sees them. With k, target-train holds just k examples per class,
-    with labels, and target-val stays without. With all, both have them. All that are held are
-    counted. target_images: all | none (with none the target has its test set only).
-    Raises ConfigError or DataError.
+    with labels. target_val_labels: the same for target-val; auto = all with target_labels=all, else
+    none. All labels that are held are counted. target_images: all | none (with none the target has
+    its test set only). shared_classes: False lets source and target have different classes, each a
+    task of its own. Raises ConfigError or DataError.
     """
     from omegaconf import DictConfig, OmegaConf
 
     conf: Any = (
         OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     )
+    if "_target_" in conf:
+        return _build_own(conf, seed, target_labels, target_val_labels, target_images)
     if target_images not in ("all", "none"):
         raise ConfigError(f"target_images={target_images}: choose all or none.")
     splits = {
@@ -151,16 +180,25 @@ def build_data(
             "of 'path label'."
         )
     classes = source.train.classes
-    target = _match_classes(target, classes, source.train.name)
+    tasks = {"class": Task("class", "class", classes)}
+    own = None if shared_classes else _own_classes(target, classes)
+    if own:
+        tasks = {
+            "class": Task("class", "class", own, "target"),
+            "source": Task("source", "class", classes, "source"),
+        }
+    else:
+        target = _match_classes(target, classes, source.train.name)
     _check_shapes(source.train, target.train)
 
-    train, val, seen = _behind_firewall(target, target_labels, seed)
-    if target_images == "none":
-        train, val, seen = None, None, 0
+    train, val, seen = _behind_firewall(target, target_labels, target_val_labels, seed)
     domains = {
         "source": Domain(source.card.name, source.train, source.val, source.test, source.card),
         "target": Domain(target.card.name, train, val, target.test, target.card),
     }
+    if target_images == "none":
+        domains["target"] = Domain(target.card.name, None, None, target.test, target.card)
+        seen = 0
     augment = conf.get("augment") or {}
     for name in augment:
         if name not in domains:
@@ -168,11 +206,35 @@ def build_data(
     return Data(
         name=str(conf.get("name", "data")),
         domains=domains,
-        tasks={"class": Task("class", "class", classes)},
+        tasks=tasks,
         preprocess=_preprocess(conf, source.train, target.fit),
         augment={d: Augment(augment.get(d)) for d in domains},
         target_labels_seen=seen,
     )
+
+
+def _build_own(
+    conf: Mapping[str, Any], seed: int, labels: Labels, val_labels: Labels, images: str
+) -> Data:
+    """Data that are no plain pair: a callable of `conf`'s keys that returns `Data`."""
+    from tlrun.config import build
+
+    data = build(
+        conf,
+        seed=seed,
+        target_labels=labels,
+        target_val_labels=val_labels,
+        target_images=images,
+    )
+    if not isinstance(data, Data):
+        raise ConfigError(f"{conf['_target_']} must return tlrun.data.pair.Data")
+    return data
+
+
+def _own_classes(target: Splits, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The target's classes if they are others than the source's; None if they are the same."""
+    known = [s.classes for s in (target.train, target.test) if s is not None and s.classes]
+    return known[0] if known and set(known[0]) != set(classes) else None
 
 
 def _load(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
@@ -229,24 +291,33 @@ def _check_shapes(source: ImageSet, target: ImageSet) -> None:
 
 
 def _behind_firewall(
-    target: Splits, labels: Labels, seed: int
-) -> tuple[ImageSet | None, ImageSet | None, int]:
+    target: Splits, labels: Labels, val_labels: Labels, seed: int
+) -> tuple[ImageSet, ImageSet | None, int]:
     """(train, val, labels held) of the target."""
-    train, val = target.train, target.val
+    if val_labels == "auto":
+        val_labels = "all" if labels == "all" else "none"
+        if target.val is not None and target.val.labels is None:
+            val_labels = "none"  # nobody asked for them
+    train = allowed(target.train, labels, seed, "target_labels")
+    val = None if target.val is None else allowed(target.val, val_labels, seed, "target_val_labels")
+    held = sum(len(s) for s in (train, val) if s is not None and s.labels is not None)
+    return train, val, held
+
+
+def allowed(examples: ImageSet, labels: Labels, seed: int, key: str) -> ImageSet:
+    """The examples as a method may see them: without labels, all with theirs, or k per class.
+
+    key: the configuration's key, for the message. Raises ConfigError.
+    """
     if labels == "none" or labels == 0:
-        return train.without_labels(), None if val is None else val.without_labels(), 0
-    if train.labels is None:
-        raise ConfigError(
-            f"target_labels={labels}, but {train.name} has no labels; use target_labels=none."
-        )
+        return examples.without_labels()
+    if examples.labels is None:
+        raise ConfigError(f"{key}={labels}, but {examples.name} has no labels; use {key}=none.")
     if labels == "all":
-        return train, val, len(train) + (0 if val is None or val.labels is None else len(val))
+        return examples
     if isinstance(labels, bool) or not isinstance(labels, int) or labels < 0:
-        raise ConfigError(
-            f"target_labels={labels}: choose none, all or a number of labels per class."
-        )
-    chosen = train.subset(draw_per_class(train, labels, seed))
-    return chosen, None if val is None else val.without_labels(), len(chosen)
+        raise ConfigError(f"{key}={labels}: choose none, all or a number of labels per class.")
+    return examples.subset(draw_per_class(examples, labels, seed))
 
 
 def _preprocess(conf: Mapping[str, Any], source: ImageSet, fit: str) -> Preprocess:

@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from tlrun.errors import RunError
 from tlrun.run_dir import RunDir, write_atomic
 
 log = logging.getLogger(__name__)
+
+ASIDE = ".replaced"  # in the name of a rule's checkpoint between its successor and `settle`
 
 
 def save(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
@@ -52,6 +54,36 @@ def save_last(folder: Path, state: dict[str, Any], about: dict[str, Any]) -> Non
             os.replace(last, folder / "previous.pt")
         os.replace(new_sidecar, sidecar)
         os.replace(new, last)
+
+
+def save_selected(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write a rule's checkpoint; the one it replaces is kept until `settle`.
+
+    A crash before the next `last.pt` takes training back to a step at which the older one was the
+    rule's choice (and if the budget then grows, the newer one may never come again).
+    """
+    with _saving(path):
+        for file in (path, path.with_suffix(".json")):
+            if file.exists() and not _aside(file).exists():
+                os.replace(file, _aside(file))
+    save(path, state, about)
+
+
+def settle(folder: Path) -> None:
+    """After `last.pt` is written: forget the checkpoints that rules have replaced."""
+    for file in folder.glob(f"*{ASIDE}.*"):
+        file.unlink()
+
+
+def rewind(folder: Path, rules: Iterable[str], step: int) -> None:
+    """Before training goes on from `step`: put back what each rule had kept by then."""
+    for rule in rules:
+        path = folder / f"{rule}.pt"
+        later = not path.exists() or _step_in(path.with_suffix(".json")) > step
+        for file in (path, path.with_suffix(".json")) if later else ():
+            file.unlink(missing_ok=True)
+            if _aside(file).exists():
+                os.replace(_aside(file), file)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -126,6 +158,17 @@ def _digest_in(sidecar: Path) -> str | None:
         return str(RunDir.read_json(sidecar)["sha256"])
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _step_in(sidecar: Path) -> int:
+    try:
+        return int(RunDir.read_json(sidecar)["step"])
+    except (OSError, ValueError, KeyError):
+        return -1
+
+
+def _aside(file: Path) -> Path:
+    return file.with_name(f"{file.stem}{ASIDE}{file.suffix}")
 
 
 @contextmanager

@@ -25,10 +25,11 @@ from tlrun.data.streams import Batch, Stream
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.interrupt import StopRequest
-from tlrun.engine.optimize import learning_rate_factor, make_optimizer, set_learning_rate
+from tlrun.engine.optimize import learning_rate_factor, make_optimizer, merged, set_learning_rate
 from tlrun.engine.precision import autocast
 from tlrun.engine.record import Choose, Record
 from tlrun.errors import ConfigError, Interrupted
+from tlrun.evaluate.selection import score_of
 from tlrun.methods.method import Method, Phase, Progress, Term, Update
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
@@ -53,7 +54,8 @@ class Loop:
 
     evaluate: () -> the row of figures of an evaluation. choose: (rows, rule) -> the row that a
     selection rule picks. finish_build: called after a phase has built its parts (moves them to the
-    device, converts batch norm). cfg: the resolved config. Raises Interrupted after SIGINT/SIGTERM,
+    device, converts batch norm). carry_over: called at the start of each phase with its number and
+    the parts that were there before, never on resume (`init` and `transfer.*`). cfg: the resolved config. Raises Interrupted after SIGINT/SIGTERM,
     RunError when a loss is not finite or the disk is full.
     """
 
@@ -70,6 +72,7 @@ class Loop:
         evaluate: Evaluate,
         choose: Choose,
         finish_build: Callable[[Net], None],
+        carry_over: Callable[[int, set[str]], None],
         process: Process,
         device: torch.device,
         precision: str,
@@ -79,6 +82,7 @@ class Loop:
         self.run_dir, self.data, self.net = run_dir, data, net
         self.method, self.terms, self.phases = method, terms, phases
         self.evaluate, self.finish_build = evaluate, finish_build
+        self.carry_over = carry_over
         self.process, self.device, self.precision = process, device, precision
         self.config_hash = config_hash
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -95,12 +99,16 @@ class Loop:
         saved = checkpoint.load_last(self.run_dir.checkpoints)
         begin = int(saved["phase_index"]) if saved else 0
         self.record.open(self.cfg["logger"], saved)
+        if self.process.first:
+            step = int(saved["step"]) if saved else -1
+            checkpoint.rewind(self.run_dir.checkpoints, self.record.rules, step)
         with StopRequest() as self.stop:
             for index, phase in enumerate(self.phases):
+                before = set(self.net.parts)
                 self.method.build(phase, self.net, self.data)
                 self.finish_build(self.net)
                 if index >= begin:
-                    self._run_phase(index, phase, saved if index == begin else None)
+                    self._run_phase(index, phase, before, saved if index == begin else None)
 
     def total_steps(self, phase: Phase) -> int:
         """Length of a phase in steps: its own, else `trainer.steps`, else `trainer.epochs`."""
@@ -115,29 +123,26 @@ class Loop:
 
     # ---- one phase ------------------------------------------------------------------------
 
-    def _run_phase(self, index: int, phase: Phase, saved: dict[str, Any] | None) -> None:
+    def _run_phase(
+        self, index: int, phase: Phase, before: set[str], saved: dict[str, Any] | None
+    ) -> None:
         total = self.total_steps(phase)
         frozen = self.net.select(phase.frozen)
         self._set_trainable(frozen, False)
         self._parameter_lists: dict[tuple[str, ...], list[torch.nn.Parameter]] = {}
         if saved is None:
-            self.method.start(phase, self.net, self.data)
-            for term in self.terms.values():
-                term.start(self.net, self.data)
-            self.process.broadcast(self.net.state_dict().values())
-            if self.process.world > 1:  # one start for all, then dropout of their own
-                torch.manual_seed(torch.initial_seed() + 1000 * (self.process.rank + 1))
-        schedule = {**self.cfg["schedule"], **phase.schedule}
+            self._start(index, phase, before)
+        schedule = merged(self.cfg["schedule"], phase.schedule)
         optimizer = (
-            make_optimizer({**self.cfg["optimizer"], **phase.optimizer}, self.net, phase.parts)
+            make_optimizer(merged(self.cfg["optimizer"], phase.optimizer), self.net, phase.parts)
             if total > 0
             else None
         )
         done = self._restore(saved, optimizer) if saved else 0
         cadence = int(self.trainer["eval_every"] or max(1, math.ceil(total / 20)))
         save_every = int(self.trainer["checkpoint_every"] or cadence)
-        if saved is None and index == 0:
-            self._evaluate(phase)  # step 0: where the curves begin
+        if saved is None and total > 0:
+            self._evaluate(phase)  # where the curves of the phase begin
         streams = self.open_streams(phase)
         bar = tqdm(
             total=total,
@@ -198,10 +203,20 @@ class Loop:
             self._save(index, phase, 0, None)
         self._set_trainable(frozen, True)  # the next phase decides anew
 
+    def _start(self, index: int, phase: Phase, before: set[str]) -> None:
+        """What happens once at the start of a phase, and is read from the checkpoint on resume."""
+        self.carry_over(index, before)
+        self.method.start(phase, self.net, self.data)
+        self.process.broadcast(self.net.state_dict().values())
+        for term in self.terms.values() if phase.terms else ():
+            term.start(self.net, self.data)
+        if self.process.world > 1:  # one start for all, then dropout of their own
+            torch.manual_seed(torch.initial_seed() + 1000 * (self.process.rank + 1))
+
     def open_streams(self, phase: Phase) -> dict[str, Stream]:
         """The training streams of a phase, by name; batches are asked for by step."""
         return {
-            name: Stream(
+            name: phase.sampling.get(name, Stream)(
                 name,
                 self.data.stream_set(name),
                 batch_size=int(self.trainer["batch_size"]),
@@ -240,10 +255,10 @@ class Loop:
         generators = [self.method.step(self.net, piece, progress) for piece in pieces]
         logged: dict[str, Tensor] = {}
         while True:
-            parts = self._backward(generators, optimizer, logged, phase)
-            if parts is None:
+            done = self._backward(generators, optimizer, logged, phase)
+            if done is None:
                 break
-            self._apply(parts, optimizer)
+            self._apply(*done, optimizer)
             self.counters.updates += 1
         size = sum(len(b.index) for b in batch.values()) * self.process.world
         self.counters.images_seen += size
@@ -255,9 +270,13 @@ class Loop:
         optimizer: torch.optim.Optimizer,
         logged: dict[str, Tensor],
         phase: Phase,
-    ) -> tuple[str, ...] | None:
-        """Take the next update from each generator and accumulate gradients; None at their end."""
-        parts: tuple[str, ...] | None = None
+    ) -> tuple[tuple[str, ...], list[Term]] | None:
+        """Take the next update from each generator and accumulate gradients.
+
+        Returns the parts it may change and the terms that join it; None at the generators' end.
+        """
+        parts: tuple[str, ...] = ()
+        terms: list[Term] = []
         optimizer.zero_grad(set_to_none=True)
         for generator in generators:
             with autocast(self.precision, self.device):
@@ -265,9 +284,9 @@ class Loop:
                 if update is None:
                     return None
                 losses = dict(update.losses)
-                if update.main:
-                    for term in self.terms.values():
-                        losses.update(term.loss(update, self.net))
+                terms = list(self.terms.values()) if update.main and phase.terms else []
+                for term in terms:
+                    losses.update(term.loss(update, self.net))
             parts = update.parts or phase.parts or tuple(self.net.parts)
             share = 1.0 / len(generators)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
@@ -279,7 +298,7 @@ class Loop:
                 key = f"metric/{name}"
                 number = torch.as_tensor(metric, dtype=torch.float32, device=self.device).detach()
                 logged[key] = logged.get(key, 0.0) + number * share
-        return parts
+        return parts, terms
 
     def _parameters(self, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:
         """Trainable parameters of the parts of an update; what is trainable is fixed in a phase."""
@@ -287,10 +306,14 @@ class Loop:
             self._parameter_lists[parts] = list(self.net.parameters_of(parts))
         return self._parameter_lists[parts]
 
-    def _apply(self, parts: tuple[str, ...], optimizer: torch.optim.Optimizer) -> None:
+    def _apply(
+        self, parts: tuple[str, ...], terms: list[Term], optimizer: torch.optim.Optimizer
+    ) -> None:
         parameters = self._parameters(parts)
         self.process.average_gradients(parameters)  # before unscaling: all see the same inf
         self.scaler.unscale_(optimizer)
+        for term in terms:
+            term.grad_(self.net)
         if self.trainer["grad_clip"] is not None:
             torch.nn.utils.clip_grad_norm_(parameters, float(self.trainer["grad_clip"]))
         self.scaler.step(optimizer)
@@ -333,12 +356,9 @@ class Loop:
             "phase": phase.name,
             "config_hash": self.config_hash,
         }
-        value = row.get(
-            f"validator/{rule}",
-            row.get("oracle/target_test_accuracy") if rule == "oracle" else None,
-        )
+        value = row.get(score_of(rule))
         about = {"step": self.global_step, "phase": phase.name, "metric": rule, "value": value}
-        checkpoint.save(self.run_dir.checkpoints / f"{rule}.pt", state, about)
+        checkpoint.save_selected(self.run_dir.checkpoints / f"{rule}.pt", state, about)
 
     def _save(
         self, index: int, phase: Phase, done: int, optimizer: torch.optim.Optimizer | None
@@ -366,6 +386,7 @@ class Loop:
             }
             about = {"step": self.global_step, "phase": phase.name, "phase_step": done}
             checkpoint.save_last(self.run_dir.checkpoints, state, about)
+            checkpoint.settle(self.run_dir.checkpoints)
         self.process.wait()
 
     def _restore(self, saved: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> int:

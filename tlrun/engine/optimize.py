@@ -13,6 +13,7 @@ from tlrun.models.net import Net
 
 SCHEDULES = ("constant", "cosine", "dann", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+SHARED_KEYS = ("lr", "weight_decay", "head_lr_multiplier")  # of every optimizer
 
 
 def learning_rate_factor(schedule: Mapping[str, Any], step: int, total: int) -> float:
@@ -82,6 +83,18 @@ def make_optimizer(
             fused=True,
         )
     raise ConfigError(f"optimizer.name={name}: {did_you_mean(name, OPTIMIZERS)}")
+
+
+def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's optimizer or schedule with a phase's changes on top.
+
+    An override that names another one replaces it: keys of an Adam mean nothing to an SGD. Of the
+    numbers that both know, the learning rate and the like stay unless the override has them.
+    """
+    if "name" not in override or override["name"] == base["name"]:
+        return {**base, **override}
+    shared = {key: base[key] for key in SHARED_KEYS if key in base}
+    return {**shared, **override}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

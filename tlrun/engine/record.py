@@ -16,6 +16,7 @@ from torch import Tensor
 from tlrun.engine.distributed import Process
 from tlrun.engine.loggers import make_logger
 from tlrun.errors import RunError
+from tlrun.evaluate.selection import score_of
 from tlrun.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class Record:
             for key, v in row.items()
             if key.endswith("accuracy") and "validator" not in key and v is not None
         ]
-        score = row.get(f"validator/{self.rules[0]}") if self.rules else None
+        score = row.get(score_of(self.rules[0])) if self.rules else None
         told += [] if score is None else [f"{self.rules[0].replace('_', ' ')} {score:.3f}"]
         return f"{row['phase']} step {row['step']}: {', '.join(told)}"
 

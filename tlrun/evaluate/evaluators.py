@@ -9,21 +9,49 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tlrun.building import locate
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
+from tlrun.errors import ConfigError, did_you_mean
 from tlrun.evaluate import metrics
 from tlrun.evaluate.validators import Predictions, compute_validators
 from tlrun.methods.method import Method
 from tlrun.models.net import Net
+from tlrun.run_dir import RunDir
 
 EMBEDDED = 500  # images of each domain kept in features.npz, for the 2-D map
+
+
+class Evaluator(Protocol):
+    """What the engine and `conclude` ask of an evaluator; the arguments are ClassEvaluator's."""
+
+    def __init__(
+        self,
+        data: Data,
+        method: Method,
+        device: torch.device,
+        *,
+        batch_size: int,
+        max_images: int,
+        seed: int,
+        target_test: bool,
+    ) -> None: ...
+
+    def row(self, net: Net) -> dict[str, float | None]:
+        """The figures of an evaluation during training; `oracle/*` ones if allowed."""
+
+    def test(self, net: Net) -> tuple[dict[str, Any], Any]:
+        """The final figures, and whatever `write` needs."""
+
+    def write(self, run_dir: RunDir, found: Any) -> None:
+        """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
 
 
 class ClassEvaluator:
@@ -108,7 +136,7 @@ class ClassEvaluator:
     def _figures(self, role: str, predicted: Predictions) -> dict[str, Any]:
         if predicted.labels is None:
             return {f"{role}/accuracy": None}
-        classes = self.data.classes
+        classes = self.data.source_classes if role == "source_test" else self.data.classes
         guess, truth = predicted.logits.argmax(1), predicted.labels
         by_class = metrics.per_class_accuracy(guess, truth, len(classes)).tolist()
         return {
@@ -117,6 +145,11 @@ class ClassEvaluator:
             f"{role}/macro_f1": metrics.macro_f1(guess, truth, len(classes)),
             f"{role}/accuracy_by_class": dict(zip(classes, by_class, strict=True)),
         }
+
+    def write(self, run_dir: RunDir, found: Mapping[str, Predictions]) -> None:
+        if "target_test" in found:
+            self.write_predictions(run_dir.predictions, found["target_test"])
+        self.write_features(run_dir.features, found)
 
     def write_predictions(self, path: Path, predicted: Predictions) -> None:
         """predictions.csv: index, path, label (empty if unknown), prediction, confidence."""
@@ -158,4 +191,12 @@ def sample(count: int, most: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=generator)[:most].sort().values
 
 
-EVALUATORS = {"class": ClassEvaluator}
+EVALUATORS = {"class": "tlrun.evaluate.evaluators.ClassEvaluator"}
+
+
+def evaluator_of(data: Data) -> type[Evaluator]:
+    """The evaluator that the data ask for: their own, else by the kind of their task."""
+    if data.kind not in EVALUATORS:
+        raise ConfigError(f"no evaluator '{data.kind}': {did_you_mean(data.kind, EVALUATORS)}")
+    found: type[Evaluator] = locate(EVALUATORS[data.kind])
+    return found

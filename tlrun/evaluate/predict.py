@@ -50,10 +50,17 @@ class LabelSpace:
     classes: tuple[str, ...]
     tasks: dict[str, SimpleNamespace]
     domains: dict[str, None]
+    facts: dict[str, Any]
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        """As `Data.source_classes`."""
+        own = self.tasks.get("source")
+        return tuple(own.classes) if own else self.classes
 
     @classmethod
     def from_json(cls, space: Mapping[str, Any]) -> LabelSpace:
@@ -62,7 +69,8 @@ class LabelSpace:
             for name, task in dict(space.get("tasks") or {}).items()
         }
         domains = dict.fromkeys(space.get("domains") or ("source", "target"))
-        return cls(tuple(space.get("classes") or ()), tasks, domains)
+        facts = dict(space.get("facts") or {})
+        return cls(tuple(space.get("classes") or ()), tasks, domains, facts)
 
 
 class Model(nn.Module):
@@ -129,6 +137,7 @@ def load(run_dir: str | Path, checkpoint: str = "selected", task: str | None = N
         raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
     preprocess = Preprocess.from_spec(space["preprocess"])
     method: Method = build(cfg["method"])
+    method.init = method.init if cfg["init"] == "auto" else cfg["init"]
     net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
     _restore(net, method, checkpoint_path(run, checkpoint))
     classes = data.tasks[task].classes if task else data.classes

@@ -1,6 +1,7 @@
 """Which evaluation was the best? A pure function over the rows of metrics.jsonl.
 
-Rules: the name of any validator (no target label), "last", and "oracle", the accuracy on the
+Rules: the name of any validator (no target label); "target_accuracy", the accuracy on target
+validation labels that were asked for and are counted; "last"; and "oracle", the accuracy on the
 target's test labels, which only says what selection costs.
 
 A guard against collapse goes before every validator: an unsupervised score can be at its best when
@@ -22,13 +23,19 @@ from tlrun.errors import ConfigError, did_you_mean
 
 Row = Mapping[str, Any]
 ORACLE = "oracle/target_test_accuracy"
+SUPERVISED = {"oracle": ORACLE, "target_accuracy": "target_val/accuracy"}  # see target labels
 
 
 def rules() -> list[str]:
     """Names that `select=` may take."""
     from tlrun.evaluate.validators import VALIDATORS  # imports torch
 
-    return [*VALIDATORS, "last", "oracle"]
+    return [*VALIDATORS, *SUPERVISED, "last"]
+
+
+def score_of(rule: str) -> str:
+    """The key of an evaluation row that a rule (other than "last") maximises."""
+    return SUPERVISED.get(rule, f"validator/{rule}")
 
 
 def check_rule(rule: str) -> None:
@@ -47,16 +54,16 @@ def select_row(
 ) -> Row | None:
     """The row that `rule` chooses among evaluation rows in order of time; the later one wins a tie.
 
-    None if no row has a value for the rule, or all that have one are guarded out. "oracle" and
-    "last" are not guarded.
+    None if no row has a value for the rule, or all that have one are guarded out. "last" and rules
+    that see target labels are not guarded.
     """
     if rule == "last":
         return rows[-1] if rows else None
-    if rule == "oracle":
-        return _best(rows, ORACLE)
+    if rule in SUPERVISED:
+        return _best(rows, score_of(rule))
     allowed = eligible(rows, num_classes, source_floor, min_effective_classes)
     candidates = [row for row, ok in zip(rows, allowed, strict=True) if ok]
-    return _best(candidates, f"validator/{rule}")
+    return _best(candidates, score_of(rule))
 
 
 def eligible(

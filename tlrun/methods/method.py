@@ -34,11 +34,15 @@ class Needs:
     streams: domains it draws training batches from, in the order of its batches.
     target_labels: the default of `target_labels=auto`: "none", "all" or k per class.
     target_images: False if the method must not see the target at all.
+    shared_classes: False if source and target may have different classes (a head for each).
+    kind: of data that it is made for, `Data.kind` (class, or a kind with an evaluator of its own).
     """
 
     streams: tuple[str, ...] = ("source",)
     target_labels: str | int = "none"
     target_images: bool = True
+    shared_classes: bool = True
+    kind: str = "class"
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,10 @@ class Phase:
     parts: the parts that exist and train in it (None = all). frozen: patterns of parts or stages.
     optimizer / schedule: overrides merged over the config's own. epoch_stream: what "an epoch"
     counts. refresh_every: steps between calls of `Method.refresh` (None = never).
+    terms: whether the chosen terms join (a penalty on leaving the source weights must not act while
+    these are learned). transfer: `transfer.*` decides at its start what is carried over into it.
+    sampling: stream name -> a callable with the arguments of `data.streams.Stream`, where batches
+    are not plain ones (episodes).
     """
 
     name: str = "train"
@@ -102,6 +110,9 @@ class Phase:
     epoch_stream: str | None = None
     refresh_every: int | None = None
     balance: Mapping[str, Any] | None = None
+    terms: bool = True
+    transfer: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,12 +128,15 @@ class Method:
     """Base class: supervised training on the first stream. Override what differs.
 
     Constructor arguments of a subclass are exactly the keys of its `conf/method/<name>.yaml`.
-    `batch_norm` (joint | separate_forward | per_domain) is the method's own choice; the top-level
-    key of that name replaces it before `build`.
+    `batch_norm` (joint | separate_forward | per_domain) and `init` are the method's own choice; the
+    top-level keys of these names replace them before `phases` and `build`. init: where the weights
+    come from that the target is trained from: "source" = a source phase of its own, "pretrained",
+    "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
     """
 
     needs: Needs = Needs()
     batch_norm: str = "joint"
+    init: str = "auto"
 
     def phases(self, data: Data) -> list[Phase]:
         """The phases in order. Default: one, over the streams in `needs`."""
@@ -180,8 +194,14 @@ class Term:
         """Losses to add to this update, by name."""
         return {}
 
+    def grad_(self, net: Net) -> None:
+        """Add to the gradients in place: after unscaling and averaging, before clipping.
+
+        For penalties on the weights alone, whose gradient is known without a graph.
+        """
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """The inverse of `state_dict`."""

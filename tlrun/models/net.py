@@ -49,6 +49,7 @@ class Net(nn.Module):
         self.input_shape = tuple(input_shape)
         self.head_options = dict(head or {})  # arguments of Classifier: `backbone.head.*`
         self.main_head = "classifier"
+        self.carried: tuple[str, ...] = ()  # stages whose weights were transferred (transfer.py)
         self._domain = "source"
 
     # ---- structure ------------------------------------------------------------------------

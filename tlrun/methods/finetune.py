@@ -1,0 +1,80 @@
+"""Fine-tuning: weights learned on the source, trained on with target labels.
+
+    source phase:  min over f, h  E_S CE(h(f(x)), y)          (init=source; else the start is given)
+    target phase:  min over f, h' E_T CE(h'(f(x)), y)         from those weights
+
+h' is h where source and target have the same classes, else a new head. Which layers are carried
+over, start anew or are held still is `transfer.*` (tlrun/models/transfer.py); a penalty on leaving
+the source weights is a term (`terms=[l2_sp]`), which joins the target phase alone. Yosinski et al.,
+"How transferable are features in deep neural networks?", NeurIPS 2014.
+x: (B, C, H, W); y: (B,) int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import Batch
+from tlrun.losses.classification import classification_loss
+from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.models.net import Net
+
+SOURCE_HEAD = "source_classifier"  # exists only where the classes differ
+
+
+class Finetune(Method):
+    """label_smoothing: share in [0, 1) that is spread over all classes, in both phases."""
+
+    needs = Needs(streams=("target",), target_labels="all", shared_classes=False)
+    init = "source"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def phases(self, data: Data) -> list[Phase]:
+        return [*self.source_phases(), Phase("target", ("target",), transfer=True)]
+
+    def source_phases(self) -> list[Phase]:
+        """The source phase, unless the weights come from elsewhere."""
+        return [Phase("source", ("source",), terms=False)] if self.init == "source" else []
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        if data.source_classes == data.classes:
+            net.add("classifier", net.new_head(data.num_classes))
+        elif phase.streams == ("source",):
+            net.add(SOURCE_HEAD, net.new_head(len(data.source_classes)))
+        else:
+            net.add("classifier", net.new_head(data.num_classes))
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        (domain,) = batch
+        drawn = batch[domain]
+        out = net(drawn.x, head=self.head(net, domain))
+        loss = classification_loss(out.logits, drawn.y, self.label_smoothing)
+        yield Update(
+            {"classification": loss},
+            seen={domain: Seen(drawn.x, out.features, out.logits, drawn.y)},
+        )
+
+    @staticmethod
+    def head(net: Net, domain: str) -> str:
+        """The head of a domain's classes."""
+        return SOURCE_HEAD if domain == "source" and SOURCE_HEAD in net.parts else "classifier"
+
+    def predict(
+        self,
+        net: Net,
+        x: Tensor,
+        *,
+        task: str | None = None,
+        domain: str = "target",
+        support: object = None,
+    ) -> Output:
+        head = self.head(net, "source" if task == "source" else domain)
+        if head not in net.parts:  # the source phase comes first: no target head yet
+            head = SOURCE_HEAD
+        out = net(x, head=head)
+        return Output(scores=out.logits, features=out.features)
