@@ -69,6 +69,7 @@ print(code, "torch" in sys.modules, used.ru_utime + used.ru_stime, file=sys.stde
         (["--help"], 0),
         (["method=dan"], 2),
         (["trainer.stpes=3"], 2),
+        (["optimizer.betas=[0.9]"], 2),
         (["-m", "method=dann,dan", "seed=0,1"], 2),
         (["reusme", "x"], 2),
         (["resume", "nowhere"], 2),

@@ -89,6 +89,9 @@ def test_typed_steps_win_over_the_epochs_of_an_experiment(tmp_path: Path) -> Non
         ("batch_norm=seperate_forward", "did you mean 'separate_forward'?"),
         ("target_labels=some", "expected one of auto, none, all, or a whole number"),
         ("selectors=[snd,bn]", "selectors=[snd,bn]: expected a list of values, each one of"),
+        ("optimizer.betas=[0.9]", "optimizer.betas=[0.9]: expected a list of 2 values, each a"),
+        ("optimizer.betas=[1.0,0.9]", "each a number from 0 to below 1"),
+        ("phases.train.optimizer.betas=[0.9,2]", "phases.train.optimizer.betas=[0.9,2]: expected"),
         ("optimizer.name=sgd", "choose the whole group, optimizer=sgd"),
         ("optimizer.name=sdg", "did you mean 'sgd'?"),
         ("evaluate=3", "it is a group of keys"),
@@ -111,6 +114,29 @@ def test_a_mistake_is_one_sentence(typed: str, sentence: str) -> None:
         compose([typed])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_nesterov_needs_momentum() -> None:
+    """torch says so too, but only after the data have been read."""
+    sgd = ["optimizer=sgd", "optimizer.nesterov=true"]
+    with pytest.raises(ConfigError, match=r"^optimizer\.nesterov=true needs momentum: give opt"):
+        compose([*sgd, "optimizer.momentum=0"])
+    compose([*sgd, "phases.train.optimizer.lr=0.1"])
+    for phase in ("{momentum: 0}", "{name: sgd, momentum: 0}"):
+        with pytest.raises(ConfigError, match=r"^phases\.train\.optimizer\.nesterov=true"):
+            compose([*sgd, f"phases.train.optimizer={phase}"])
+    other = "phases.train.optimizer={name: sgd, nesterov: true"  # beside an Adam
+    compose([f"{other}, momentum: 0.9}}"])
+    with pytest.raises(ConfigError, match="needs momentum"):
+        compose([f"{other}}}"])
+
+
+def test_a_hint_may_ask_for_a_number_of_values() -> None:
+    assert schema.matches([1, "a"], tuple[int, str])
+    assert not schema.matches([1], tuple[int, str])
+    assert not schema.matches(["a", 1], tuple[int, str])
+    assert schema.matches([1, 2, 3], tuple[int, ...])
+    assert not schema.matches([1, "a"], tuple[int, ...])
 
 
 def test_mistakes_in_files_of_ones_own(tmp_path: Path) -> None:

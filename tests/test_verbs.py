@@ -201,6 +201,20 @@ def test_evaluate_with_another_normalisation(copy: RunDir) -> None:
     assert found["target_test/accuracy_by_class"] != selected["target_test/accuracy_by_class"]
 
 
+def test_evaluate_by_a_rule_that_kept_nothing(
+    copy: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "run", "select=last"]) == 0
+    assert "weights of step 60 (select=last)" in capsys.readouterr().out
+    assert main(["evaluate", "run", "select=snd"]) == 2
+    said = capsys.readouterr().err
+    assert f"it kept {RULE}, last" in said
+    assert "train with selectors=[snd]" in said
+    (copy.checkpoints / f"{RULE}.pt").unlink()  # the run's own rule chose nothing: the last step
+    assert main(["evaluate", "run"]) == 0
+    assert "weights of step 60" in capsys.readouterr().out
+
+
 def test_evaluate_on_a_net_that_does_not_fit(
     copy: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from tlrun.config import config_hash, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError
-from tlrun.evaluate.validators import Predictions
+from tlrun.evaluate.selection import SUPERVISED, rules
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
 
@@ -33,16 +33,14 @@ def conclude(session: Session) -> dict[str, Any]:
     last_figures, _ = _test(session)
     selected = session.load_selected()
     figures, found = _test(session)
-    if "target_test" in found:
-        session.evaluator.write_predictions(run_dir.predictions, found["target_test"])
-    session.evaluator.write_features(run_dir.features, found)
+    session.evaluator.write(run_dir, found)
     write_model(run_dir, session)
     summary = summarise(session, rows, last, {"step": selected["step"], **figures}, last_figures)
     run_dir.write_json(run_dir.summary, summary)
     return summary
 
 
-def _test(session: Session) -> tuple[dict[str, Any], dict[str, Predictions]]:
+def _test(session: Session) -> tuple[dict[str, Any], Any]:
     """The test figures of the loaded weights, in the precision of the run.
 
     Autocast must not stay open over a `load_state_dict`: it caches converted weights, and the
@@ -78,7 +76,7 @@ def summarise(
         "target_labels_seen": session.data.target_labels_seen,
         "selection_rule": cfg["select"]["name"],
         "selection_fell_back": session.choose(rows, cfg["select"]["name"]) is None,
-        "selection_saw_target_labels": cfg["select"]["name"] == "oracle",
+        "selection_saw_target_labels": cfg["select"]["name"] in SUPERVISED,
         "selected": selected,
         "last": {"step": last["step"], **last_figures},
         "oracle": {
@@ -129,6 +127,7 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     cfg = load_config(run_dir.config, list(overrides))
     if any(override.startswith("data=") for override in overrides):
         prepare_as_trained(cfg, run_dir, overrides)
+    check_kept(run_dir, str(cfg.select.name))
     session = open_session(run_dir, plain(cfg))
     trained = run_dir.read_json(run_dir.label_space)["classes"]
     if list(session.data.classes) != trained:
@@ -158,6 +157,27 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             print(f"  {key:<32} {value:.4f}")
     print(f"written to {folder / session.data.name}.json")
     return result
+
+
+def check_kept(run_dir: RunDir, rule: str) -> None:
+    """Refuse a rule that left no checkpoint, where the last step would be taken for its choice.
+
+    Not the run's own rule: where its guard let no evaluation pass, the summary too has the last.
+    """
+    trained = load_config(run_dir.config)
+    known = rules()
+    kept = sorted(path.stem for path in run_dir.checkpoints.glob("*.pt") if path.stem in known)
+    if rule in kept or rule == trained.select.name:
+        return
+    raise ConfigError(
+        f"this run kept no checkpoint for select={rule}; it kept {', '.join(kept) or 'none'}: "
+        + (
+            "no evaluation passed that rule's guard, train with a lower select.source_floor or "
+            "select.min_effective_classes"
+            if rule in trained.selectors
+            else f"choose one of these, or train with selectors=[{rule}]"
+        )
+    )
 
 
 def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:

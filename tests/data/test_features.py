@@ -6,12 +6,13 @@ from scipy.stats import zscore
 
 from tests.data.conftest import real_data
 from tlrun.data.pair import build_data
-from tlrun.data.sets.features import SURF, features, office_caltech_surf
+from tlrun.data.sets.features import SURF, content_order, features, office_caltech_surf
 from tlrun.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 X = RNG.random((20, 6))
-Y = np.arange(20) % 4
+Y = np.arange(20) // 5  # sorted by class, as such files often are
+ORDER = content_order(X)
 
 
 @pytest.fixture
@@ -31,17 +32,38 @@ def files(tmp_path):
 def test_the_three_formats_agree(files, kind):
     parts = features(path=str(files / f"f.{kind}"), transductive=True)
     np.testing.assert_allclose(
-        parts.train.read(torch.arange(20)).numpy(), X.astype(np.float32), rtol=1e-6
+        parts.train.read(torch.arange(20)).numpy(), X[ORDER].astype(np.float32), rtol=1e-6
     )
-    assert parts.train.labels.tolist() == Y.tolist()
+    assert parts.train.labels.tolist() == Y[ORDER].tolist()
+    assert parts.train.paths == [f"f.{kind}[{row}]" for row in ORDER]
     assert parts.train.classes == ("0", "1", "2", "3")
     assert parts.train.shape == (6,)
+
+
+def test_the_order_of_the_file_tells_nothing(files):
+    before = features(path=str(files / "f.npz"))
+    assert before.train.labels.tolist() != sorted(before.train.labels.tolist())
+    shuffled = np.random.default_rng(1).permutation(20)
+    np.savez(files / "s.npz", features=X[shuffled].astype(">f8"), labels=Y[shuffled])
+    np.savez(files / "r.npz", features=X, labels=Y[::-1])  # other labels: the same rows in order
+    for split in ("train", "val", "test"):
+        known = getattr(before, split)
+        for name in ("s", "r"):
+            other = getattr(features(path=str(files / f"{name}.npz")), split)
+            assert other.checksum == known.checksum
+            assert torch.equal(other.labels, known.labels) == (name == "s")
+
+
+def test_equal_rows_do_not_keep_the_order_of_the_file():
+    order = content_order(np.zeros((20, 3)))
+    assert sorted(order) == list(range(20)) != order.tolist()
+    assert order.tolist() == content_order(np.full((20, 3), -0.0, np.float32)).tolist()
 
 
 def test_rows_and_zscore_are_the_authors_preparation(files):
     got = features(path=str(files / "f.npz"), rows="l1", zscore=True, transductive=True).train.data
     want = zscore(X / X.sum(1, keepdims=True), axis=0)
-    np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
+    np.testing.assert_allclose(got.numpy(), want[ORDER], atol=1e-5)
     unit = features(path=str(files / "f.npz"), rows="l2", transductive=True).train.data
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(20))
 
@@ -49,7 +71,7 @@ def test_rows_and_zscore_are_the_authors_preparation(files):
 def test_a_separate_test_file_is_scaled_like_the_training_file(files):
     np.savez(files / "t.npz", features=X + 5, labels=Y)
     parts = features(path=str(files / "f.npz"), test=str(files / "t.npz"), zscore=True)
-    want = (X + 5 - X.mean(0)) / X.std(0)
+    want = (X + 5 - X.mean(0))[content_order(X + 5)] / X.std(0)
     np.testing.assert_allclose(parts.test.data.numpy(), want, rtol=1e-4)
 
 

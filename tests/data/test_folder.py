@@ -65,6 +65,19 @@ def test_lists(tmp_path, no_data):
     assert folder(list=str(bare), size=12).test.labels is None
 
 
+def test_a_file_that_a_list_names_twice(image_folder, caplog):
+    root = image_folder("own", {"a": 5, "b": 5})
+    lines = [f"{c}/{i}.png {c}" for c in "ab" for i in range(5)]
+    listed = root / "list.txt"
+    listed.write_text("\n".join([*lines, "a/0.png a", "b/../a/0.png a"]))
+    parts = folder(list=str(listed), size=12, transductive=True)
+    assert len(parts.train) == 10
+    assert "repeats 2 of its images" in caplog.text
+    listed.write_text("\n".join([*lines, "a/0.png b"]))
+    with pytest.raises(DataError, match=r"gives '.*a/0\.png' the labels 'a' and 'b'"):
+        folder(list=str(listed), size=12)
+
+
 def test_mixed_kinds_and_modes(tmp_path, no_data):
     for c in "ab":
         write_image(tmp_path / "m" / c / "1.jpg", 1, "RGB", (50, 30))

@@ -111,6 +111,26 @@ class TestAlternating:
         assert set(counts.values()) == {1}
         assert any("target" in key for key in counts)
 
+    def test_a_joint_label_update_normalises_over_both_domains(self):
+        """Evaluation uses the statistics of the mixture; the loss is the source's alone."""
+        method = self.method()
+        method.batch_norm = "joint"
+        net = small.built(method, small.net({"hidden": [8], "batch_norm": True}, dropout=0.0))
+        batch, reference = small.batch(), copy.deepcopy(net)
+        update = update_of(method, net, batch, Progress(0, 9))
+        logits = reference(torch.cat([batch["source"].x, batch["target"].x])).logits
+        loss = cross_entropy(logits[:8], batch["source"].y)
+        assert float(update.losses["classification"]) == pytest.approx(float(loss), rel=1e-6)
+        for key, value in reference.state_dict().items():
+            assert torch.equal(net.state_dict()[key], value), key
+        update.losses["classification"].backward()
+        loss.backward()
+        for part in ("backbone", "classifier"):
+            for ours, wanted in zip(
+                net[part].parameters(), reference[part].parameters(), strict=True
+            ):
+                assert torch.allclose(ours.grad, wanted.grad, atol=1e-6), part
+
     def test_the_label_head_cannot_carry_the_domain_head(self):
         with pytest.raises(ConfigError, match="must lie in the backbone"):
             self.method(attach="classifier.fc1")

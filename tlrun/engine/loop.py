@@ -55,8 +55,9 @@ class Loop:
     evaluate: () -> the row of figures of an evaluation. choose: (rows, rule) -> the row that a
     selection rule picks. finish_build: called after a phase has built its parts (moves them to the
     device, converts batch norm). carry_over: called at the start of each phase with its number and
-    the parts that were there before, never on resume (`init` and `transfer.*`). cfg: the resolved config. Raises Interrupted after SIGINT/SIGTERM,
-    RunError when a loss is not finite or the disk is full.
+    the parts that were there before, never on resume (`init` and `transfer.*`). cfg: the resolved
+    config. Raises Interrupted after SIGINT/SIGTERM, RunError when a loss is not finite or the disk
+    is full.
     """
 
     def __init__(

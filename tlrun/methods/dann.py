@@ -14,6 +14,7 @@ schedule).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
 
 
+@dataclass(eq=False)
 class DANN(Method):
     """Gradient reversal.
 
@@ -48,25 +50,21 @@ class DANN(Method):
     needs = Needs(streams=("source", "target"))
     batch_norm = "per_domain"
 
-    def __init__(
-        self,
-        trade_off: float = 1.0,
-        lambda_schedule: str = "sigmoid",
-        gamma: float = 10.0,
-        attach: str = "features",
-        domain_hidden: int = 100,
-        domain_layers: int = 1,
-        domain_dropout: float = 0.5,
-    ) -> None:
-        if lambda_schedule not in REVERSAL_SCHEDULES:
+    trade_off: float = 1.0
+    lambda_schedule: str = "sigmoid"
+    gamma: float = 10.0
+    attach: str = "features"
+    domain_hidden: int = 100
+    domain_layers: int = 1
+    domain_dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.lambda_schedule not in REVERSAL_SCHEDULES:
             raise ConfigError(
-                f"method.lambda_schedule={lambda_schedule}: "
-                f"{did_you_mean(lambda_schedule, REVERSAL_SCHEDULES)}"
+                f"method.lambda_schedule={self.lambda_schedule}: "
+                f"{did_you_mean(self.lambda_schedule, REVERSAL_SCHEDULES)}"
             )
-        self.trade_off, self.lambda_schedule, self.gamma = trade_off, lambda_schedule, gamma
-        self.attach, self.domain_hidden, self.domain_layers = attach, domain_hidden, domain_layers
-        self.domain_dropout = domain_dropout
-        self.taps = () if attach == "features" else (attach,)
+        self.taps = () if self.attach == "features" else (self.attach,)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))

@@ -5,7 +5,8 @@
 
 Of every k + m steps the first k are label updates and the others domain updates, each on a fresh
 batch. In a domain update the label head is neither run in train mode nor changed, its batch norm
-included.
+included. The label head needs the target's batch statistics for evaluation: with `per_domain` a
+label update forwards the target once more for them, with `joint` it forwards both domains at once.
 The form of Ganin & Lempitsky (ICML 2015) unrolled in time; compare Tzeng et al., "Simultaneous Deep
 Transfer", ICCV 2015, who alternate in the same way.
 """
@@ -13,6 +14,7 @@ Transfer", ICCV 2015, who alternate in the same way.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -25,31 +27,21 @@ from tlrun.methods.method import Progress, Update
 from tlrun.models.net import Net
 
 
+@dataclass(eq=False)
 class DANNAlternating(DANN):
     """label_steps (k) and domain_steps (m) take turns; the other arguments are DANN's."""
 
-    def __init__(
-        self,
-        label_steps: int = 1,
-        domain_steps: int = 1,
-        trade_off: float = 1.0,
-        lambda_schedule: str = "sigmoid",
-        gamma: float = 10.0,
-        attach: str = "features",
-        domain_hidden: int = 100,
-        domain_layers: int = 1,
-        domain_dropout: float = 0.5,
-    ) -> None:
-        super().__init__(
-            trade_off, lambda_schedule, gamma, attach, domain_hidden, domain_layers, domain_dropout
-        )
-        if attach.startswith("classifier"):
+    label_steps: int = 1
+    domain_steps: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attach.startswith("classifier"):
             raise ConfigError(
                 "method.attach must lie in the backbone: a domain update holds the label head still"
             )
-        if label_steps < 1 or domain_steps < 1:
+        if self.label_steps < 1 or self.domain_steps < 1:
             raise ConfigError("method.label_steps and method.domain_steps must be at least 1")
-        self.label_steps, self.domain_steps = label_steps, domain_steps
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:
@@ -59,11 +51,11 @@ class DANNAlternating(DANN):
 
     def _label_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
         if self.batch_norm == "per_domain":
-            # the label head's own batch norm needs the target's statistics for evaluation
             with torch.no_grad():
                 net.domain = "target"
                 net(batch["target"].x)
-        out = forward_domains(net, {"source": batch["source"].x}, self.batch_norm)
+        domains = ("source", "target") if self.batch_norm == "joint" else ("source",)
+        out = forward_domains(net, {name: batch[name].x for name in domains}, self.batch_norm)
         loss = classification_loss(out["source"].logits, batch["source"].y)
         return Update(
             {"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out)

@@ -5,14 +5,16 @@
     .csv         a header line; the column `label` (or the last, if it is not numeric), the others
                  numbers
 
-A file without labels may be a target. `rows` normalises each example, `zscore` each column of the
-whole file: the usual preparation of the Office-Caltech-10 SURF files (Gong, Shi, Sha, Grauman, CVPR
-2012).
+Rows are ordered by their content, never as in the file, which is often sorted by class. Their
+`path` tells where they stood: `clip.npz[17]`. A file without labels may be a target. `rows`
+normalises each example, `zscore` each column of the whole file: the usual preparation of the
+Office-Caltech-10 SURF files (Gong, Shi, Sha, Grauman, CVPR 2012).
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 
 from tlrun.data.download import data_roots, missing
+from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card, Splits, cut
 from tlrun.errors import ConfigError, DataError, did_you_mean
@@ -112,6 +115,9 @@ def _examples(
     x, y = read_features(path.expanduser(), feature_key, label_key)
     if not np.isfinite(x).all():
         raise DataError(f"'{path}' holds NaN or infinite features; clean it.")
+    order = content_order(x)
+    x, y = x[order], None if y is None else y[order]
+    paths = [f"{path.name}[{row}]" for row in order]
     x = normalize_rows(x, rows)
     scale = scale or (x.mean(0), x.std(0))
     if zscore:
@@ -124,7 +130,7 @@ def _examples(
         )  # constant columns become 0
     data = torch.from_numpy(x.astype(np.float32))
     if y is None:
-        return ImageSet(name, data), scale
+        return ImageSet(name, data, paths=paths), scale
     names, number = np.unique(y, return_inverse=True)
     if classes is None or len(names) != len(classes):
         plain = (
@@ -133,9 +139,20 @@ def _examples(
             else names
         )
         classes = tuple(str(n) for n in plain)
-    return ImageSet(
-        name, data, torch.from_numpy(number.reshape(-1).astype(np.int64)), classes
-    ), scale
+    label = torch.from_numpy(number.reshape(-1).astype(np.int64))
+    return ImageSet(name, data, label, classes, paths), scale
+
+
+def content_order(x: np.ndarray) -> np.ndarray:
+    """(n,) positions of the rows of x (n, D) in the order of a hash of their numbers.
+
+    The type of the numbers plays no part. Rows of the same numbers are shuffled among themselves:
+    of a file sorted by class, the zero rows would otherwise be too.
+    """
+    content = [hashlib.sha256((row.astype("<f8") + 0.0).tobytes()).digest() for row in x]  # -0 is 0
+    tie = permutation(len(x), "equal rows").tolist()
+    order = sorted(range(len(x)), key=lambda i: (content[i], tie[i]))
+    return np.array(order, dtype=np.int64)
 
 
 def normalize_rows(x: np.ndarray, rows: str | None) -> np.ndarray:

@@ -200,7 +200,23 @@ def _read_list(path: Path, base: Path | None) -> Listing:
             f"'{path}': {len(files) - len(labels)} of {len(files)} lines have no label; label "
             "all or none."
         )
-    return Listing(files, labels or None)
+    return _once(path, files, labels)
+
+
+def _once(path: Path, files: Sequence[Path], labels: Sequence[str]) -> Listing:
+    """Each file of the list `path` once: an image listed twice could be trained and tested on."""
+    first: dict[Path, int] = {}
+    for i, file in enumerate(files):
+        known = first.setdefault(file.resolve(), i)
+        if labels and labels[known] != labels[i]:
+            raise DataError(
+                f"'{path}' gives '{file}' the labels '{labels[known]}' and '{labels[i]}'; remove "
+                "one of these lines."
+            )
+    if repeated := len(files) - len(first):
+        log.warning("'%s' repeats %s of its images; each is taken once", path, repeated)
+    chosen = first.values()
+    return Listing([files[i] for i in chosen], [labels[i] for i in chosen] if labels else None)
 
 
 def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
