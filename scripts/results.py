@@ -52,6 +52,7 @@ def run(preset: str, seed: int, folder: Path, overrides: list[str]) -> None:
             f"seed={seed}",
             "baseline=false",
             f"hydra.run.dir={folder}",
+            *overrides,
         ]
     else:
         words = ["resume", str(folder)]
@@ -88,11 +89,14 @@ def write(out: Path) -> None:
     titles = (
         "preset | n | selected | last | oracle | source test | published | images seen | minutes"
     )
-    lines = [f"| {titles} |", "|" + "---|" * len(titles.split("|"))]
-    lines += [found for preset in presets if (found := row(preset, out))]
     begin, end = "<!-- table -->", "<!-- end of table -->"
     text = TABLE.read_text(encoding="utf-8")
     head, tail = text.split(begin)[0], text.split(end)[1]
+    known = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    lines = [f"| {titles} |", "|" + "---|" * len(titles.split("|"))]
+    for preset in presets:  # a row whose runs lie elsewhere stays as it is
+        if found := row(preset, out) or known.get(preset):
+            lines.append(found)
     TABLE.write_text(head + "\n".join([begin, *lines, end]) + tail, encoding="utf-8")
     print("\n".join(lines))
 

@@ -28,6 +28,10 @@ def dry_run(session: Session) -> None:
         session.finish_build(net)
     print_parameters(session)
     for phase in session.phases:
+        steps = session.loop().total_steps(phase)
+        if steps == 0:  # a closed form over the whole set: not the work of a dry run
+            print(f"phase {phase.name}: no steps")
+            continue
         session.method.start(phase, net, data)
         streams = session.loop().open_streams(phase)
         batch = {name: stream.batch(0) for name, stream in streams.items()}
@@ -38,7 +42,7 @@ def dry_run(session: Session) -> None:
                 f"x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}"
             )
         net.train()
-        generator = session.method.step(net, batch, Progress(0, session.loop().total_steps(phase)))
+        generator = session.method.step(net, batch, Progress(0, steps))
         while True:
             with autocast(session.precision, session.device):
                 update = next(generator, None)

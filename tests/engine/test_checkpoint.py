@@ -116,3 +116,41 @@ def test_random_states_come_back(tmp_path):
     assert torch.equal(drawn[0], again[0])
     assert (drawn[1] == again[1]).all()
     assert drawn[2] == again[2]
+
+
+def keep(folder, step):
+    checkpoint.save_selected(folder / "bnm.pt", state(step), {"step": step})
+
+
+def kept(folder):
+    return checkpoint.load(folder / "bnm.pt")["step"]
+
+
+def test_what_a_rule_kept_at_a_step_comes_back_when_training_goes_back_to_it(tmp_path):
+    keep(tmp_path, 2)
+    write(tmp_path, 3)
+    checkpoint.settle(tmp_path)
+    keep(tmp_path, 4)
+    keep(tmp_path, 5)  # then the process dies before the next last.pt
+    checkpoint.rewind(tmp_path, ["bnm"], 3)
+    assert kept(tmp_path) == 2
+    assert sorted(p.name for p in tmp_path.glob("bnm*")) == ["bnm.json", "bnm.pt"]
+
+
+def test_a_choice_that_was_not_replaced_stays(tmp_path):
+    keep(tmp_path, 2)
+    checkpoint.settle(tmp_path)
+    checkpoint.rewind(tmp_path, ["bnm"], 3)
+    assert kept(tmp_path) == 2
+
+
+def test_a_first_choice_of_later_steps_is_forgotten(tmp_path):
+    keep(tmp_path, 5)
+    checkpoint.rewind(tmp_path, ["bnm"], 3)
+    assert not list(tmp_path.glob("bnm*"))
+
+
+def test_a_new_start_forgets_every_choice(tmp_path):
+    keep(tmp_path, 0)
+    checkpoint.rewind(tmp_path, ["bnm"], -1)
+    assert not list(tmp_path.glob("bnm*"))
