@@ -87,6 +87,18 @@ class RunDir:
         return self.path / "plots"
 
     @property
+    def pictures(self) -> Path:
+        return self.path / "pictures.json"
+
+    @property
+    def tables(self) -> Path:
+        return self.path / "tables.json"
+
+    @property
+    def transfer(self) -> Path:
+        return self.path / "transfer.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -109,7 +109,69 @@ def test_further_figures_of_other_families_are_shown(tmp_path: Path) -> None:
     (run / "summary.json").write_text(json.dumps(summary))
     page = Page(write_report(run))
     assert "unseen/accuracy" in page.text
-    assert "0.4321" in page.text
+    assert "43.2" in page.text
+
+
+def with_figures(run: Path, **rules: dict[str, float]) -> Path:
+    summary = json.loads((run / "summary.json").read_text()) | rules
+    (run / "summary.json").write_text(json.dumps(summary))
+    return run
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_figures_of_any_kind_without_source_and_target(tmp_path: Path) -> None:
+    chosen = {
+        "step": 60,
+        "few_shot/5way_1shot/accuracy": 0.4832,
+        "few_shot/5way_1shot/ci95": 0.0061,
+        "harmonic_mean": 0.5,
+        "task/box/iou": 0.71,
+        "task/box/iou_ci95": 0.02,
+        "open/accuracy": 0.25,
+        "open_ci95": 0.01,
+        "delta_m": -0.034,
+        "depth/rmse": 1.23456,
+    }
+    run = make_run(tmp_path / "run", baseline=False)
+    with_figures(run, selected=chosen, last={}, oracle={})
+    lines = text_summary(run).splitlines()
+    assert lines[2:10] == [
+        "figures (shares in %)",
+        "few_shot/5way_1shot/accuracy  48.3 ± 0.6",
+        "harmonic_mean                 50.0",
+        "task/box/iou                  71.0 ± 2.0",
+        "open/accuracy                 25.0 ± 1.0",
+        "delta_m                       -3.4",
+        "depth/rmse                    1.235",
+        "",
+    ]
+    assert not any("target test" in line.lower() for line in lines)
+    page = Page(write_report(run))
+    assert "Few shot 5way 1shot accuracy" in page.text  # the headline
+    assert "48.3 ± 0.6" in page.text
+    assert "not measured" not in page.text
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_difference_is_no_headline(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", baseline=False)
+    figures = {"step": 60, "delta_m": -0.034, "task/dog/accuracy": 0.8}
+    page = Page(write_report(with_figures(run, selected=figures)))
+    assert "Task dog accuracy" in page.text
+    assert "Delta m" not in page.text
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_further_figures_follow_the_target_and_have_their_before(tmp_path: Path) -> None:
+    many = {f"task/{k}/accuracy": 0.5 for k in range(20)}
+    chosen = {"step": 60, "target_test/accuracy": 0.5, "unseen/accuracy": 0.4, **many}
+    run = make_run(tmp_path / "run", baseline=False)
+    with_figures(run, selected=chosen, before={"unseen/accuracy": 0.3})
+    lines = text_summary(run).splitlines()
+    assert len(lines) <= 25
+    assert lines[2:4] == ["accuracy, %", "target test     50.0"]
+    assert "unseen/accuracy   30.0  40.0" in lines
+    assert "  (and 9 more in summary.json)" in lines
 
 
 def test_neither_run_nor_sweep(tmp_path: Path) -> None:

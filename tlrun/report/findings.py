@@ -6,28 +6,64 @@ import math
 from typing import Any
 
 from tlrun.report import render
+from tlrun.report.groups import metric_name
 from tlrun.report.record import Record, Row, number
+
+TESTS = {
+    "target_test/accuracy": "Target test accuracy",
+    "source_test/accuracy": "Source test accuracy",
+}
+COMMON = {  # what the page and the text show in tables of their own
+    f"{split}_test/{metric}"
+    for split in ("source", "target")
+    for metric in ("accuracy", "balanced_accuracy", "macro_f1")
+}
+# How the names of shares in [0, 1] end; other figures have a unit of their own.
+SHARES = ("accuracy", "iou", "f1", "harmonic_mean", "delta_m", "seen", "unseen")
 
 
 def headline(record: Record) -> dict[str, Any] | None:
-    """The one figure to read: target test accuracy of the selected step, else the source's."""
-    chosen = record.figures("selected")
-    for split, label in (
-        ("target_test", "Target test accuracy"),
-        ("source_test", "Source test accuracy"),
-    ):
-        value = number(chosen.get(f"{split}/accuracy"))
+    """The one figure to read: target test accuracy of the selected step, else the source's.
+
+    Without either, the first share that the evaluators left.
+    """
+    chosen, earlier = record.figures("selected"), record.figures("before")
+    others = [
+        key
+        for key in further(record)
+        if key.endswith(SHARES) and "_val/" not in key and not key.endswith("delta_m")
+    ]  # a difference says little alone
+    for key, label in (TESTS | {key: metric_name(key).capitalize() for key in others}).items():
+        value = number(chosen.get(key))
         if value is not None:
-            before = number(record.figures("before").get(f"{split}/accuracy"))
+            before = number(earlier.get(key))
             gain = None if before is None else value - before
-            return {
-                "label": label,
-                "split": split,
-                "value": value,
-                "before": before,
-                "gain": render.points(gain),
-            }
+            return {"label": label, "value": value, "before": before, "gain": render.points(gain)}
     return None
+
+
+def further(record: Record, rule: str = "selected") -> dict[str, str]:
+    """What else the evaluators left, written: {"few_shot/5way_1shot/accuracy": "48.3 ± 0.6"}.
+
+    Shares are in per cent. The interval follows its figure: that of `a/iou` is `a/iou_ci95`, that
+    of `a/accuracy` also `a/ci95` or `a_ci95`.
+    """
+    figures = record.figures(rule)
+    shown = {}
+    for key, value in figures.items():
+        if number(value) is None or key in COMMON or key == "step" or key.endswith("ci95"):
+            continue
+        place, _, name = key.rpartition("accuracy")
+        intervals = [f"{key}_ci95"]
+        if not name and place[-1:] in ("", "/"):
+            intervals += [f"{place}ci95", f"{place[:-1]}_ci95"]
+        half = next((v for k in intervals if (v := number(figures.get(k))) is not None), None)
+        shown[key] = " ± ".join(_written(key, v) for v in (value, half) if v is not None)
+    return shown
+
+
+def _written(key: str, value: float) -> str:
+    return render.percent(value) if key.endswith(SHARES) else f"{value:.4g}"
 
 
 def sentences(record: Record) -> list[str]:
@@ -44,7 +80,7 @@ def sentences(record: Record) -> list[str]:
             f"Measured on {images:,} target test images; their number alone allows "
             f"{render.percent(low)} to {render.percent(high)} % (95 % Wilson interval)."
         )
-    if value is None:
+    if value is None and not further(record):
         found.append(
             "Target test accuracy was not measured: there were no target test labels, or it was "
             "switched off."

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tlrun.report import render
+from tlrun.report.axes import draw_axes
 from tlrun.report.groups import SOURCE, Group, compare, group_jobs, metric_name, primary_metric
 from tlrun.report.record import RULES, Record, is_run, number, read_record
 from tlrun.report.style import Missing
@@ -61,6 +62,7 @@ def write_leaderboard(path: Path) -> Path:
         settings=settings,
         rows=rows,
         picture=picture if picture.exists() else None,
+        axes=draw_axes(groups, metric, path / "plots"),
         unfinished=[_unfinished(job, path) for job in jobs if job.state != "completed"],
         jobs=[_job(job, path, metric, rules) for job in jobs],
         warn=any(group.saw_target_labels for group in groups),

@@ -8,10 +8,11 @@ import numpy as np
 
 from tlrun.errors import ConfigError
 from tlrun.report import render
-from tlrun.report.findings import badges, headline, sentences
+from tlrun.report.findings import badges, further, headline, sentences
 from tlrun.report.leaderboard import find_jobs, write_leaderboard
-from tlrun.report.plots import draw_plots
+from tlrun.report.plots import draw_plots, own_pictures
 from tlrun.report.record import RULES, Record, Row, class_name, is_run, mapping, number, read_record
+from tlrun.report.tables import read_tables
 from tlrun.run_dir import write_atomic
 
 SPLITS = ("source_test", "target_test")
@@ -63,7 +64,10 @@ def write_report(path: Path) -> Path:
 
 
 def write_page(record: Record) -> Path:
-    drawn, left_out = draw_plots(record)
+    drawn, missing = draw_plots(record)
+    titles = TITLES | {own.name: (own.title, own.text) for own in own_pictures(record)}
+    tables, left_out = read_tables(record.run.tables)
+    left_out += [(titles[name][0], reason) for name, reason in missing.items()]
     data_rows, data_cards = _data(record.environment)
     html = render.render(
         "run.html",
@@ -75,12 +79,13 @@ def write_page(record: Record) -> Path:
         badges=badges(record.summary),
         table=_table(record),
         has_oracle=number(record.figures("oracle").get("target_test/accuracy")) is not None,
-        further=_further(record),
+        further=further(record),
         plots=[
-            {"path": drawn[name], "title": TITLES[name][0], "text": TITLES[name][1]}
+            {"path": drawn[name], "title": titles[name][0], "text": titles[name][1]}
             for name in drawn
         ],
-        left_out=[(TITLES[name][0], reason) for name, reason in left_out.items()],
+        tables=tables,
+        left_out=left_out,
         mistakes=_mistakes(record),
         commands=_commands(record),
         overrides=record.overrides,
@@ -133,13 +138,6 @@ def _table(record: Record) -> list[Row]:
                 }
             )
     return rows
-
-
-def _further(record: Record) -> list[tuple[str, str]]:
-    """Whatever else the evaluators of a method's family left under `selected`."""
-    known = {"step", *(f"{split}/{metric}" for split in SPLITS for metric in METRICS)}
-    chosen = {k: number(v) for k, v in record.figures("selected").items() if k not in known}
-    return [(name, f"{value:.4g}") for name, value in chosen.items() if value is not None]
 
 
 def _mistakes(record: Record, limit: int = 10) -> list[Row]:

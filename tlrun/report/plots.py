@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlrun.report.curves import draw_curves
 from tlrun.report.embedding import draw_embedding
+from tlrun.report.pictures import Picture, read_pictures
 from tlrun.report.record import (
     Record,
     accuracy_by_class,
@@ -34,10 +36,13 @@ def draw_plots(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
     """({name: file}, {name of a plot left out: why})."""
     drawn: dict[str, Path] = {}
     left_out: dict[str, str] = {}
-    for name, draw in PLOTS.items():
+    draws: dict[str, Callable[[Path], None]]
+    draws = {picture.name: picture.draw for picture in own_pictures(record)}  # its results first
+    draws |= {name: partial(draw, record) for name, draw in PLOTS.items()}
+    for name, draw in draws.items():
         path = record.run.plots / f"{name}.png"
         try:
-            draw(record, path)
+            draw(path)
             drawn[name] = path
         except Missing as reason:
             left_out[name] = str(reason)
@@ -48,6 +53,11 @@ def draw_plots(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
             )
             left_out[name] = f"it could not be drawn ({type(error).__name__}: {error})"
     return drawn, left_out
+
+
+def own_pictures(record: Record) -> list[Picture]:
+    """What the run asked for in its pictures.json."""
+    return read_pictures(record.run.pictures, taken=PLOTS)
 
 
 def confusion(record: Record) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlrun.report.findings import selection_sentence
+from tlrun.report.findings import further, selection_sentence
 from tlrun.report.record import (
     Record,
     accuracy_by_class,
@@ -12,14 +12,16 @@ from tlrun.report.record import (
     number,
     read_record,
 )
-from tlrun.report.render import count, duration, percent, points
+from tlrun.report.render import NONE, count, duration, percent, points
 from tlrun.report.style import short
 
 CLASSES = 12  # with more, the hardest ones stand for all
+FIGURES = 12  # of other kinds; the page has all of them
 
 
 def text_summary(run_dir: Path) -> str:
-    """At most 25 lines: source and target test before and after, by class, who chose the step.
+    """At most 25 lines: source and target test before and after, by class or with whatever else
+    was measured, and who chose the step.
 
     Raises ConfigError when `run_dir` is not a run folder.
     """
@@ -49,6 +51,13 @@ def _title(record: Record) -> str:
 
 
 def _figures(record: Record) -> list[str]:
+    others = _further(record)
+    common = _accuracies(record, by_class=not others)
+    return [*common, *([""] if common and others else []), *others]
+
+
+def _accuracies(record: Record, by_class: bool) -> list[str]:
+    """Source and target test; [] if neither was measured and the run has other figures."""
     after, before = record.figures("selected"), record.figures("before")
     rows = [
         (name, number(before.get(key)), number(after.get(key)))
@@ -57,7 +66,13 @@ def _figures(record: Record) -> list[str]:
             ("target test", "target_test/accuracy"),
         )
     ]
-    classes, earlier = accuracy_by_class(record), accuracy_by_class_before(record)
+    if not by_class:
+        rows = [row for row in rows if row[2] is not None]
+        if not rows:
+            return []
+    unmeasured = rows[-1][2] is None
+    classes = accuracy_by_class(record) if by_class else {}
+    earlier = accuracy_by_class_before(record)
     hidden = len(classes) - CLASSES
     shown = (
         sorted(classes, key=lambda name: classes[name])[:CLASSES] if hidden > 0 else list(classes)
@@ -74,10 +89,26 @@ def _figures(record: Record) -> list[str]:
         lines += [f"{name:<{width}} {percent(new):>8}" for name, _, new in rows]
     if hidden > 0:
         lines.append(f"  (the {CLASSES} hardest of {len(classes)} classes)")
-    if rows[1][2] is None:
+    if unmeasured:
         lines.append(
             "Target test accuracy was not measured (no target test labels, or switched off)."
         )
+    return lines
+
+
+def _further(record: Record) -> list[str]:
+    """A line for each other figure, with that before adaptation in front if there is one."""
+    after, before = further(record), further(record, "before")
+    if not after:
+        return []
+    width = max(map(len, after))
+    old = max((len(before.get(name, NONE)) for name in after if before), default=0)
+    lines = ["figures (shares in %)" + (", before and after" if old else "")]
+    for name in list(after)[:FIGURES]:
+        first = f" {before.get(name, NONE):<{old}} " if old else ""
+        lines.append(f"{name:<{width}} {first} {after[name]}")
+    if len(after) > FIGURES:
+        lines.append(f"  (and {len(after) - FIGURES} more in summary.json)")
     return lines
 
 
