@@ -170,6 +170,25 @@ def parser_of(verb: str) -> Parser:
         )
         parser.add_argument("--task", help="which task's head, if the run has several")
         parser.add_argument(
+            "--support",
+            type=Path,
+            metavar="FOLDER",
+            help="a folder per new class with a few images each, for a few-shot run",
+        )
+        parser.add_argument(
+            "--classes",
+            type=Path,
+            metavar="CSV",
+            help="further classes by name and attribute row, for a zero-shot run",
+        )
+        parser.add_argument(
+            "--unknown-below",
+            type=float,
+            default=0.0,
+            metavar="T",
+            help="answer 'none of these' below this confidence",
+        )
+        parser.add_argument(
             "--checkpoint", default="selected", help="selected, last or a rule's name"
         )
         parser.add_argument("--output", type=Path, help="write a CSV file instead of printing")
@@ -242,7 +261,16 @@ def run_verb(verb: str, words: list[str]) -> int:
     elif verb == "predict":
         from tlrun.evaluate import predict
 
-        predict.main(args.run_dir, args.images, args.task, args.output, args.checkpoint)
+        predict.main(
+            args.run_dir,
+            args.images,
+            args.task,
+            args.output,
+            args.checkpoint,
+            args.support,
+            args.classes,
+            args.unknown_below,
+        )
     elif verb == "export":
         from tlrun.evaluate import export
 

@@ -12,14 +12,19 @@ from tlrun.config import conf_dir, locate, plain
 from tlrun.methods.method import Progress
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
-DATA = {"class": "digits_digitsm"}  # kind of data -> the bundled set of that kind
+DATA = {
+    "class": "digits_digitsm",
+    "episodes": "digits_episodes",
+    "attributes": "digits_attributes",
+}  # kind of data -> the bundled set of that kind
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_config_lists_every_argument_with_its_default(name):
     cfg = plain(OmegaConf.load(conf_dir() / "method" / f"{name}.yaml"))
     parameters = inspect.signature(locate(cfg.pop("_target_"))).parameters
-    assert cfg == {key: parameter.default for key, parameter in parameters.items()}
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    assert cfg == {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
 
 
 @pytest.mark.parametrize("name", METHODS)

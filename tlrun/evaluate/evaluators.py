@@ -77,7 +77,10 @@ class ClassEvaluator:
         )
 
     def predictions(self, net: Net, role: str) -> Predictions | None:
-        """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32."""
+        """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32.
+
+        None if there is no such set, or if the method cannot judge its domain yet.
+        """
         examples = self.data.role(role)
         if examples is None:
             return None
@@ -85,7 +88,8 @@ class ClassEvaluator:
         features, logits = [], []
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
             out = self.method.predict(net, x, domain=domain)
-            assert out.scores is not None
+            if out.scores is None:
+                return None
             assert out.features is not None
             features.append(out.features.float().cpu())
             logits.append(out.scores.float().cpu())
@@ -191,7 +195,11 @@ def sample(count: int, most: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=generator)[:most].sort().values
 
 
-EVALUATORS = {"class": "tlrun.evaluate.evaluators.ClassEvaluator"}
+EVALUATORS = {
+    "class": "tlrun.evaluate.evaluators.ClassEvaluator",
+    "attributes": "tlrun.evaluate.attributes.AttributeEvaluator",
+    "episodes": "tlrun.evaluate.episodes.EpisodeEvaluator",
+}
 
 
 def evaluator_of(data: Data) -> type[Evaluator]:

@@ -26,6 +26,7 @@ from tlrun.config import load_config
 from tlrun.data.preprocess import Preprocess
 from tlrun.engine import checkpoint as checkpoints
 from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
+from tlrun.evaluate.descriptions import handicap, with_classes
 from tlrun.methods.method import Method
 from tlrun.models.build import assemble
 from tlrun.models.net import Net
@@ -33,14 +34,19 @@ from tlrun.run_dir import RunDir
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 ROWS_SHOWN = 20
+UNKNOWN = "none of these"
 
 
 class Prediction(NamedTuple):
-    """One line of the result. confidence: softmax probability of the label, in [0, 1]."""
+    """One line of the result. confidence: softmax probability of the label, in [0, 1].
+
+    note: how the method came to it, where it can tell.
+    """
 
     path: str
     label: str
     confidence: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,9 @@ class Model(nn.Module):
         super().__init__()
         self.net, self.method, self.preprocess = net, method, preprocess
         self.classes, self.task = tuple(classes), task
+        self.support: Any = None  # labelled images of new classes (learn)
+        self.handicap: Tensor | None = None  # (K,), taken off the scores
+        self.unknown_below = 0.0  # confidence under which the answer is UNKNOWN
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,12 +108,46 @@ class Model(nn.Module):
         if size and tuple(x.shape[-2:]) != tuple(size):
             unit = x.float() / 255 if x.dtype == torch.uint8 else x.float()
             x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)
-        scores = self.method.predict(self.net, self.preprocess(x), task=self.task).scores
+        scores = self.method.predict(
+            self.net, self.preprocess(x), task=self.task, support=self.support
+        ).scores
         if scores is None:
+            raise ConfigError(self._why_no_scores())
+        return scores if self.handicap is None else scores - self.handicap.to(scores)
+
+    def learn(self, folder: str | Path) -> None:
+        """Classify into new classes from here on: FOLDER/<class>/ holds a few images of each.
+
+        Raises ConfigError for a method that cannot, DataError for a folder without classes.
+        """
+        from tlrun.methods.few_shot import FewShot, Support
+
+        if not isinstance(self.method, FewShot):
             raise ConfigError(
-                "this run's method gives no class scores, so there are no labels to predict"
+                "--support is for runs of a few-shot method, such as method=protonet; this one "
+                "knows its own classes only"
             )
-        return scores
+        root = Path(folder)
+        names = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+        if len(names) < 2:
+            raise DataError(f"--support {folder}: give a folder that holds one folder per class")
+        files = [image_files([root / name]) for name in names]
+        device = next(self.parameters()).device
+        images = self.preprocess.read_files([path for found in files for path in found])
+        y = torch.tensor([k for k, found in enumerate(files) for _ in found], device=device)
+        self.support = Support(self.preprocess(images.to(device)), y)
+        self.classes = tuple(names)
+
+    def _why_no_scores(self) -> str:
+        if self.support is not None:
+            return (
+                f"this run's head cannot tell {len(self.classes)} classes apart: give as many "
+                "class folders as its training had (data.train.way)"
+            )
+        return (
+            "this run's method gives no class scores, so there are no labels to predict; a "
+            "few-shot one needs --support FOLDER, a folder per class"
+        )
 
     @torch.no_grad()
     def predict_files(self, paths: Iterable[str | Path], batch_size: int = 256) -> list[Prediction]:
@@ -114,16 +157,26 @@ class Model(nn.Module):
         for chunk in _chunks(paths, batch_size):
             images = self.preprocess.read_files(chunk).to(device)
             confidence, index = self(images).float().softmax(1).max(1)
-            rows = zip(chunk, index.tolist(), confidence.tolist(), strict=True)
-            found += [Prediction(str(path), self.classes[i], c) for path, i, c in rows]
+            remarks = self.method.remarks(self.net, self.preprocess(images), self.classes)
+            for k, path in enumerate(chunk):
+                sure, label = float(confidence[k]), self.classes[int(index[k])]
+                note = f"{remarks[k]} -> nearest: {label}" if remarks else ""
+                label = label if sure >= self.unknown_below else UNKNOWN
+                found.append(Prediction(str(path), label, sure, note))
         return found
 
 
-def load(run_dir: str | Path, checkpoint: str = "selected", task: str | None = None) -> Model:
+def load(
+    run_dir: str | Path,
+    checkpoint: str = "selected",
+    task: str | None = None,
+    classes: str | Path | None = None,
+) -> Model:
     """The model of a run folder, on the CPU, in eval mode.
 
     checkpoint: "selected" (what the run's rule chose, the last step if it chose none), "last", or a
-    selector's name. Raises ConfigError, DataError or RunError if the folder does not hold one.
+    selector's name. classes: a csv of further classes by their attributes. Raises ConfigError,
+    DataError or RunError if the folder does not hold one.
     """
     run = RunDir.open(run_dir)
     cfg: dict[str, Any] = plain(load_config(run.config))
@@ -132,6 +185,7 @@ def load(run_dir: str | Path, checkpoint: str = "selected", task: str | None = N
             f"{run.path} has no label_space.json: the run stopped before its data were read"
         )
     space = run.read_json(run.label_space)
+    space = space if classes is None else with_classes(space, classes)
     data: Any = LabelSpace.from_json(space)
     if task is not None and task not in data.tasks:
         raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
@@ -140,8 +194,10 @@ def load(run_dir: str | Path, checkpoint: str = "selected", task: str | None = N
     method.init = method.init if cfg["init"] == "auto" else cfg["init"]
     net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
     _restore(net, method, checkpoint_path(run, checkpoint))
-    classes = data.tasks[task].classes if task else data.classes
-    return Model(net, method, preprocess, classes, task)
+    names = data.tasks[task].classes if task else data.classes
+    model = Model(net, method, preprocess, names, task)
+    model.handicap = handicap(space, run.read_json(run.summary) if run.summary.is_file() else {})
+    return model
 
 
 def checkpoint_path(run: RunDir, name: str) -> Path:
@@ -165,15 +221,26 @@ def main(
     task: str | None = None,
     output: str | Path | None = None,
     checkpoint: str = "selected",
+    support: str | Path | None = None,
+    classes: str | Path | None = None,
+    unknown_below: float = 0.0,
 ) -> list[Prediction]:
-    """`tlrun predict`: print a short table; write path,label,confidence to `output` if given."""
+    """`tlrun predict`: print a short table; write path,label,confidence to `output` if given.
+
+    support: a folder per new class, for a few-shot run. classes: a csv of further classes, for a
+    zero-shot run. unknown_below: confidence under which the answer is "none of these".
+    """
     paths = image_files(images)
-    predictions = load(run_dir, checkpoint, task).predict_files(paths)
+    model = load(run_dir, checkpoint, task, classes)
+    model.unknown_below = unknown_below
+    if support is not None:
+        model.learn(support)
+    predictions = model.predict_files(paths)
     if output is not None:
         write_csv(Path(output), predictions)
     width = max(len(p.path) for p in predictions[:ROWS_SHOWN])
     for p in predictions[:ROWS_SHOWN]:
-        print(f"{p.path:<{width}}  {p.label}  {p.confidence:.3f}")
+        print(f"{p.path:<{width}}  {p.label}  {p.confidence:.3f}  {p.note}".rstrip())
     if len(predictions) > ROWS_SHOWN:
         counts = Counter(p.label for p in predictions).most_common()
         print(f"... {len(predictions)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
@@ -206,8 +273,11 @@ def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
-            rows.writerow(Prediction._fields)
-            rows.writerows((p.path, p.label, f"{p.confidence:.6f}") for p in predictions)
+            noted = any(p.note for p in predictions)
+            rows.writerow(Prediction._fields[: 4 if noted else 3])
+            for p in predictions:
+                row = (p.path, p.label, f"{p.confidence:.6f}")
+                rows.writerow((*row, p.note) if noted else row)
     except OSError as error:
         raise RunError(
             f"cannot write {path} ({error.strerror}): choose another --output"
