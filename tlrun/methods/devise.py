@@ -1,0 +1,74 @@
+"""DeViSE: a bilinear model trained by a sum of hinges; and what ALE and SJE share with it.
+
+Frome et al., "DeViSE: A Deep Visual-Semantic Embedding Model", NeurIPS 2013, eq. 1:
+
+    F(x, y) = x̂ᵀ W φ(y),     loss = Σ_{y ≠ y_n} max(0, margin + F(x_n, y) − F(x_n, y_n))
+
+over the training classes; φ(y): the class's row, of length 1; x̂: features, centred and scaled.
+Phase `features` trains the backbone with a head over the training classes; phase `mapping` W alone,
+on still features, by gradient. x: (B, ...); scores F: (B, C). Published T1 on AWA2's proposed
+split: 59.7, H 27.8 (Xian et al., TPAMI 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlrun.data.streams import Batch
+from tlrun.errors import ConfigError
+from tlrun.methods import mapping as maps
+from tlrun.methods.attributes import AttributeMethod, features_of, signatures
+from tlrun.methods.method import Phase, Progress, Update
+from tlrun.models.net import Forward, Net
+
+
+class DeViSE(AttributeMethod):
+    """margin: by which the right class must win, in units of F."""
+
+    def __init__(self, margin: float = 0.1) -> None:
+        if margin <= 0:
+            raise ConfigError(f"method.margin={margin} must be above 0")
+        self.margin = margin
+
+    def mapping_phase(self) -> Phase:
+        return Phase("mapping", parts=("mapping",), frozen=("backbone",))
+
+    def build(self, phase: Phase, net: Net, data: Any) -> None:
+        super().build(phase, net, data)
+        if phase.name == "mapping":
+            net.add("mapping", maps.Mapping(net.feature_dim, signatures(net).unit.shape[1]))
+
+    def start(self, phase: Phase, net: Net, data: Any) -> None:
+        if phase.name == "mapping":
+            mapping = net["mapping"]
+            assert isinstance(mapping, maps.Mapping)
+            mapping.fit_input(features_of(net, data, "source_train")[0])
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        if "mapping" not in net.parts:
+            yield from super().step(net, batch, progress)
+            return
+        y = batch["source"].y
+        assert y is not None
+        seen = signatures(net).unit[: signatures(net).training_classes]
+        score = net["mapping"](net(batch["source"].x, head=None).features) @ seen.T
+        yield Update({"ranking": self.hinge(violations(score, y, self.margin))}, parts=("mapping",))
+
+    def hinge(self, violation: Tensor) -> Tensor:
+        """violation: (B, K) >= 0, 0 for the right class -> a scalar, the mean over the batch."""
+        return violation.sum(1).mean()
+
+    def scores(self, net: Net, out: Forward) -> Tensor | None:
+        if "mapping" not in net.parts:
+            return None
+        return net["mapping"](out.features) @ signatures(net).unit.T
+
+
+def violations(score: Tensor, y: Tensor, margin: float) -> Tensor:
+    """max(0, margin + F(x, k) − F(x, y)) for each k, 0 for k = y. score: (B, K) -> (B, K)."""
+    excess = (margin + score - score.gather(1, y[:, None])).clamp_min(0)
+    return excess.masked_fill(torch.nn.functional.one_hot(y, score.shape[1]).bool(), 0.0)

@@ -1,0 +1,41 @@
+"""IAP: indirect attribute prediction.
+
+Lampert, Nickisch, Harmeling, TPAMI 36 (2014), section 2.2.2:
+
+    p(a_m = 1 | x) = Σ_{y seen} p(a_m | y) p(y | x),      then the rule of DAP
+
+p(y | x) is the softmax of a head over the training classes, trained with the backbone by
+cross-entropy; p(a_m | y) is 0 or 1 (the binary row of y, ½ where it is missing). x: (B, ...);
+scores: (B, C). Published T1 on AWA2's proposed split: 35.9 (Xian et al., TPAMI 2018).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlrun.errors import ConfigError
+from tlrun.methods.attributes import AttributeMethod, signatures
+from tlrun.methods.dap import THRESHOLDS, posterior
+from tlrun.models.net import Forward, Net
+
+FLOOR = 1e-6  # of a probability: one confident class must not rule out all others for good
+
+
+class IAP(AttributeMethod):
+    """threshold: of a continuous table, `overall` mean or the mean of each `column`."""
+
+    mapped = False
+
+    def __init__(self, threshold: str = "overall") -> None:
+        if threshold not in THRESHOLDS:
+            raise ConfigError(f"method.threshold={threshold}: choose overall or column")
+        self.threshold = threshold
+
+    def scores(self, net: Net, out: Forward) -> Tensor | None:
+        assert out.logits is not None
+        rows = signatures(net)
+        first = rows.training_classes
+        given = torch.where(rows.known[:first], rows.binary[:first], 0.5)
+        on = (out.logits.float().softmax(1) @ given).clamp(FLOOR, 1 - FLOOR)
+        return posterior(on.log(), (1 - on).log(), rows)
