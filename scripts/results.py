@@ -76,7 +76,8 @@ def row(preset: str, out: Path) -> str | None:
         return None
     key = "target_test/accuracy"
     rules = [spread([s[rule][key] for s in summaries]) for rule in ("selected", "last", "oracle")]
-    source = spread([s["selected"]["source_test/accuracy"] for s in summaries])
+    sources = [s["selected"].get("source_test/accuracy") for s in summaries]
+    source = "–" if None in sources else spread(sources)
     minutes = statistics.mean(s["train_seconds"] for s in summaries) / 60
     seen = summaries[0]["images_seen"]
     cells = [f"`{preset}`", str(len(summaries)), rules[0], rules[1], rules[2], source]

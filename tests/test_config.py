@@ -73,7 +73,7 @@ def test_typed_steps_win_over_the_epochs_of_an_experiment(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("method=dan", "there is no method 'dan': did you mean 'dann'? Valid: dann, "),
+        ("method=dan", "there is no method 'dan': did you mean 'dann'? Valid: ale, anil, "),
         ("optimizer=sdg", "did you mean 'sgd'? Valid: adam, adamw, sgd"),
         ("trainer.stpes=3", "unknown key 'trainer.stpes': did you mean 'steps'?"),
         ("methd=dann", "unknown key 'methd': did you mean 'method'?"),

@@ -41,8 +41,8 @@ def test_the_header_is_complete(name):
     mean, std, n = figure(found["ours"])
     assert 0 < mean <= 100
     assert std >= 0
-    assert n >= 3
-    assert re.search(r"\d+(\.\d+)? minutes", found["budget"])
+    minutes = float(re.search(r"(\d+(\.\d+)?) minutes", found["budget"])[1])
+    assert n >= 3 or minutes >= 10  # what takes long may be one run, and says so
     assert re.search(r"core|GPU", found["budget"])
 
 
@@ -62,13 +62,18 @@ def test_it_composes(name):
     assert cfg.select.name != "oracle"
 
 
-@pytest.mark.parametrize("name", [p for p in PRESETS if p.startswith("digits_digitsm/")])
+BUNDLED = [p for p in PRESETS if p.startswith(("digits_digitsm/", "bundled/"))]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
 def test_a_bundled_one_runs_for_two_steps(name, tmp_path):
     session = small.session(
         tmp_path / "run", f"experiment={name}", "trainer.steps=2", "trainer.eval_every=2"
     )
-    session.loop().fit()
-    assert session.run_dir.read_metrics()[-1]["step"] == 2
+    loop = session.loop()
+    loop.fit()
+    steps = sum(loop.total_steps(phase) for phase in session.phases)
+    assert session.run_dir.read_metrics()[-1]["step"] == steps
 
 
 @pytest.mark.slow

@@ -33,7 +33,8 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.low is not None and self.high is not None:
-            return f" from {self.low:g} to {'below ' if self.open_high else ''}{self.high:g}"
+            low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
+            return f" {low} to {'below ' if self.open_high else ''}{self.high:g}"
         if self.low is not None:
             return f" above {self.low:g}" if self.open_low else f" of at least {self.low:g}"
         return "" if self.high is None else f" of at most {self.high:g}"
@@ -44,6 +45,7 @@ Size = Annotated[int, Range(low=0)]
 Positive = Annotated[float, Range(low=0, open_low=True)]
 NotNegative = Annotated[float, Range(low=0)]
 Share = Annotated[float, Range(low=0, high=1)]
+AboveZeroToOne = Annotated[float, Range(low=0, high=1, open_low=True)]
 BelowOne = Annotated[float, Range(low=0, high=1, open_high=True)]
 SelectionRule = Literal[
     "information_maximization",
@@ -73,6 +75,7 @@ class Adam:
     weight_decay: NotNegative
     betas: tuple[BelowOne, BelowOne]
     head_lr_multiplier: NotNegative
+    layer_decay: AboveZeroToOne
 
 
 @dataclass
@@ -83,6 +86,7 @@ class SGD:
     momentum: Share
     nesterov: bool
     head_lr_multiplier: NotNegative
+    layer_decay: AboveZeroToOne
 
 
 @dataclass
@@ -143,6 +147,8 @@ class Transfer:
     carry: list[str] | None
     reinit: list[str]
     freeze: list[str]
+    cut: Size | None
+    freeze_carried: bool
 
 
 @dataclass

@@ -91,25 +91,40 @@ class Session:
         synchronize = self.process.world > 1 and bool(self.cfg["trainer"]["sync_batch_norm"])
         convert(net, batch_norm_mode(self.method, self.phases), synchronize)
         net.to(self.device)
+        for term in self.terms.values() if net is self.net else ():
+            term.attach(net)
         if self.cfg["trainer"]["compile"]:
             for part in net.parts.values():
                 part.compile()  # in place: the keys of the state stay as they are
 
     def carry_over(self, index: int, before: set[str]) -> None:
         """`init` and `transfer.*`, at the start of phase `index`; before: the parts it found."""
-        table = self.start.apply(self.net, index, before)
+
+        def fresh() -> Net:
+            backbone = {**self.cfg["backbone"], "weights": None}
+            net = build_net({"backbone": backbone}, self.data.input_shape)
+            for phase in self.phases[: index + 1]:
+                self.method.build(phase, net, self.data)
+                self.finish_build(net)
+            return net
+
+        table = self.start.apply(self.net, index, before, self.data.classes, fresh)
         if table is not None and self.process.first:
             log.info("%s", print_table(table))
             self.run_dir.write_json(self.run_dir.transfer, [fate.row() for fate in table])
 
     def check_patterns(self) -> None:
-        """Build all phases on a copy: a pattern that matches nothing is an error now, not later."""
+        """Build all phases on a copy: a pattern that matches nothing is an error now, not later.
+
+        What that draws is given back: a worker process, which is not asked, starts the same.
+        """
         net = copy.deepcopy(self.net)
-        for phase in self.phases:
-            self.method.build(phase, net, self.data)
-            net.select(phase.frozen)
-        for patterns in (self.start.carry or (), self.start.reinit):
-            net.select(patterns)
+        with torch.random.fork_rng(devices=[]):
+            for index, phase in enumerate(self.phases):
+                self.method.build(phase, net, self.data)
+                net.select(phase.frozen)
+                if index == self.start.phase:
+                    self.start.check(net)
 
     def build_all(self) -> None:
         """Build the parts of every phase, for evaluation."""
@@ -159,7 +174,8 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     method: Method = build(cfg["method"])
     if cfg["batch_norm"] != "auto":
         method.batch_norm = str(cfg["batch_norm"])
-    method.init = resolve_init(str(cfg["init"]), method)
+    trained = (run_dir.checkpoints / "last.pt").exists()  # what it started from is needed no more
+    method.init = resolve_init(str(cfg["init"]), method, trained)
     wanted = resolve_target_labels(cfg, method)
     check_target_labels(wanted, method)
     data = build_data(
@@ -197,7 +213,6 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
         target_test=bool(cfg["evaluate"]["target_test"]),
     )
     torch.manual_seed(int(cfg["seed"]))
-    trained = (run_dir.checkpoints / "last.pt").exists()  # its weights replace the pretrained ones
     weights = None if trained else start.weights(cfg["backbone"].get("weights"))
     net = build_net({"backbone": {**cfg["backbone"], "weights": weights}}, data.input_shape)
     start.pretrained = weights is not None
@@ -205,6 +220,8 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
         Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     )
     terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
+    for phase in phases:
+        check_weight_decay(cfg, phase, terms)
     return Session(
         cfg,
         run_dir,
@@ -233,8 +250,21 @@ def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
     return replace(phase, **changes)
 
 
-def resolve_init(asked: str, method: Method) -> str:
-    """`auto` = the method's choice. Raises ConfigError for a start that it cannot make."""
+def check_weight_decay(cfg: dict[str, Any], phase: Phase, terms: dict[str, Term]) -> None:
+    """Refuse two kinds of weight decay on the same weights."""
+    doubled = [name for name, term in terms.items() if term.decays_weights and phase.terms]
+    if doubled and float(merged(cfg["optimizer"], phase.optimizer).get("weight_decay") or 0.0):
+        raise ConfigError(
+            f"terms=[{doubled[0]}] takes the place of weight decay: "
+            f"set phases.{phase.name}.optimizer.weight_decay=0"
+        )
+
+
+def resolve_init(asked: str, method: Method, trained: bool = False) -> str:
+    """`auto` = the method's choice. Raises ConfigError for a start that it cannot make.
+
+    trained: there is a checkpoint, so a run that it started from may be gone by now.
+    """
     if asked == "auto":
         return method.init
     if asked == "source" and method.init != "source":
@@ -242,7 +272,7 @@ def resolve_init(asked: str, method: Method) -> str:
             "init=source needs a method with a source phase of its own (method=finetune); give a "
             "run's folder instead, init=RUN_DIR"
         )
-    if asked not in INITS:
+    if asked not in INITS and not trained:
         RunDir.open(asked)  # a clear error now
     return asked
 

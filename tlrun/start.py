@@ -7,19 +7,20 @@ RUN_DIR     the selected checkpoint of another run
 auto        the method's choice; without one, what `backbone.weights` says
 
 `transfer.*` acts at the start of the first phase that the method marks (`Phase.transfer`), else of
-the first phase; from then on `transfer.freeze` holds.
+the first phase; from then on `transfer.freeze` and `transfer.freeze_carried` hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tlrun.engine import checkpoint
+from tlrun.errors import ConfigError
 from tlrun.evaluate.predict import checkpoint_path
 from tlrun.methods.method import Phase
-from tlrun.models.net import Net
+from tlrun.models.net import CARRIED, Net
 from tlrun.models.transfer import Fate, load_parts, transfer
 from tlrun.run_dir import RunDir
 
@@ -31,6 +32,7 @@ class Start:
     """init: as above, resolved. phase: number of the phase at whose start `transfer.*` acts.
 
     pretrained: whether the backbone came with weights. asked: whether the table is worth printing.
+    cut: number of stages that are carried over, in forward order (None = as `carry` says).
     """
 
     init: str
@@ -39,19 +41,43 @@ class Start:
     carry: tuple[str, ...] | None
     reinit: tuple[str, ...]
     freeze: tuple[str, ...]
+    cut: int | None = None
     pretrained: bool = False
 
     @classmethod
     def of(cls, init: str, cfg: Mapping[str, Any], phases: Sequence[Phase]) -> Start:
-        """cfg: the group `transfer`."""
+        """cfg: the group `transfer`. Raises ConfigError if two of its keys contradict."""
         marked = [index for index, phase in enumerate(phases) if phase.transfer]
         carry = None if cfg["carry"] is None else tuple(cfg["carry"])
-        reinit, freeze = tuple(cfg["reinit"]), tuple(cfg["freeze"])
+        reinit, freeze, cut = tuple(cfg["reinit"]), tuple(cfg["freeze"]), cfg["cut"]
+        if cut is not None:
+            if carry is not None:
+                raise ConfigError(
+                    "transfer.cut and transfer.carry are two ways to say the same: give only one"
+                )
+            carry = (f"[:{cut}]",)
+        if cfg["freeze_carried"]:
+            freeze = (*freeze, CARRIED)
         asked = bool(marked or carry is not None or reinit or freeze or init not in INITS)
-        return cls(init, marked[0] if marked else 0, asked, carry, reinit, freeze)
+        return cls(init, marked[0] if marked else 0, asked, carry, reinit, freeze, cut)
+
+    def check(self, net: Net) -> None:
+        """net: as phase `self.phase` finds it. Raises ConfigError for a pattern without a match."""
+        for patterns in (self.carry or (), self.reinit, self.freeze):
+            net.select(patterns)
+        count = len(net.path())
+        if self.cut is not None and self.cut > count:
+            raise ConfigError(
+                f"transfer.cut={self.cut}: the net has {count} stages, {', '.join(net.path())}"
+            )
+        if self.cut == count and CARRIED in self.freeze:
+            raise ConfigError(
+                f"transfer.cut={count} with transfer.freeze_carried=true holds all {count} stages "
+                f"still: nothing is left to train; cut at most after {count - 1}"
+            )
 
     def freeze_in(self, index: int, phase: Phase) -> Phase:
-        """The phase with `transfer.freeze` added, from the transfer on."""
+        """The phase with what `transfer.*` freezes added, from the transfer on."""
         return replace(phase, frozen=phase.frozen + self.freeze) if index >= self.phase else phase
 
     def weights(self, asked: Any) -> Any:
@@ -60,17 +86,41 @@ class Start:
             return asked or "DEFAULT"
         return asked if self.init in ("auto", "source") else None
 
-    def apply(self, net: Net, index: int, before: set[str]) -> list[Fate] | None:
+    def apply(
+        self,
+        net: Net,
+        index: int,
+        before: set[str],
+        classes: Sequence[str],
+        fresh: Callable[[], Net],
+    ) -> list[Fate] | None:
         """Load and transfer, at the start of phase `index`; the table if there is one to show.
 
-        before: the parts that existed before this phase built its own.
+        before: the parts that existed before this phase built its own. classes: of the main head.
+        fresh: makes a new net as this phase finds it.
         """
         if index != self.phase or not self.asked:
             return None
         if self.init not in INITS:
             run = RunDir.open(self.init)
-            known = load_parts(net, checkpoint.load(checkpoint_path(run, "selected"))["parts"])
+            state = checkpoint.load(checkpoint_path(run, "selected"))
+            known = load_parts(net, state["parts"], self._other_classes(net, run, classes))
         else:
             held = before if index > 0 else ({"backbone"} if self.pretrained else set())
             known = {stage: "" for stage in net.stages() if stage.partition(".")[0] in held}
-        return transfer(net, known=known, carry=self.carry, reinit=self.reinit, freeze=self.freeze)
+        return transfer(
+            net,
+            known=known,
+            fresh=fresh,
+            carry=self.carry,
+            reinit=self.reinit,
+            freeze=self.freeze,
+        )
+
+    @staticmethod
+    def _other_classes(net: Net, run: RunDir, classes: Sequence[str]) -> dict[str, str]:
+        """The output layer does not fit where its classes are others, be they as many."""
+        theirs = run.read_json(run.label_space)["classes"] if run.label_space.is_file() else classes
+        if list(theirs) == list(classes) or net.main_head not in net.parts:
+            return {}
+        return {net.path(net.main_head)[-1]: "of other classes there"}

@@ -128,11 +128,15 @@ class Loop:
         self, index: int, phase: Phase, before: set[str], saved: dict[str, Any] | None
     ) -> None:
         total = self.total_steps(phase)
+        if saved is None:
+            self.carry_over(index, before)  # first: what is frozen may depend on it
+        else:
+            self.net.carried = tuple(saved["carried"])
         frozen = self.net.select(phase.frozen)
         self._set_trainable(frozen, False)
         self._parameter_lists: dict[tuple[str, ...], list[torch.nn.Parameter]] = {}
         if saved is None:
-            self._start(index, phase, before)
+            self._start(phase)
         schedule = merged(self.cfg["schedule"], phase.schedule)
         optimizer = (
             make_optimizer(merged(self.cfg["optimizer"], phase.optimizer), self.net, phase.parts)
@@ -154,7 +158,7 @@ class Loop:
             dynamic_ncols=True,
         )
         self.net.train()
-        self._hold_still(frozen)
+        self.net.hold_still(frozen)  # frozen means eval() too: batch statistics would drift
         clock = time.perf_counter()
         try:
             for step in range(done, total):
@@ -182,7 +186,7 @@ class Loop:
                     self.counters.train_seconds += time.perf_counter() - clock
                     self._evaluate(phase, bar)
                     self.net.train()
-                    self._hold_still(frozen)
+                    self.net.hold_still(frozen)
                     clock = time.perf_counter()
                 if save_now:
                     self.counters.train_seconds += time.perf_counter() - clock
@@ -204,12 +208,11 @@ class Loop:
             self._save(index, phase, 0, None)
         self._set_trainable(frozen, True)  # the next phase decides anew
 
-    def _start(self, index: int, phase: Phase, before: set[str]) -> None:
+    def _start(self, phase: Phase) -> None:
         """What happens once at the start of a phase, and is read from the checkpoint on resume."""
-        self.carry_over(index, before)
         self.method.start(phase, self.net, self.data)
         self.process.broadcast(self.net.state_dict().values())
-        for term in self.terms.values() if phase.terms else ():
+        for term in self.terms.values() if phase.terms is True else ():
             term.start(self.net, self.data)
         if self.process.world > 1:  # one start for all, then dropout of their own
             torch.manual_seed(torch.initial_seed() + 1000 * (self.process.rank + 1))
@@ -236,11 +239,6 @@ class Loop:
         for stage in stages:
             for parameter in self.net.parameters_in(stage):
                 parameter.requires_grad_(trainable)
-
-    def _hold_still(self, frozen: list[str]) -> None:
-        """Frozen means eval() too: batch-norm statistics drift without requires_grad too."""
-        for stage in frozen:
-            self.net.module_of(stage).eval()
 
     # ---- one step -------------------------------------------------------------------------
 
@@ -328,7 +326,7 @@ class Loop:
         seconds = self.counters.train_seconds + time.perf_counter() - clock
         losses = self.record.train_row(
             {"step": self.global_step, "phase": phase.name},
-            {"lr": optimizer.param_groups[0]["lr"], "time": round(seconds, 3)},
+            {"lr": optimizer.defaults["current_lr"], "time": round(seconds, 3)},
         )
         bar.set_postfix(losses, refresh=False)
 
@@ -372,6 +370,7 @@ class Loop:
                 "parts": {name: part.state_dict() for name, part in self.net.parts.items()},
                 "method": self.method.state_dict(),
                 "terms": {name: term.state_dict() for name, term in self.terms.items()},
+                "carried": list(self.net.carried),
                 "optimizer": optimizer.state_dict() if optimizer else None,
                 "scaler": self.scaler.state_dict(),
                 "phase": phase.name,

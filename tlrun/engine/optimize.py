@@ -13,7 +13,7 @@ from tlrun.models.net import Net
 
 SCHEDULES = ("constant", "cosine", "dann", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
-SHARED_KEYS = ("lr", "weight_decay", "head_lr_multiplier")  # of every optimizer
+SHARED_KEYS = ("lr", "weight_decay", "head_lr_multiplier", "layer_decay")  # of every optimizer
 
 
 def learning_rate_factor(schedule: Mapping[str, Any], step: int, total: int) -> float:
@@ -46,18 +46,16 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """One optimizer with a group per part, named like the part; frozen parameters are left out.
 
-    `head_lr_multiplier` scales the learning rate of every part but the backbone. Weight decay is
-    applied to all parameters of a group, as the papers of this field do.
+    `head_lr_multiplier` scales the learning rate of every part but the backbone, `layer_decay` that
+    of the backbone's stages, which then have a group each. Weight decay is applied to all
+    parameters of a group, as the papers of this field do.
     """
     groups = []
-    for part in net.parts if parts is None else parts:
-        parameters = list(net.parameters_of([part]))
+    for name, scale in learning_rate_scales(cfg, net, parts).items():
+        parameters = list(net.parameters_of([name]))
         if parameters:
-            scale = (
-                1.0 if part.startswith("backbone") else float(cfg.get("head_lr_multiplier", 1.0))
-            )
             lr = float(cfg["lr"]) * scale
-            groups.append({"params": parameters, "name": part, "lr": lr, "base_lr": lr})
+            groups.append({"params": parameters, "name": name, "lr": lr, "base_lr": lr})
     if not groups:
         raise ConfigError(
             "nothing is left to train: every part is frozen; "
@@ -85,6 +83,31 @@ def make_optimizer(
     raise ConfigError(f"optimizer.name={name}: {did_you_mean(name, OPTIMIZERS)}")
 
 
+def learning_rate_scales(
+    cfg: Mapping[str, Any], net: Net, parts: tuple[str, ...] | None
+) -> dict[str, float]:
+    """Part, or with `layer_decay` stage of the backbone -> what its learning rate is times.
+
+    Layer-wise decay (Howard & Ruder, ACL 2018; Clark et al., ICLR 2020): d^(L - l) for stage l of
+    L - 1, the head being stage L. A stage without a weight matrix (a norm of its own, as resnet's
+    bn1) counts to the one before it. Frozen stages count as well.
+    """
+    head, decay = float(cfg.get("head_lr_multiplier", 1.0)), float(cfg.get("layer_decay", 1.0))
+    scales: dict[str, float] = {}
+    for part in net.parts if parts is None else parts:
+        if not part.startswith("backbone"):
+            scales[part] = head
+        elif decay == 1.0 or "." in part:
+            scales[part] = 1.0
+        else:
+            stages = net.path(part)
+            heavy = [any(p.ndim > 1 for p in net.parameters_in(stage)) for stage in stages]
+            last = max(sum(heavy), 1)
+            for place, stage in enumerate(stages):
+                scales[stage] = decay ** (last + 1 - max(sum(heavy[: place + 1]), 1))
+    return scales
+
+
 def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """The config's optimizer or schedule with a phase's changes on top.
 
@@ -98,5 +121,7 @@ def merged(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, An
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Of all groups. `defaults["current_lr"]`, of which they are multiples, is for the log."""
+    optimizer.defaults["current_lr"] = optimizer.defaults["lr"] * factor
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

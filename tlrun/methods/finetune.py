@@ -30,6 +30,7 @@ class Finetune(Method):
 
     needs = Needs(streams=("target",), target_labels="all", shared_classes=False)
     init = "source"
+    shared_head = True  # one for both domains: they have the same classes
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -42,7 +43,8 @@ class Finetune(Method):
         return [Phase("source", ("source",), terms=False)] if self.init == "source" else []
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
-        if data.source_classes == data.classes:
+        self.shared_head = data.source_classes == data.classes
+        if self.shared_head:
             net.add("classifier", net.new_head(data.num_classes))
         elif phase.streams == ("source",):
             net.add(SOURCE_HEAD, net.new_head(len(data.source_classes)))
@@ -73,8 +75,11 @@ class Finetune(Method):
         domain: str = "target",
         support: object = None,
     ) -> Output:
-        head = self.head(net, "source" if task == "source" else domain)
-        if head not in net.parts:  # the source phase comes first: no target head yet
-            head = SOURCE_HEAD
-        out = net(x, head=head)
+        domain = "source" if task == "source" else domain
+        head = self.head(net, domain)
+        # no scores without a head for the classes: the source phase comes first, or there was none
+        known = head in net.parts and (
+            domain == "target" or self.shared_head or head == SOURCE_HEAD
+        )
+        out = net(x, head=head if known else None)
         return Output(scores=out.logits, features=out.features)

@@ -14,9 +14,9 @@ autograd graph may be alive across a yield: the engine runs backward and the opt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -95,7 +95,8 @@ class Phase:
     optimizer / schedule: overrides merged over the config's own. epoch_stream: what "an epoch"
     counts. refresh_every: steps between calls of `Method.refresh` (None = never).
     terms: whether the chosen terms join (a penalty on leaving the source weights must not act while
-    these are learned). transfer: `transfer.*` decides at its start what is carried over into it.
+    these are learned); "continue" = they join as an earlier phase started them.
+    transfer: `transfer.*` decides at its start what is carried over into it.
     sampling: stream name -> a callable with the arguments of `data.streams.Stream`, where batches
     are not plain ones (episodes).
     """
@@ -110,14 +111,17 @@ class Phase:
     epoch_stream: str | None = None
     refresh_every: int | None = None
     balance: Mapping[str, Any] | None = None
-    terms: bool = True
+    terms: bool | Literal["continue"] = True
     transfer: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Output:
-    """What `predict` returns for a batch: scores (B, K) (logits) or boxes (B, 4), and features."""
+    """What `predict` returns for a batch: scores (B, K) (logits) or boxes (B, 4), and features.
+
+    scores None: there is no head for this domain yet (an earlier phase); no figures are written.
+    """
 
     scores: Tensor | None = None
     boxes: Tensor | None = None
@@ -172,6 +176,10 @@ class Method:
         out = net(x)
         return Output(scores=out.logits, features=out.features)
 
+    def remarks(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
+        """What `tlrun predict` says beside each of B labels; [] = nothing. classes: of scores."""
+        return []
+
     def adapt(self, net: Net, support_or_stream: Any) -> Net:
         """Adaptation at test time, on a copy of the net. Default: none."""
         return net
@@ -185,7 +193,20 @@ class Method:
 
 
 class Term:
-    """A loss that joins the main updates of any method (`terms=[l2_sp]`)."""
+    """A loss that joins the main updates of any method (`terms=[l2_sp]`).
+
+    decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
+    then refused.
+    """
+
+    decays_weights: bool = False
+
+    def attach(self, net: Net) -> None:
+        """Hook into modules of the net: after each phase has built its parts, on resume too.
+
+        Called several times for one net: take back what an earlier call did. What a term changes
+        must act in training alone, since `predict` knows no terms.
+        """
 
     def start(self, net: Net, data: Data) -> None:
         """Once per phase, never on resume."""

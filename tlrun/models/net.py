@@ -11,6 +11,7 @@ is a choice of dotted names: `backbone`, `backbone.layer1`, `classifier`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -21,6 +22,9 @@ from torch import Tensor, nn
 
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.models.heads import Classifier
+
+CARRIED = "@carried"  # as a pattern: the stages whose weights were carried over
+SLICE = re.compile(r"(\w*)\[(-?\d*):(-?\d*)\]")  # backbone[:-1]
 
 
 @dataclass
@@ -102,13 +106,23 @@ class Net(nn.Module):
         return names
 
     def select(self, patterns: Iterable[str]) -> list[str]:
-        """Stage names that match: exact, a parent (`backbone`), or a glob (`backbone.layer*`).
+        """Stage names that match, in forward order.
 
-        Raises ConfigError with the nearest name for a pattern that matches nothing.
+        A pattern is a stage, a parent (`backbone`), a glob (`backbone.layer*`), a slice of a part's
+        stages (`backbone[:-1]`: all but the last) or of the way from the input to the main head
+        (`[:3]`: the first three), or CARRIED. Raises ConfigError with the nearest name for one that
+        matches nothing; a slice and CARRIED may be empty.
         """
         stages = self.stages()
         chosen: list[str] = []
         for pattern in patterns:
+            if pattern == CARRIED:
+                chosen += self.carried
+                continue
+            if cut := SLICE.fullmatch(pattern):
+                first, last = (int(bound) if bound else None for bound in cut.group(2, 3))
+                chosen += self.path(cut[1])[first:last]
+                continue
             hit = [
                 s
                 for s in stages
@@ -119,8 +133,15 @@ class Net(nn.Module):
                 raise ConfigError(
                     f"no part or stage matches '{pattern}': {did_you_mean(pattern, known)}"
                 )
-            chosen += [s for s in hit if s not in chosen]
+            chosen += hit
         return [s for s in stages if s in chosen]
+
+    def path(self, part: str = "") -> list[str]:
+        """Stages of a part, or from the input through the backbone to the main head's output."""
+        if part:
+            self[part]  # a clear error for a name that is wrong
+        wanted = (part,) if part else ("backbone", self.main_head)
+        return [stage for stage in self.stages() if stage.partition(".")[0] in wanted]
 
     def module_of(self, name: str) -> nn.Module:
         """The module of a part (`classifier`) or stage (`backbone.conv1`)."""
@@ -145,6 +166,35 @@ class Net(nn.Module):
             staged = {id(p) for s in inner for p in self[part].get_submodule(s).parameters()}
             found += [p for p in self[part].parameters() if id(p) not in staged]
         return found
+
+    def hold_still(self, stages: Iterable[str]) -> None:
+        """eval() for stages and what belongs to them: batch statistics and dropout stay put.
+
+        As in `parameters_in`, what has tensors but lies in no stage belongs to the first one; a
+        module without any (a dropout between stages) to the part as a whole.
+        """
+        held = set(stages)
+        for stage in held:
+            self.module_of(stage).eval()
+        for part, module in self.parts.items():
+            own = [f"{part}.{stage}" for stage in getattr(module, "stage_names", ())] or [part]
+            if held.issuperset(own):
+                module.eval()
+            elif own[0] in held:
+                for loose in self._outside_stages(part):
+                    if any(True for _ in (*loose.parameters(False), *loose.buffers(False))):
+                        loose.eval()
+
+    def _outside_stages(self, part: str) -> list[nn.Module]:
+        """Modules of a part that lie in no stage and hold none."""
+        module = self[part]
+        names = [str(stage) for stage in getattr(module, "stage_names", ())]
+        return [
+            inner
+            for name, inner in module.named_modules()
+            if name
+            and not any(f"{name}.".startswith(f"{s}.") or s.startswith(f"{name}.") for s in names)
+        ]
 
     def parameters_of(self, names: Iterable[str] | None = None) -> Iterator[nn.Parameter]:
         """Trainable parameters of parts or stages (all parts if None), each once."""

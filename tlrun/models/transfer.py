@@ -5,13 +5,14 @@ layers to carry over depends on the task, so each of the three is a list of stag
 
     transfer.carry=[backbone.conv1] transfer.reinit=[classifier] transfer.freeze=[backbone.conv*]
 
-`carry` null means all. What is not carried, or named by `reinit`, gets fresh weights as its layers
-draw them (`reset_parameters`), batch statistics included.
+`carry` null means all; `cut` = n is `carry=["[:n]"]`, the first n stages. What is not carried, or
+is named by `reinit`, gets fresh weights as a new net of the same configuration has them, batch
+statistics included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ def transfer(
     net: Net,
     *,
     known: Mapping[str, str],
+    fresh: Callable[[], Net],
     carry: Iterable[str] | None = None,
     reinit: Iterable[str] = (),
     freeze: Iterable[str] = (),
@@ -49,53 +51,65 @@ def transfer(
     """Give fresh weights to what is not carried over; returns the fate of every stage.
 
     known: the stages that hold weights worth carrying -> "" or, for those that do not, why not
-    (their weights are new already). Sets `net.carried`. Raises ConfigError for a pattern that
-    matches nothing, or a stage that is both carried by name and re-initialised.
+    (their weights are new already). fresh: makes a new net of the same structure, whose weights the
+    others get; called only if there are any. Sets `net.carried`. Raises ConfigError for a pattern
+    that matches nothing, or a stage that is both carried by name and re-initialised.
     """
     kept = set(net.stages() if carry is None else net.select(carry))
-    renewed, still = set(net.select(reinit)), set(net.select(freeze))
+    renewed = set(net.select(reinit))
     if carry is not None and kept & renewed:
         raise ConfigError(
             f"transfer.carry and transfer.reinit both name {sorted(kept & renewed)[0]}: "
             "leave it in one of them"
         )
-    table = []
-    for stage in net.stages():
-        why = known.get(stage, "nothing to carry")
-        if not why and stage in renewed:
-            why = "transfer.reinit"
-        elif not why and stage not in kept:
-            why = "not in transfer.carry"
-        if why.startswith(("transfer.", "not in")):
-            reinitialise(net, stage)
-        count = sum(p.numel() for p in net.parameters_in(stage))
-        table.append(Fate(stage, count, "new" if why else "carried", stage in still, why))
-    net.carried = tuple(fate.stage for fate in table if fate.origin == "carried")
-    return table
-
-
-def reinitialise(net: Net, stage: str) -> None:
-    """Fresh weights and statistics for the modules of a stage, from torch's generator.
-
-    Parameters that belong to no stage (a transformer's class token) stay as they are.
-    """
-    for module in net.module_of(stage).modules():
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
-        elif isinstance(module, nn.MultiheadAttention):
-            module._reset_parameters()
+    why = {stage: known.get(stage, "nothing to carry") for stage in net.stages()}
+    dropped = {
+        stage: "transfer.reinit" if stage in renewed else "not carried, as asked"
+        for stage, reason in why.items()
+        if not reason and (stage in renewed or stage not in kept)
+    }
+    if dropped:
+        reinitialise(net, dropped, fresh())
+    why |= dropped
+    net.carried = tuple(stage for stage, reason in why.items() if not reason)
+    still = set(net.select(freeze))
+    return [
+        Fate(
+            stage,
+            sum(p.numel() for p in net.parameters_in(stage)),
+            "new" if reason else "carried",
+            stage in still,
+            reason,
+        )
+        for stage, reason in why.items()
+    ]
 
 
 @torch.no_grad()
-def load_parts(net: Net, parts: Parts) -> dict[str, str]:
+def reinitialise(net: Net, stages: Iterable[str], fresh: Net) -> None:
+    """Parameters and buffers of a new net for some stages.
+
+    A whole net, since the rules of initialisation are the backbone's own: torchvision's resnets
+    draw their convolutions otherwise than `Conv2d.reset_parameters` does, and what is a bare
+    parameter (a class token, a layer scale) has no such method at all.
+    """
+    for stage in stages:
+        theirs = _tensors(fresh, stage)
+        for name, value in _tensors(net, stage).items():
+            value.copy_(theirs[name])
+
+
+@torch.no_grad()
+def load_parts(net: Net, parts: Parts, unfit: Mapping[str, str] | None = None) -> dict[str, str]:
     """Copy another run's weights into the stages they fit; returns `known` for `transfer`.
 
     A stage whose tensors are missing there or have other shapes (a head of other classes) stays as
-    it is, and the reason stands in its place.
+    it is, and the reason stands in its place. unfit: stages not to load, and why.
     """
-    known = {}
+    known = dict(unfit or {})
     for stage in net.stages():
+        if stage in known:
+            continue
         part = stage.partition(".")[0]
         own = _tensors(net, stage)
         there = parts.get(part)

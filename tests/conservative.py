@@ -1,0 +1,105 @@
+"""For tests of what stays near a start: a fine-tuning that pauses at a step, kill and resume."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import small
+import torch
+
+from tlrun.config import compose, plain
+from tlrun.methods.method import Progress, Update
+from tlrun.run import resolve
+from tlrun.run_dir import RunDir
+from tlrun.session import Session, open_session
+
+SOURCE_STEPS = 3
+FEW = (
+    "method=finetune",
+    "target_labels=2",
+    f"phases.source.steps={SOURCE_STEPS}",
+    "backbone.dropout=0",
+)
+
+
+class Stop(BaseException):
+    """As sudden as kill -9."""
+
+
+def paused(folder, *options: str, at: int = SOURCE_STEPS) -> tuple[Session, Any]:
+    """(session, batch): before global step `at`, by default the first of the target phase."""
+    session = small.session(folder, *FEW, *options)
+    loop, caught = session.loop(), []
+    step = loop._step
+
+    def stopping(batch, *arguments):
+        if loop.global_step == at:
+            caught.append(batch)
+            raise Stop
+        step(batch, *arguments)
+
+    loop._step = stopping
+    with pytest.raises(Stop):
+        loop.fit()
+    return session, caught[0]
+
+
+def update_of(session: Session, batch) -> Update:
+    """The method's update with the losses of all terms in it."""
+    update = next(session.method.step(session.net, batch, Progress(0, 10)))
+    for term in session.terms.values():
+        update.losses.update(term.loss(update, session.net))
+    return update
+
+
+def shaken(session: Session, size: float = 0.05) -> dict[str, torch.Tensor]:
+    """Move all weights at random; returns what they were."""
+    before = {name: p.detach().clone() for name, p in session.net.named_parameters()}
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in session.net.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return before
+
+
+def gradients(session: Session, batch) -> dict[str, torch.Tensor]:
+    """Of one update as the engine makes it: backward, then `grad_` of the terms."""
+    session.net.zero_grad(set_to_none=True)
+    update = update_of(session, batch)
+    sum(update.losses.values()).backward()
+    for term in session.terms.values():
+        term.grad_(session.net)
+    return {n: p.grad.clone() for n, p in session.net.named_parameters() if p.grad is not None}
+
+
+def resumed_equals_straight(folder, *options: str, at: int = SOURCE_STEPS + 3) -> None:
+    """Kill before step `at`, resume, and compare weights and rows with a straight run."""
+    words = (*FEW, "trainer.steps=5", "trainer.checkpoint_every=2", "trainer.eval_every=2")
+    straight = small.session(folder / "straight", *words, *options)
+    straight.loop().fit()
+    paused(folder / "broken", *words, *options, at=at)
+    torch.rand(3)  # another process has other random states
+    resumed = reopened(folder / "broken", *words, *options)
+    resumed.loop().fit()
+    ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert rows(straight) == rows(resumed)
+
+
+def reopened(folder, *options: str) -> Session:
+    """A new process in effect: everything built again over the same run folder."""
+    return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *options]))))
+
+
+def rows(session: Session) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "time"} for row in session.run_dir.read_metrics()]
+
+
+def copy_of(session: Session):
+    """The net alone, in eval mode and without the hooks of terms."""
+    net = copy.deepcopy(session.net).eval()
+    for module in net.modules():
+        module._forward_hooks.clear()
+    return net

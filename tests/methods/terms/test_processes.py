@@ -1,0 +1,41 @@
+"""Two processes against one: what the terms remember is the same, and so is what they add."""
+
+import conservative
+import small
+
+from tlrun.config import compose
+from tlrun.engine import checkpoint
+from tlrun.launch import execute, start
+
+ONE_STEP = (
+    *conservative.FEW,
+    "phases.source.steps=1",
+    "terms=[l2_sp,lwf,delta,ewc]",
+    "terms.l2_sp.alpha=0.5",
+    "terms.ewc.images=10",
+    "trainer.steps=2",
+    "optimizer=sgd",
+    "optimizer.lr=0.1",
+    "optimizer.momentum=0",
+    "schedule=constant",
+    "backbone.batch_norm=false",
+    "evaluate.target_test=false",
+)
+
+
+def last(folder, *overrides):
+    words = [*small.QUICK, *ONE_STEP, *overrides]
+    run_dir = start(compose(words), folder, words)
+    execute(run_dir)
+    return checkpoint.load(run_dir.checkpoints / "last.pt")
+
+
+def test_gradients_and_anchors_equal_those_of_one_process(tmp_path):
+    """Mean losses and penalties alike: the second step is taken away from the anchor."""
+    one, two = last(tmp_path / "one"), last(tmp_path / "two", "trainer.devices=2")
+    for part, state in one["parts"].items():
+        for key, value in state.items():
+            assert float((value - two["parts"][part][key]).abs().max()) <= 1e-5, key
+    anchors = [state["terms"]["l2_sp"]["anchor"] for state in (one, two)]
+    for key, value in anchors[0].items():
+        assert float((value - anchors[1][key]).abs().max()) <= 1e-6, key

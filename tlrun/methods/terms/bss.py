@@ -1,0 +1,35 @@
+"""`terms=[bss]`: batch spectral shrinkage, against negative transfer.
+
+    η · Σ_{i ≤ k} σ²_{−i}(F),     F: (B, D) features of the target's batch, σ_{−i} its i-th smallest
+
+singular value (of min(B, D)). Directions of the features that carry little are the ones that do not
+transfer; they are pushed to zero. Chen et al., "Catastrophic forgetting meets negative transfer",
+NeurIPS 2019 (η = 1e-3, k = 1). The singular values couple the batch: with several processes, or
+`trainer.accumulate`, they are those of each one's own piece.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlrun.errors import ConfigError
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.shown import target_seen
+from tlrun.models.net import Net
+
+
+class BSS(Term):
+    """weight: η. k: how many of the smallest singular values."""
+
+    def __init__(self, weight: float = 1e-3, k: int = 1) -> None:
+        if k < 1:
+            raise ConfigError(f"terms.bss.k is at least 1, not {k}")
+        self.weight, self.k = weight, k
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        features = target_seen(update, "bss").features
+        assert features is not None
+        with torch.autocast(features.device.type, enabled=False):
+            values = torch.linalg.svdvals(features.float())  # descending
+        return {"bss": self.weight * values[-self.k :].square().sum()}

@@ -1,0 +1,80 @@
+"""`terms=[co_tuning]`: the head of the source classes learns on target images too.
+
+    λ · mean_x CE( p(y_S | y_T = y(x)), h_S(f(x)) )
+
+    p(y_S | y_T = k) = mean over target images of class k of softmax(z_S⁰(x) / T)
+
+h_S is the head of the source classes, z_S⁰ (B, K_S) its logits at the start of the target phase in
+eval mode: the relation between the classes in the paper's direct form. You et al., "Co-Tuning for
+transfer learning", NeurIPS 2020 (λ = 2.3 there). It is made for classes that differ, where the
+source keeps its own head; with the same classes h_S is the classifier that was carried over and the
+term softens the labels by what the source model confuses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import batches
+from tlrun.errors import ConfigError
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.memory import Teacher
+from tlrun.methods.terms.shown import old_head, target_seen
+from tlrun.models.net import Net
+
+
+class CoTuning(Term):
+    """weight: λ. temperature: T, above 0; above 1 where the source model is too sure of itself."""
+
+    def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
+        if temperature <= 0:
+            raise ConfigError("terms.co_tuning.temperature must be above 0")
+        self.weight, self.temperature = weight, temperature
+        self.relation = torch.zeros(0)  # (K_T, K_S), rows sum to 1
+        self.head = ""
+
+    @torch.no_grad()
+    def start(self, net: Net, data: Data) -> None:
+        examples = data.role("target_train")
+        if examples is None or examples.labels is None:
+            raise ConfigError("terms=[co_tuning] needs labelled target images: target_labels=k")
+        self.head = old_head(net, "co_tuning")
+        copied = Teacher()
+        copied.remember(net)  # in eval mode
+        device = next(net.parameters()).device
+        p = []
+        for x, _, _ in batches(examples, data.preprocess, device):
+            logits = copied.of(net)(x, head=self.head).logits
+            p.append((logits.float() / self.temperature).softmax(1))
+        labels = examples.labels.to(device)
+        self.relation = relation(torch.cat(p), labels, data.num_classes)
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        seen = target_seen(update, "co_tuning")
+        if seen.y is None:
+            raise ConfigError("terms=[co_tuning] needs a method that trains on target labels")
+        logits = seen.logits if self.head == net.main_head else net[self.head](seen.features)
+        assert logits is not None
+        wanted = self.relation.to(seen.y.device)[seen.y]
+        return {"co_tuning": self.weight * cross_entropy(logits.float(), wanted)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"relation": self.relation, "head": self.head}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.relation, self.head = state["relation"], str(state["head"])
+
+
+def relation(p: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """p: (N, K_S) probabilities, y: (N,) -> (num_classes, K_S) class means.
+
+    A class without an image gets equal shares.
+    """
+    total = p.new_zeros(num_classes, p.shape[1]).index_add_(0, y, p)
+    count = torch.bincount(y, minlength=num_classes)[:, None]
+    return torch.where(count > 0, total / count.clamp_min(1), 1 / p.shape[1])

@@ -1,0 +1,113 @@
+"""`terms=[delta]`: keep the feature maps, those most that matter for the target.
+
+    Ω = α · Σ_layers Σ_j W_j · mean_x ‖FM_j(w, x) − FM_j(w⁰, x)‖²  +  β/2 · ‖w_new‖²
+
+FM_j(w, x): the j-th channel of a layer's output for a target image, (H, W); w⁰: the net at the
+start of the target phase (a copy, in eval mode). W = softmax over the channels of a layer of the
+rise in loss, over labelled target images, when filter j is zeroed; a head that is new is replaced
+for this by a linear one fitted to the fixed features. Li et al., "DELTA: deep learning transfer
+using feature map with attention", ICLR 2019. The layer of a stage is its last convolution (else its
+last linear layer). The mean over the batch makes α independent of its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tlrun.data.hashing import permutation
+from tlrun.data.pair import Data
+from tlrun.data.streams import batches
+from tlrun.errors import ConfigError
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.feature_maps import (
+    Catch,
+    attention,
+    channels,
+    fitted,
+    layers,
+    over_positions,
+)
+from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
+from tlrun.methods.terms.shown import target_seen
+from tlrun.models.net import Net
+
+
+class Delta(Term):
+    """alpha, beta: as above. stages: of the backbone, or patterns.
+
+    attention: false gives all channels one weight. images: how many labelled target images W is
+    estimated from, at most.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        beta: float = 0.01,
+        stages: Sequence[str] = ("backbone",),
+        attention: bool = True,
+        images: int = 200,
+    ) -> None:
+        self.alpha, self.beta, self.stages = alpha, beta, tuple(stages)
+        self.attention, self.images = attention, images
+        self.teacher, self.anchor = Teacher(), Anchor()
+        self.weights: dict[str, Tensor] = {}  # layer -> (C,)
+        self.student = Catch(lambda: bool(self.weights))
+
+    def attach(self, net: Net) -> None:
+        self.student.attach(net, layers(net, self.stages))
+
+    def start(self, net: Net, data: Data) -> None:
+        self.anchor.remember(net, "delta")
+        self.teacher.remember(net)
+        teacher, found = self.teacher.of(net), layers(net, self.stages)
+        if not self.attention:
+            sizes = {name: channels(net.module_of(name)) for name in found}
+            self.weights = {name: torch.full((size,), 1 / size) for name, size in sizes.items()}
+            return
+        examples = data.role("target_train")
+        if examples is None or examples.labels is None:
+            raise ConfigError("terms=[delta] needs labelled target images: target_labels=k")
+        some = examples.subset(permutation(len(examples), "delta")[: self.images])
+        device = next(net.parameters()).device
+        x, y, _ = next(batches(some, data.preprocess, device, self.images))
+        assert y is not None
+        with torch.no_grad():
+            carried = set(net.select([net.main_head])) <= set(net.carried)
+            head = teacher[net.main_head] if carried else fitted(teacher.features(x), y)
+
+            def loss() -> Tensor:
+                return cross_entropy(head(teacher.features(x)).float(), y)
+
+            self.weights = {name: attention(teacher.module_of(name), loss) for name in found}
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        x = target_seen(update, "delta").x
+        with torch.no_grad():
+            old = self.teacher.of(net)(x, head=None, taps=tuple(self.weights)).taps
+        now = self.student.take()
+        if not old.keys() <= now.keys() or any(now[n].shape != old[n].shape for n in old):
+            raise ConfigError("terms=[delta] needs a method that forwards the target by itself")
+        total = torch.zeros((), device=x.device)
+        for name, weight in self.weights.items():
+            away = (now[name].float() - old[name].float()).square()
+            by_channel = over_positions(net.module_of(name), away).mean(0)
+            total = total + (weight.to(x.device) * by_channel).sum()
+        return {"delta": self.alpha * total}
+
+    @torch.no_grad()
+    def grad_(self, net: Net) -> None:
+        new = self.anchor.new(net)
+        add_to_gradients(new, new, self.beta)
+
+    def state_dict(self) -> dict[str, Any]:
+        anchor, teacher = self.anchor.values, self.teacher.state_dict()
+        return {"anchor": anchor, "teacher": teacher, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.teacher.load_state_dict(state["teacher"])
+        self.anchor.values, self.weights = dict(state["anchor"]), dict(state["weights"])

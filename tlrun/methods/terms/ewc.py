@@ -1,0 +1,109 @@
+"""`terms=[ewc]`: elastic weight consolidation: hold the weights that the source needs.
+
+    λ/2 · Σ_i F_i (θ_i − θ*_i)²,      F = E_{x ~ S} E_{y ~ p(y|x)} [ (∂ log p(y|x) / ∂θ)² ]
+
+θ* are the carried weights at the start of the target phase, F the diagonal of the Fisher
+information of the old head's predictions there: gradients are squared per image, never those of a
+batch's mean. Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS
+2017. x: source training images (B, C, H, W), in eval mode. The gradient λ F (θ − θ*) is added in
+place, as in l2_sp.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from tlrun.data.hashing import permutation
+from tlrun.data.pair import Data
+from tlrun.data.streams import batches
+from tlrun.errors import ConfigError
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
+from tlrun.methods.terms.shown import old_head
+from tlrun.models.net import Net
+
+HELD = 2**24  # numbers of gradients held at once; one gradient is as large as the net
+
+
+class EWC(Term):
+    """weight: λ. images: of the source, for F. samples: draws of y; 0 = the exact expectation.
+
+    `metric/ewc` is the penalty.
+    """
+
+    def __init__(self, weight: float = 10.0, images: int = 200, samples: int = 0) -> None:
+        self.weight, self.images, self.samples = weight, images, samples
+        self.anchor = Anchor()
+        self.fisher: dict[str, Tensor] = {}
+
+    def start(self, net: Net, data: Data) -> None:
+        examples = data.role("source_train")
+        if examples is None:
+            raise ConfigError("terms=[ewc] needs source images to find out which weights matter")
+        self.anchor.remember(net, "ewc")
+        head = old_head(net, "ewc")
+        chosen = examples.subset(permutation(len(examples), "ewc")[: self.images])
+        device = next(net.parameters()).device
+        x = torch.cat([x for x, _, _ in batches(chosen, data.preprocess, device)])
+        copied = Teacher()
+        copied.remember(net)  # in eval mode, without hooks
+        self.fisher = fisher(copied.of(net), head, x, list(self.anchor.values), self.samples)
+
+    @torch.no_grad()
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        _, away, weights = self._away(net)
+        squares = torch._foreach_mul(torch._foreach_mul(away, away), weights) if away else ()
+        update.metrics["ewc"] = 0.5 * self.weight * sum(s.sum() for s in squares)
+        return {}
+
+    @torch.no_grad()
+    def grad_(self, net: Net) -> None:
+        old, away, weights = self._away(net)
+        if old:
+            add_to_gradients(old, list(torch._foreach_mul(away, weights)), self.weight)
+
+    def _away(self, net: Net) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Of the parameters that train: θ, θ − θ* and F."""
+        names, old, away = self.anchor.away(net)
+        return old, away, [self.fisher[n].to(a.device) for n, a in zip(names, away, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"anchor": self.anchor.values, "fisher": self.fisher}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.anchor.values, self.fisher = dict(state["anchor"]), dict(state["fisher"])
+
+
+def fisher(net: Net, head: str, x: Tensor, names: list[str], samples: int = 0) -> dict[str, Tensor]:
+    """The diagonal of the Fisher information of `head`, by parameter name; net in eval mode.
+
+    x: (N, ...). names: the parameters. samples: draws of y from p(y|x); 0 = all classes, weighted.
+    """
+    values = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    parameters = {name: values.pop(name) for name in names}
+
+    def log_probability(own: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        out = functional_call(net, ({**values, **own},), (image[None],), {"head": head})
+        return out.logits[0].float().log_softmax(0).gather(0, label[None])[0]
+
+    gradients = vmap(grad(log_probability), in_dims=(None, 0, 0))
+    with torch.no_grad():
+        p = net(x, head=head).logits.float().softmax(1)
+    image = torch.arange(len(x), device=x.device).repeat_interleave(samples or p.shape[1])
+    if samples:
+        same = torch.Generator(x.device).manual_seed(0)  # in all processes
+        label = p.multinomial(samples, True, generator=same).flatten()
+        share = torch.full((len(label),), 1 / samples, device=x.device)
+    else:
+        label, share = torch.arange(p.shape[1], device=x.device).repeat(len(x)), p.flatten()
+    total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    chunk = max(1, HELD // sum(value.numel() for value in parameters.values()))
+    for part in torch.arange(len(image), device=x.device).split(chunk):
+        squares = gradients(parameters, x[image[part]], label[part])
+        for name, g in squares.items():
+            total[name] += torch.einsum("b,b...->...", share[part], g.square())
+    return {name: value / len(x) for name, value in total.items()}

@@ -1,0 +1,59 @@
+"""`terms=[lwf]`: learning without forgetting: the old head keeps answering as it did.
+
+    λ · mean_x KL( softmax(z⁰(x) / T) ‖ softmax(z(x) / T) )
+
+z⁰ are the old head's logits (B, K_old) of the net as it was at the start of the target phase (a
+copy, in eval mode), z those of the net that trains, both on the same augmented target images. The
+old head is the source's own where the classes differ, else the classifier that was carried over.
+Li and Hoiem, "Learning without forgetting", ECCV 2016 (T = 2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from tlrun.data.pair import Data
+from tlrun.errors import ConfigError
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.memory import Teacher
+from tlrun.methods.terms.shown import old_head, target_seen
+from tlrun.models.net import Net
+
+
+class LwF(Term):
+    """weight: λ. temperature: T, above 0."""
+
+    def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
+        if temperature <= 0:
+            raise ConfigError("terms.lwf.temperature must be above 0")
+        self.weight, self.temperature = weight, temperature
+        self.teacher = Teacher()
+        self.head = ""
+
+    def start(self, net: Net, data: Data) -> None:
+        self.head = old_head(net, "lwf")
+        self.teacher.remember(net)
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        seen = target_seen(update, "lwf")
+        with torch.no_grad():
+            old = self.teacher.of(net)(seen.x, head=self.head).logits
+        now = seen.logits if self.head == net.main_head else net[self.head](seen.features)
+        assert now is not None
+        return {"lwf": self.weight * self.divergence(old, now)}
+
+    def divergence(self, old: Tensor, now: Tensor) -> Tensor:
+        """old, now: (B, K) logits -> the mean KL at the temperature."""
+        old, now = ((z.float() / self.temperature).log_softmax(1) for z in (old, now))
+        return kl_div(now, old, reduction="batchmean", log_target=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"teacher": self.teacher.state_dict(), "head": self.head}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.teacher.load_state_dict(state["teacher"])
+        self.head = str(state["head"])
