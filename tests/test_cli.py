@@ -363,8 +363,14 @@ def run_folder(in_tmp: Path) -> Path:
         (
             "tlrun.evaluate.predict",
             "main",
-            ["predict", "sweep/run", "a.png", "b", "--output", "c.csv"],
-            (Path("sweep/run"), [Path("a.png"), Path("b")], None, Path("c.csv"), "selected"),
+            [
+                *("predict", "sweep/run", "a.png", "b", "--output", "c.csv"),
+                *("--support", "new", "--classes", "more.csv", "--unknown-below", "0.5"),
+            ],
+            (
+                *(Path("sweep/run"), [Path("a.png"), Path("b")], None, Path("c.csv"), "selected"),
+                *(Path("new"), Path("more.csv"), 0.5),
+            ),
         ),
     ],
 )

@@ -1,3 +1,4 @@
+import inspect
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_every_config_has_a_line_for_the_list_and_fits_its_callables(path):
     assert "; cite: " in first
     conf = yaml.safe_load(path.read_text())
     assert conf["name"] == path.stem
+    if "_target_" in conf:  # data of a kind of their own
+        conf.pop("defaults", None)
+        parameters = inspect.signature(locate(conf.pop("_target_"))).parameters
+        asked = {"seed", "target_labels", "target_val_labels", "target_images"}
+        needed = {name for name, p in parameters.items() if p.default is p.empty}
+        assert conf.keys() | asked <= parameters.keys()
+        assert needed <= conf.keys() | asked
+        return
     for domain in ("source", "target"):
         block = dict(conf[domain])
         parameters = locate(block.pop("_target_")).__kwdefaults__

@@ -131,7 +131,7 @@ class Loop:
         if saved is None:
             self.carry_over(index, before)  # first: what is frozen may depend on it
         else:
-            self.net.carried = tuple(saved["carried"])
+            self.net.carried = tuple(saved.get("carried", ()))
         frozen = self.net.select(phase.frozen)
         self._set_trainable(frozen, False)
         self._parameter_lists: dict[tuple[str, ...], list[torch.nn.Parameter]] = {}
