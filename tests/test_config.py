@@ -274,3 +274,20 @@ def test_build_keeps_the_users_own_error(my_methods: str) -> None:
 def test_build_accepts_builtins_and_keyword_collectors() -> None:
     assert build({"_target_": "builtins.dict", "a": 1}) == {"a": 1}
     assert build({"_target_": "types.SimpleNamespace", "a": 1}).a == 1
+
+
+def test_a_config_of_an_earlier_version_gets_the_keys_that_are_new(tmp_path: Path) -> None:
+    old: Any = OmegaConf.to_container(DEFAULT)
+    del old["transfer"], old["init"], old["optimizer"]["layer_decay"]
+    old["trainer"]["steps"] = 7
+    OmegaConf.save(OmegaConf.create(old), tmp_path / "config.yaml")
+    cfg = load_config(tmp_path / "config.yaml")
+    assert (cfg.init, cfg.transfer.cut, cfg.optimizer.layer_decay) == ("auto", None, 1.0)
+    assert cfg.trainer.steps == 7
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b"])
+def test_a_damaged_config_is_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"damaged|no configuration"):
+        load_config(tmp_path / "config.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import resource
 from collections.abc import Sequence
@@ -98,9 +99,9 @@ def write_model(run_dir: RunDir, session: Session) -> None:
         for name, part in session.net.parts.items()
         for key, value in part.state_dict().items()
     }
-    write_atomic(
-        run_dir.model, save(state, metadata={"format": "pt", "tlrun": config_hash(session.cfg)})
-    )
+    # one key of metadata: safetensors writes several in random order, and equal runs should be
+    # equal files
+    write_atomic(run_dir.model, save(state, metadata={"format": "pt"}))
 
 
 def describe(session: Session) -> None:
@@ -117,13 +118,13 @@ def peak_memory_mb(device: torch.device) -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """`tlrun evaluate RUN_DIR [data=...]`: the selected weights on the test sets of these data.
 
     Writes RUN_DIR/evaluations/<data>.json, prints the figures and returns them; the run itself
     stays as it is.
     """
-    run_dir = RunDir.open(path)
+    run_dir = RunDir.open(run_path)
     cfg = load_config(run_dir.config, list(overrides))
     if any(override.startswith("data=") for override in overrides):
         prepare_as_trained(cfg, run_dir, overrides)
@@ -147,7 +148,8 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     }
     folder = run_dir.path / "evaluations"
     folder.mkdir(exist_ok=True)
-    run_dir.write_json(folder / f"{session.data.name}.json", result)
+    path = folder / f"{session.data.name}{_mark(overrides)}.json"
+    run_dir.write_json(path, result)
     print(
         f"{session.data.name}, weights of step {selected['step']} "
         f"(select={session.cfg['select']['name']})"
@@ -155,8 +157,14 @@ def evaluate(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     for key, value in figures.items():
         if isinstance(value, float):
             print(f"  {key:<32} {value:.4f}")
-    print(f"written to {folder / session.data.name}.json")
+    print(f"written to {path}")
     return result
+
+
+def _mark(overrides: Sequence[str]) -> str:
+    """What tells an evaluation from others on data of the same name."""
+    further = sorted(override for override in overrides if not override.startswith("data="))
+    return f"_{hashlib.sha256(repr(further).encode()).hexdigest()[:6]}" if further else ""
 
 
 def check_kept(run_dir: RunDir, rule: str) -> None:

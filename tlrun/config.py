@@ -19,6 +19,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml import YAMLError
 
 from tlrun import schema
 from tlrun.building import build, locate, plain
@@ -141,7 +142,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         cfg = OmegaConf.load(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    assert isinstance(cfg, DictConfig)
+    except YAMLError as error:
+        raise ConfigError(f"{path} is damaged: it is not YAML ({type(error).__name__})") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{path} is no configuration: it should hold keys and values")
+    cfg = with_new_keys(cfg)
     try:
         parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
     except Exception as error:
@@ -168,6 +173,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     settle_budget(cfg, list(overrides))
     validate(cfg)
     return cfg
+
+
+def with_new_keys(cfg: DictConfig) -> DictConfig:
+    """A saved configuration with the keys that a later version has added, at their defaults.
+
+    Arguments of what is built have defaults of their own in their signatures.
+    """
+    defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
+    for key in ("defaults", "hydra"):
+        defaults.pop(key)
+    for group in ("trainer", "optimizer", "schedule", "select", "logger"):
+        section: Any = cfg.get(group)
+        option = "default" if group == "trainer" else (section or {}).get("name")
+        file = conf_dir() / group / f"{option}.yaml"
+        if section is not None and file.is_file():
+            defaults[group] = OmegaConf.load(file)
+    return DictConfig(OmegaConf.merge(defaults, cfg))
 
 
 def validate(cfg: DictConfig) -> None:
@@ -266,4 +288,5 @@ __all__ = [
     "register_resolvers",
     "validate",
     "version_base",
+    "with_new_keys",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tlrun.config import PATH_KEYS, load_config, plain
+from tlrun.config import PATH_KEYS, load_config, plain, with_new_keys
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 from tlrun.launch import execute
@@ -43,13 +43,14 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
     cfg = load_config(run_dir.config, list(overrides))
     done = run_dir.read_status().get("state") == "completed"
-    if done and not overrides:
+    if done and not overrides and run_dir.summary.is_file():
         log.warning("%s is complete; nothing to resume", path)
         return dict(run_dir.read_json(run_dir.summary))
     stamp = list(overrides)
     if saved is not None:
-        refuse_changes(saved["config"], plain(cfg))
-        changed = dict(differences(saved["config"], plain(cfg)))
+        began = plain(with_new_keys(OmegaConf.create(saved["config"])))
+        refuse_changes(began, plain(cfg))
+        changed = dict(differences(began, plain(cfg)))
         stamp = stamp or [f"{key}={changed[key][1]}" for key in LONGER if key in changed]
     if stamp:
         with locked(run_dir):  # not under the hands of a process that works on it
@@ -69,9 +70,10 @@ def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:
             done[job.name] = resume(job, overrides)
         except Interrupted:
             raise
-        except TlrunError as error:
+        except Exception as error:
             failed.append(job.name)
-            log.error("%s: %s", job.name, error)
+            name = "" if isinstance(error, TlrunError) else f"{type(error).__name__}: "
+            log.error("%s: %s%s", job.name, name, error)
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
     return done

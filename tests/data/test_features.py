@@ -6,7 +6,13 @@ from scipy.stats import zscore
 
 from tests.data.conftest import real_data
 from tlrun.data.pair import build_data
-from tlrun.data.sets.features import SURF, content_order, features, office_caltech_surf
+from tlrun.data.sets.features import (
+    SURF,
+    content_order,
+    features,
+    office_caltech_surf,
+    read_features,
+)
 from tlrun.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -114,3 +120,12 @@ def test_mistakes(files):
 def test_the_four_surf_domains():
     counts = {d: len(office_caltech_surf(domain=d, transductive=True).train) for d in SURF}
     assert counts == {"amazon": 958, "caltech": 1123, "dslr": 157, "webcam": 295}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("1,2\n3,4\n", "no header"), ("a,b\n", "no rows"), ("", "no rows")]
+)
+def test_a_csv_without_a_header_or_rows_is_refused(text, why, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(DataError, match=why):
+        read_features(tmp_path / "x.csv")

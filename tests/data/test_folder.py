@@ -153,3 +153,15 @@ def test_mistakes(tmp_path, image_folder):
         folder(list=str(bad))
     with pytest.raises(ConfigError, match=r"data\.size"):
         folder(root=str(root), size=0)
+
+
+def test_a_class_named_train_is_a_class(image_folder):
+    root = image_folder("vehicles", {"bus": 6, "train": 6})
+    assert folder(root=str(root), size=12).train.classes == ("bus", "train")
+
+
+def test_splits_and_classes_side_by_side_are_refused(image_folder):
+    root = image_folder("own", {"bus": 6})
+    shutil.copytree(image_folder("more", {"a": 4, "b": 4}), root / "train")
+    with pytest.raises(DataError, match="ambiguous"):
+        folder(root=str(root), size=12)

@@ -230,6 +230,8 @@ def main(
     support: a folder per new class, for a few-shot run. classes: a csv of further classes, for a
     zero-shot run. unknown_below: confidence under which the answer is "none of these".
     """
+    if not 0 <= unknown_below <= 1:
+        raise ConfigError(f"--unknown-below {unknown_below}: give a confidence from 0 to 1")
     paths = image_files(images)
     model = load(run_dir, checkpoint, task, classes)
     model.unknown_below = unknown_below
@@ -254,7 +256,11 @@ def image_files(places: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(
+                p
+                for p in place.rglob("*")
+                if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+            )
             if not found:
                 raise DataError(f"no image in {place}: known are {', '.join(IMAGE_SUFFIXES)}")
             files += found

@@ -222,9 +222,21 @@ def _pick(
     return found
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_csv(path: Path, label_key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
     with open(path, newline="", encoding="utf-8-sig") as stream:
-        header, *rows = [row for row in csv.reader(stream) if row]
+        header, *rows = [row for row in csv.reader(stream) if row] or [[]]
+    if not rows:
+        raise DataError(f"'{path}' has no rows; it needs a header line and a line per example.")
+    if all(_is_number(cell) for cell in header):
+        raise DataError(f"'{path}' has no header line: name the columns in its first line.")
     at = next(
         (header.index(n) for n in ([label_key] if label_key else LABEL_KEYS) if n in header), None
     )

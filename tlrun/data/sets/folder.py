@@ -115,7 +115,7 @@ def _listings(
     base = _folder(root, f"data.{name}.root") if root else None
     if listed:
         out["train"] = _read_list(Path(listed).expanduser(), base)
-    elif base is not None and (base / "train").is_dir():
+    elif base is not None and _has_splits(base):
         for split, names in SPLITS.items():
             for found in (base / n for n in names):
                 if found.is_dir():
@@ -128,6 +128,21 @@ def _listings(
             _read_list(Path(test["list"]).expanduser(), place) if test.get("list") else _scan(place)
         )
     return out
+
+
+def _has_splits(base: Path) -> bool:
+    """Whether `base` holds train/ (and val/, test/), and not classes of which one is "train"."""
+    if not (base / "train").is_dir():
+        return False
+    known = {name for names in SPLITS.values() for name in names}
+    folders = {p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    others = sorted(folders - known)
+    if others and any(p.is_dir() for p in (base / "train").iterdir()):
+        raise DataError(
+            f"'{base}' is ambiguous: train/ holds folders and lies beside {', '.join(others[:5])}; "
+            "give splits (train/, val/, test/) or classes, not both."
+        )
+    return not others
 
 
 def _folder(path: str, key: str) -> Path:
