@@ -94,7 +94,7 @@ def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
         raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
     OmegaConf.resolve(job)
     job.data = _absolute_paths(plain(job.data))
-    if job.get("init") not in (None, "auto", "source", "pretrained", "scratch"):
+    if job.get("init") not in (None, *schema.INITS):
         job.init = str(Path(str(job.init)).expanduser().absolute())
     job.choices = choices
     settle_budget(job, hydra_cfg.overrides.task)

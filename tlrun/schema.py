@@ -195,6 +195,7 @@ class Experiment:
     logger: Logger
 
 
+INITS = ("auto", "source", "pretrained", "scratch")  # of `init`; anything else is a run's folder
 OPTIMIZERS: dict[str, type] = {"adam": Adam, "adamw": Adam, "sgd": SGD}
 SCHEDULES: dict[str, type] = {
     "cosine": Cosine,

@@ -29,7 +29,8 @@ from tlrun.models.build import batch_norm_mode, build_net
 from tlrun.models.net import Net
 from tlrun.models.transfer import print_table
 from tlrun.run_dir import RunDir
-from tlrun.start import INITS, Start
+from tlrun.schema import INITS
+from tlrun.start import Start
 
 log = logging.getLogger(__name__)
 

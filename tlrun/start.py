@@ -23,8 +23,7 @@ from tlrun.methods.method import Phase
 from tlrun.models.net import CARRIED, Net
 from tlrun.models.transfer import Fate, load_parts, transfer
 from tlrun.run_dir import RunDir
-
-INITS = ("auto", "source", "pretrained", "scratch")
+from tlrun.schema import INITS
 
 
 @dataclass

@@ -21,7 +21,7 @@ from torch import Tensor
 from tlrun.data.augment import Augment
 from tlrun.data.hashing import hashes, permutation
 from tlrun.data.image_set import ImageSet
-from tlrun.data.pair import Data, Domain, Labels, Task, _preprocess
+from tlrun.data.pair import Data, Domain, Labels, Task, preprocess_of
 from tlrun.data.splits import Card
 from tlrun.data.streams import Batch, Stream
 from tlrun.errors import ConfigError, DataError, did_you_mean
@@ -242,7 +242,7 @@ def episodes(
             "class": Task("class", "class", novel, "target"),
             "source": Task("source", "class", base, "source"),
         },
-        preprocess=_preprocess(conf, found.base, found.fit),
+        preprocess=preprocess_of(conf, found.base, found.fit),
         augment={"source": Augment(augment.get("source"))},
         evaluator="episodes",
         facts={"train": dict(vars(trained)), "tests": [list(pair) for pair in tests]},

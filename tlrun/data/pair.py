@@ -207,7 +207,7 @@ def build_data(
         name=str(conf.get("name", "data")),
         domains=domains,
         tasks=tasks,
-        preprocess=_preprocess(conf, source.train, target.fit),
+        preprocess=preprocess_of(conf, source.train, target.fit),
         augment={d: Augment(augment.get(d)) for d in domains},
         target_labels_seen=seen,
     )
@@ -320,7 +320,7 @@ def allowed(examples: ImageSet, labels: Labels, seed: int, key: str) -> ImageSet
     return examples.subset(draw_per_class(examples, labels, seed))
 
 
-def _preprocess(conf: Mapping[str, Any], source: ImageSet, fit: str) -> Preprocess:
+def preprocess_of(conf: Mapping[str, Any], source: ImageSet, fit: str) -> Preprocess:
     mode = str(conf.get("normalize") or "none")
     mean, std = conf.get("mean"), conf.get("std")
     channels = int(conf.get("channels") or 3)

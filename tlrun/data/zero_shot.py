@@ -27,7 +27,7 @@ from tlrun.data.attributes import Table, find, from_mat, load_mat, read_table
 from tlrun.data.augment import Augment
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
-from tlrun.data.pair import Data, Domain, Task, _preprocess
+from tlrun.data.pair import Data, Domain, Task, preprocess_of
 from tlrun.data.splits import Card, Splits, carve, cut, draw_per_class
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
@@ -149,7 +149,7 @@ def assemble(
         name=name,
         domains={"source": source, "target": target},
         tasks={"class": Task("class", "attributes", classes)},
-        preprocess=_preprocess(conf, train, fit),
+        preprocess=preprocess_of(conf, train, fit),
         augment={"source": Augment(augment.get("source")), "target": Augment(None)},
         evaluator="attributes",
         facts=facts,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tlrun.data.streams import Batch, batches
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
+from tlrun.methods import mapping as maps
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.models.net import Forward, Net
 
@@ -85,6 +86,8 @@ class AttributeMethod(Method):
             raise ConfigError(
                 "ready features are used as they are: backbone=mlp backbone.hidden=[]"
             )
+        if phase.name == "mapping":
+            net.add("mapping", maps.Mapping(net.feature_dim, signatures(net).unit.shape[1]))
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         x, y = batch["source"].x, batch["source"].y
@@ -128,6 +131,18 @@ def features_of(net: Net, data: Any, role: str) -> tuple[Tensor, Tensor]:
     found = [net(x, head=None).features for x, _, _ in batches(examples, data.preprocess, device)]
     net.train(was_training)
     return torch.cat(found).double(), examples.labels.to(device)
+
+
+def measured(net: Net, data: Any) -> tuple[maps.Mapping, Tensor, Tensor]:
+    """The mapping, with the mean and scale of the training features, these, and their labels.
+
+    Features (n, D) float64 as the net gives them, labels (n,).
+    """
+    mapping = net["mapping"]
+    assert isinstance(mapping, maps.Mapping)
+    x, y = features_of(net, data, "source_train")
+    mapping.fit_input(x)
+    return mapping, x, y
 
 
 def mean_by_class(guess: Tensor, truth: Tensor) -> float:

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from tlrun.data.streams import Batch
 from tlrun.errors import ConfigError
-from tlrun.methods import mapping as maps
-from tlrun.methods.attributes import AttributeMethod, features_of, signatures
+from tlrun.methods.attributes import AttributeMethod, measured, signatures
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Forward, Net
 
@@ -37,16 +36,9 @@ class DeViSE(AttributeMethod):
     def mapping_phase(self) -> Phase:
         return Phase("mapping", parts=("mapping",), frozen=("backbone",))
 
-    def build(self, phase: Phase, net: Net, data: Any) -> None:
-        super().build(phase, net, data)
-        if phase.name == "mapping":
-            net.add("mapping", maps.Mapping(net.feature_dim, signatures(net).unit.shape[1]))
-
     def start(self, phase: Phase, net: Net, data: Any) -> None:
         if phase.name == "mapping":
-            mapping = net["mapping"]
-            assert isinstance(mapping, maps.Mapping)
-            mapping.fit_input(features_of(net, data, "source_train")[0])
+            measured(net, data)
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         if "mapping" not in net.parts:

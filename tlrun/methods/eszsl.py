@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlrun.methods.attributes import AttributeMethod, choose, features_of, signatures
-from tlrun.methods.mapping import Mapping
+from tlrun.methods.attributes import AttributeMethod, choose, measured, signatures
 from tlrun.methods.method import Phase
 from tlrun.models.net import Forward, Net
 
@@ -35,18 +34,10 @@ class ESZSL(AttributeMethod):
         self.gamma, self.lam = gamma, lam
         self.chosen = (gamma, lam)
 
-    def build(self, phase: Phase, net: Net, data: Any) -> None:
-        super().build(phase, net, data)
-        if phase.name == "mapping":
-            net.add("mapping", Mapping(net.feature_dim, signatures(net).unit.shape[1]))
-
     def start(self, phase: Phase, net: Net, data: Any) -> None:
         if phase.name != "mapping":
             return
-        mapping = net["mapping"]
-        assert isinstance(mapping, Mapping)
-        x, y = features_of(net, data, "source_train")
-        mapping.fit_input(x)
+        mapping, x, y = measured(net, data)
         unit = signatures(net).unit.double()
         rows, x = unit[: len(data.facts["training"])], mapping.standardize(x)
         grid = list(

@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlrun.methods.attributes import AttributeMethod, choose, features_of, signatures
-from tlrun.methods.mapping import Mapping
+from tlrun.methods.attributes import AttributeMethod, choose, measured, signatures
 from tlrun.methods.method import Phase
 from tlrun.models.net import Forward, Net
 
@@ -33,18 +32,10 @@ class SAE(AttributeMethod):
     def __init__(self, lam: float | None = None) -> None:
         self.lam = lam
 
-    def build(self, phase: Phase, net: Net, data: Any) -> None:
-        super().build(phase, net, data)
-        if phase.name == "mapping":
-            net.add("mapping", Mapping(net.feature_dim, signatures(net).unit.shape[1]))
-
     def start(self, phase: Phase, net: Net, data: Any) -> None:
         if phase.name != "mapping":
             return
-        mapping = net["mapping"]
-        assert isinstance(mapping, Mapping)
-        x, y = features_of(net, data, "source_train")
-        mapping.fit_input(x)
+        mapping, x, y = measured(net, data)
         unit, x = signatures(net).unit.double(), mapping.standardize(x)
         grid = LAMBDAS if self.lam is None else [self.lam]
         solved = {lam: solution(x, unit[y], lam) for lam in grid}
