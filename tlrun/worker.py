@@ -7,12 +7,14 @@ multirun in every child. Why not torchrun: a Ctrl-C must reach each process exac
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import filelock
@@ -96,8 +98,18 @@ def main(argv: list[str]) -> int:
     except TlrunError as error:
         (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")
         return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # As multiprocessing ends its children: without finalising the interpreter. A thread of gloo that
+    # asks for the GIL meanwhile is ended by force inside C++, and the process aborts (SIGABRT), once
+    # in ten runs, after all its work was done.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
