@@ -46,6 +46,8 @@ def trial(folder: Path, steps: int, seconds: float, number: int, *overrides: str
     """Start, strike after `seconds` (again while it is not finished), resume; what happened."""
     process = subprocess.Popen(command(folder, steps, *overrides), stderr=subprocess.DEVNULL)
     while not (folder / "config.yaml").exists():  # before that there is nothing to resume
+        if process.poll() is not None:
+            raise SystemExit(f"the run ended before it wrote its config (exit {process.poll()})")
         time.sleep(0.05)
     time.sleep(seconds)
     process.send_signal(number)
@@ -84,7 +86,7 @@ def main() -> int:
                 straight[overrides] = (time.monotonic() - began, state(folder))
             seconds, (weights, rows) = straight[overrides]
             for i in range(count):
-                folder = Path(name) / f"{title} {i}".replace(" ", "_")
+                folder = Path(name) / f"case{len(list(Path(name).iterdir()))}"
                 happened = trial(
                     folder, options.steps, chance.uniform(0.2, 0.9) * seconds, number, *overrides
                 )

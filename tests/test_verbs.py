@@ -313,6 +313,21 @@ def test_export(copy: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
 # ---- report, resume, reproduce, list, prepare ---------------------------------------------------
 
 
+def test_what_a_verb_cannot_do_is_said_before_the_work(
+    copy: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(copy.path), "--to", "torch_export", "--output", "no/x.pt2"]) == 2
+    assert "give a file in a folder that exists" in capsys.readouterr().err
+    (copy.checkpoints / "last.pt").unlink()
+    assert main(["reproduce", str(copy.path)]) == 2
+    assert "no checkpoints/last.pt left" in capsys.readouterr().err
+    copy.label_space.unlink()
+    assert main(["evaluate", str(copy.path)]) == 2
+    assert "no label_space.json" in capsys.readouterr().err
+    assert main(["list", "--config-dir", "nope"]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
 def test_report_is_written_again(copy: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     copy.report.unlink()
     shutil.rmtree(copy.plots)

@@ -240,6 +240,8 @@ def run_verb(verb: str, words: list[str]) -> int:
         from tlrun.config import conf_dir
         from tlrun.listing import listing
 
+        if args.config_dir and not args.config_dir.is_dir():
+            raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
         folders = [conf_dir(), *([args.config_dir] if args.config_dir else [])]
         print(listing(args.kinds, folders))
         return 0

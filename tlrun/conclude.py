@@ -17,7 +17,7 @@ from tlrun.config import config_hash, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError
-from tlrun.evaluate.selection import SUPERVISED, rules
+from tlrun.evaluate.selection import rules, sees_target_labels
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
 
@@ -77,7 +77,7 @@ def summarise(
         "target_labels_seen": session.data.target_labels_seen,
         "selection_rule": cfg["select"]["name"],
         "selection_fell_back": session.choose(rows, cfg["select"]["name"]) is None,
-        "selection_saw_target_labels": cfg["select"]["name"] in SUPERVISED,
+        "selection_saw_target_labels": sees_target_labels(cfg["select"]["name"]),
         "selected": selected,
         "last": {"step": last["step"], **last_figures},
         "oracle": {
@@ -130,6 +130,8 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         prepare_as_trained(cfg, run_dir, overrides)
     check_kept(run_dir, str(cfg.select.name))
     session = open_session(run_dir, plain(cfg))
+    if not run_dir.label_space.is_file():
+        raise ConfigError(f"{run_dir.path} has no label_space.json: nothing was trained in it yet")
     trained = run_dir.read_json(run_dir.label_space)["classes"]
     if list(session.data.classes) != trained:
         raise ConfigError(

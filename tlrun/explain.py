@@ -62,9 +62,9 @@ def _bad_override(error: OverrideParseException) -> ConfigError:
 
 
 def _missing_option(error: MissingConfigException, search: Sequence[Path]) -> ConfigError:
-    missing = error.missing_cfg_file or ""
+    missing = str(error.missing_cfg_file or "")
     group, _, option = missing.partition("/")
-    if not option:
+    if not option and not group:
         return ConfigError(_one_line(error))
     valid = options(group, search) or list(error.options or [])
     return ConfigError(f"there is no {group} '{option}': {did_you_mean(option, valid)}")

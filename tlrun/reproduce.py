@@ -32,6 +32,8 @@ def reproduce(path: Path, overrides: Sequence[str] = ()) -> int:
     old = RunDir.open(path)
     if old.read_status().get("state") != "completed":
         raise ConfigError(f"{path} is not complete; finish it first: tlrun resume {path}")
+    if not (old.checkpoints / "last.pt").is_file():
+        raise ConfigError(f"{path} has no checkpoints/last.pt left to compare weights with")
     cfg = load_config(old.config, list(overrides))
     OmegaConf.set_struct(cfg, False)
     cfg.baseline = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from tlrun.conclude import conclude, describe
 from tlrun.config import build, conf_dir, load_config, plain
 from tlrun.engine.precision import resolve_device, resolve_precision
-from tlrun.errors import RunError
+from tlrun.errors import ConfigError, RunError
 from tlrun.run_dir import RunDir, write_atomic
 from tlrun.session import Session, open_session
 
 log = logging.getLogger(__name__)
 
-BASELINE = "baseline"  # folder of the source-only model inside a run folder
+BASELINE = "baseline"  # where models for comparison lie inside a run folder
 
 
 def execute(path: Path) -> dict[str, Any]:
@@ -51,8 +51,7 @@ def execute(path: Path) -> dict[str, Any]:
         session = train(run_dir, plain(cfg))
         summary = conclude(session)
         if cfg.baseline:
-            run_baseline(run_dir, cfg)
-            summary = conclude_with_baseline(run_dir, summary)
+            summary = compare(session, cfg, summary)
         run_dir.set_status("completed", step=summary["steps"])
         show(run_dir)
     return summary
@@ -65,7 +64,7 @@ def show(run_dir: RunDir) -> None:
 
     try:
         write_report(run_dir.path)
-        if run_dir.path.name != BASELINE:
+        if BASELINE not in (run_dir.path.name, run_dir.path.parent.name):
             log.info("%s", text_summary(run_dir.path))
     except OSError as error:
         log.warning(
@@ -86,6 +85,8 @@ def train(run_dir: RunDir, cfg: dict[str, Any]) -> Session:
     session = open_session(run_dir, cfg)
     describe(session)
     session.check_patterns()
+    if cfg["baseline"] and not session.method.baselines(session.data):
+        raise ConfigError("there is no baseline to train beside this method: baseline=false")
     world = int(cfg["trainer"]["devices"])
     if world == 1:
         session.loop().fit()
@@ -108,41 +109,44 @@ def train_worker(path: Path, rank: int, world: int) -> None:
             session.process.leave()
 
 
-# ---- the source-only model beside an adapted one ----------------------------------------------
+# ---- the models that it is compared with -------------------------------------------------------
 
 
-def run_baseline(run_dir: RunDir, cfg: DictConfig) -> None:
-    """Train `source_only` with the same net, augmentation and steps in RUN_DIR/baseline."""
-    folder = run_dir.path / BASELINE
-    if RunDir(folder).read_status().get("state") == "completed":
-        had = load_config(RunDir(folder).config).trainer
+def compare(session: Session, cfg: DictConfig, summary: dict[str, Any]) -> dict[str, Any]:
+    """Train what the method names as its baselines; the summary with what the comparison says."""
+    run_dir = session.run_dir
+    found = {}
+    for name, changes in session.method.baselines(session.data).items():
+        baseline = RunDir(run_dir.path / name)
+        run_baseline(baseline, cfg, changes)
+        found[name] = baseline.read_json(baseline.summary)
+    summary = session.evaluator.compare(run_dir, summary, found)
+    run_dir.write_json(run_dir.summary, summary)
+    return summary
+
+
+def run_baseline(baseline: RunDir, cfg: DictConfig, changes: Mapping[str, Any]) -> None:
+    """Train the config with `changes`, with the same net, augmentation and steps."""
+    if baseline.read_status().get("state") == "completed":
+        had = load_config(baseline.config).trainer
         if (had.steps, had.epochs) == (cfg.trainer.steps, cfg.trainer.epochs):
             return  # else the run was resumed for longer: the same budget for both
     other = cfg.copy()
     OmegaConf.set_struct(other, False)
-    other.method, other.choices.method = (
-        OmegaConf.load(conf_dir() / "method" / "source_only.yaml"),
-        "source_only",
-    )
-    other.baseline, other.phases, other.batch_norm, other.target_labels = False, {}, "auto", "auto"
-    other.terms = {}
-    folder.mkdir(exist_ok=True)
-    baseline = RunDir(folder)
+    other.baseline = False
+    for key, value in changes.items():
+        if key == "method":
+            other.choices.method, value = value, OmegaConf.load(conf_dir() / key / f"{value}.yaml")
+        OmegaConf.update(other, key, value, merge=False)
+    baseline.path.mkdir(parents=True, exist_ok=True)
     write_atomic(baseline.config, OmegaConf.to_yaml(other))
     log.info(
-        "before adaptation: training source_only with the same budget "
-        "(baseline=false leaves it out)"
+        "for comparison: training %s with the same budget in %s (baseline=false leaves it out)",
+        other.choices.method,
+        baseline.path,
     )
     with baseline.recorded():
-        execute(folder)
-
-
-def conclude_with_baseline(run_dir: RunDir, summary: dict[str, Any]) -> dict[str, Any]:
-    """Add the source-only model's figures to the summary, as "before"."""
-    before = RunDir(run_dir.path / BASELINE)
-    summary = {**summary, "before": before.read_json(before.summary)["selected"]}
-    run_dir.write_json(run_dir.summary, summary)
-    return summary
+        execute(baseline.path)
 
 
 # ---- what `auto` means ------------------------------------------------------------------------

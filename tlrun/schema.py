@@ -55,6 +55,7 @@ SelectionRule = Literal[
     "bnm",
     "snd",
     "target_accuracy",
+    "task_mean",
     "last",
     "oracle",
 ]

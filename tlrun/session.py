@@ -55,12 +55,14 @@ class Session:
     def choose(self, rows: list[dict[str, Any]], rule: str) -> dict[str, Any] | None:
         """The row of the last phase that a rule picks: what comes before it is preparation.
 
-        The floor on the source applies where that phase trains on it.
+        The evaluator's own rules look at all phases: a task may be at its best before the next one
+        is learned. The floor on the source applies where the last phase trains on it.
         """
         select, last = self.cfg["select"], self.phases[-1]
         trains_on_source = "source" in last.streams
+        anywhere = rule in self.evaluator.rules
         row = select_row(
-            [row for row in rows if row.get("phase") == last.name],
+            [row for row in rows if anywhere or row.get("phase") == last.name],
             rule,
             num_classes=self.data.num_classes,
             source_floor=float(select["source_floor"]) if trains_on_source else 0.0,
@@ -85,6 +87,7 @@ class Session:
             device=self.device,
             precision=self.precision,
             config_hash=config_hash(self.cfg),
+            further_rules=self.evaluator.rules,
         )
 
     def finish_build(self, net: Net) -> None:

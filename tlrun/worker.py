@@ -106,9 +106,9 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
-    # As multiprocessing ends its children: without finalising the interpreter. A thread of gloo that
-    # asks for the GIL meanwhile is ended by force inside C++, and the process aborts (SIGABRT), once
-    # in ten runs, after all its work was done.
+    # As multiprocessing ends its children: without finalising the interpreter. A thread of gloo
+    # that asks for the GIL meanwhile is ended by force inside C++, and the process aborts (SIGABRT,
+    # once in ten runs) after all its work was done.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -123,9 +123,16 @@ def test_the_four_surf_domains():
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [("1,2\n3,4\n", "no header"), ("a,b\n", "no rows"), ("", "no rows")]
+    ("text", "why"),
+    [
+        ("1,2\n3,4\n", "no header"),
+        ("a,b\n", "no rows"),
+        ("", "no rows"),
+        ("a,b\n1,2\n3\n", "example 2: 1 cells under 2 names"),
+        ("a,label\n1,cat\nx,dog\n", "example 2: 'x' in column a is no number"),
+    ],
 )
-def test_a_csv_without_a_header_or_rows_is_refused(text, why, tmp_path):
+def test_a_damaged_csv_is_refused(text, why, tmp_path):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(DataError, match=why):
         read_features(tmp_path / "x.csv")

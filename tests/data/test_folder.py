@@ -60,6 +60,9 @@ def test_lists(tmp_path, no_data):
     labelled.write_text("# comment\n" + "".join(f"my {i}.png {i % 3 + 8}\n" for i in range(12)))
     parts = folder(list=str(labelled), root=str(tmp_path / "images"), size=12)
     assert parts.train.classes == ("8", "9", "10")  # numbers in their own order
+    spaced = tmp_path / "images" / "spaced.txt"  # after a tab a label may hold spaces
+    spaced.write_text("".join(f"my {i}.png\tpolar bear {i % 2}\n" for i in range(12)))
+    assert folder(list=str(spaced), size=12).train.classes == ("polar bear 0", "polar bear 1")
     bare = tmp_path / "images" / "bare.txt"
     bare.write_text("".join(f"my {i}.png\n" for i in range(12)))
     assert folder(list=str(bare), size=12).test.labels is None

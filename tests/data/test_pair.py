@@ -238,3 +238,15 @@ def test_a_target_without_any_label(tmp_path, image_folder):
             seed=0,
             target_labels="all",
         )
+
+
+def twice(**keys):
+    """A set that is tested on its own training images."""
+    made = toy(**keys)
+    test = made.train.subset(torch.arange(len(made.train)))
+    return Splits(made.train, None, test, made.card)
+
+
+def test_a_test_set_that_is_the_training_set_is_named(caplog):
+    build_data(conf(_target_="tests.data.test_pair.twice"), seed=0)
+    assert "toyabc: the test images are the training images" in caplog.text

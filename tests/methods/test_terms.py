@@ -18,7 +18,7 @@ def test_the_entropy_term_is_its_weight_times_the_loss():
 
 
 def test_a_method_without_target_images_is_told_so():
-    with pytest.raises(ConfigError, match="needs target images"):
+    with pytest.raises(ConfigError, match="needs the logits of target images"):
         Entropy().loss(Update({}, seen={}), None)
 
 

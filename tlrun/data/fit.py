@@ -65,7 +65,16 @@ def to_mode(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def read_image(path: str | PathLike[str], size: int, channels: int, fit: str) -> np.ndarray:
+SKIP = "repair or remove it, or leave such files out: skip_unreadable=true"  # in a data set
+
+
+def read_image(
+    path: str | PathLike[str],
+    size: int,
+    channels: int,
+    fit: str,
+    advice: str = "repair or remove it",
+) -> np.ndarray:
     """One image file -> uint8 (channels, size, size). Raises DataError that names the file."""
     try:
         with Image.open(path) as image:
@@ -75,10 +84,7 @@ def read_image(path: str | PathLike[str], size: int, channels: int, fit: str) ->
     except FileNotFoundError as error:
         raise DataError(f"no image at '{path}'.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot read the image '{path}' ({error}); repair or remove it "
-            "(folder data: skip_unreadable=true leaves such files out)."
-        ) from error
+        raise DataError(f"cannot read the image '{path}' ({error}); {advice}.") from error
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.data.fit import read_image
+from tlrun.data.fit import SKIP, read_image
 from tlrun.errors import DataError
 
 
@@ -19,7 +19,8 @@ class ImageSet:
     """Examples that live in one tensor: uint8 images (N, C, H, W) or float32 features (N, D).
 
     `rows` makes a view on `data` (subsets copy nothing). labels: (n,) int64 or None for a set whose
-    labels nobody may see. paths: a name per example for predictions, or None.
+    labels nobody may see. paths: a name per example for predictions, or None. columns: what else is
+    known of each example, by name, such as "box": (n, 4) float32; under lock where labels are.
     """
 
     in_memory = True
@@ -32,15 +33,17 @@ class ImageSet:
         classes: Sequence[str] | None = None,
         paths: Sequence[str] | None = None,
         rows: Tensor | None = None,
+        columns: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.name = name
         self.data = data
+        self.columns = dict(columns or {})
         self.rows = rows
         self.labels = labels
         self.classes = None if classes is None else tuple(classes)
         self.paths = None if paths is None else list(paths)
         n = len(self)
-        for what, values in (("labels", labels), ("paths", paths)):
+        for what, values in (("labels", labels), ("paths", paths), *self.columns.items()):
             if values is not None and len(values) != n:
                 raise DataError(
                     f"{name}: {len(values)} {what} for {n} examples; make the counts agree."
@@ -77,7 +80,8 @@ class ImageSet:
         rows = index if self.rows is None else self.rows[index]
         labels = None if self.labels is None else self.labels[index]
         paths = None if self.paths is None else [self.paths[i] for i in index.tolist()]
-        return ImageSet(self.name, self.data, labels, self.classes, paths, rows)
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return ImageSet(self.name, self.data, labels, self.classes, paths, rows, columns)
 
     def without_labels(self) -> ImageSet:
         """The same examples without labels, class names or paths (which may tell the class)."""
@@ -85,13 +89,23 @@ class ImageSet:
 
     def with_labels(self, labels: Tensor, classes: Sequence[str]) -> ImageSet:
         """The same examples under other labels (n,) of other classes."""
-        return ImageSet(self.name, self.data, labels, classes, self.paths, self.rows)
+        return ImageSet(self.name, self.data, labels, classes, self.paths, self.rows, self.columns)
+
+    def with_column(self, name: str, values: Tensor) -> ImageSet:
+        """The same examples with a further column (n, ...)."""
+        columns = {**self.columns, name: values}
+        return ImageSet(
+            self.name, self.data, self.labels, self.classes, self.paths, self.rows, columns
+        )
 
     def to(self, device: torch.device | str) -> ImageSet:
         """A copy of just these examples on `device`."""
         data = self.data if self.rows is None else self.data.index_select(0, self.rows)
         labels = None if self.labels is None else self.labels.to(device)
-        return ImageSet(self.name, data.to(device), labels, self.classes, self.paths)
+        columns = {name: values.to(device) for name, values in self.columns.items()}
+        return ImageSet(
+            self.name, data.to(device), labels, self.classes, self.paths, columns=columns
+        )
 
     @cached_property
     def checksum(self) -> str:
@@ -134,9 +148,11 @@ class FileImageSet(ImageSet):
         fit: str,
         labels: Tensor | None = None,
         classes: Sequence[str] | None = None,
+        columns: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.files, self.content, self.fit, self._shape = list(files), list(content), fit, shape
-        super().__init__(name, torch.empty(0), labels, classes, [str(f) for f in files])
+        paths = [str(f) for f in files]
+        super().__init__(name, torch.empty(0), labels, classes, paths, columns=columns)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -151,21 +167,26 @@ class FileImageSet(ImageSet):
 
     def read(self, index: Tensor) -> Tensor:
         channels, size, _ = self._shape
-        images = [read_image(self.files[i], size, channels, self.fit) for i in index.tolist()]
+        images = [read_image(self.files[i], size, channels, self.fit, SKIP) for i in index.tolist()]
         return torch.from_numpy(np.stack(images))
 
     def _like(
-        self, order: list[int], labels: Tensor | None, classes: Sequence[str] | None
+        self,
+        order: list[int],
+        labels: Tensor | None,
+        classes: Sequence[str] | None,
+        columns: Mapping[str, Tensor] | None = None,
     ) -> FileImageSet:
         files, content = [self.files[i] for i in order], [self.content[i] for i in order]
         shape = (self._shape[0], self._shape[1], self._shape[2])
-        new = FileImageSet(self.name, files, content, shape, self.fit, labels, classes)
+        new = FileImageSet(self.name, files, content, shape, self.fit, labels, classes, columns)
         new.paths = None if self.paths is None else new.paths
         return new
 
     def subset(self, index: Tensor) -> FileImageSet:
         labels = None if self.labels is None else self.labels[index]
-        return self._like(index.tolist(), labels, self.classes)
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return self._like(index.tolist(), labels, self.classes, columns)
 
     def without_labels(self) -> FileImageSet:
         new = self._like(list(range(len(self))), None, None)
@@ -173,7 +194,11 @@ class FileImageSet(ImageSet):
         return new
 
     def with_labels(self, labels: Tensor, classes: Sequence[str]) -> FileImageSet:
-        return self._like(list(range(len(self))), labels, classes)
+        return self._like(list(range(len(self))), labels, classes, self.columns)
+
+    def with_column(self, name: str, values: Tensor) -> FileImageSet:
+        columns = {**self.columns, name: values}
+        return self._like(list(range(len(self))), self.labels, self.classes, columns)
 
     def to(self, device: torch.device | str) -> FileImageSet:
         return self

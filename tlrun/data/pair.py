@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.preprocess import Preprocess
 from tlrun.data.splits import Card, Splits, draw_per_class, with_val
 from tlrun.errors import ConfigError, DataError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 Labels = Literal["auto", "none", "all"] | int
 
@@ -33,13 +36,19 @@ class Domain:
 class Task:
     """What is to be predicted: a name, its kind (which evaluator judges it) and its label space.
 
-    domain: the domain whose images it belongs to (None = all of them).
+    domain: the domain whose images it belongs to (None = all of them). column: which of the columns
+    of those images holds it ("" = their labels); a class below 0 and a NaN are unknown.
     """
 
     name: str
     kind: str
     classes: tuple[str, ...]
     domain: str | None = None
+    column: str = ""
+
+    def truth(self, labels: Tensor | None, columns: Mapping[str, Tensor]) -> Tensor | None:
+        """What is to be predicted, of the labels and columns of a batch or a set."""
+        return columns[self.column] if self.column else labels
 
 
 @dataclass
@@ -85,7 +94,7 @@ class Data:
 
     def role(self, role: str) -> ImageSet | None:
         """The set of a role such as "target_test", or None if the data have none."""
-        domain, _, split = role.partition("_")
+        domain, _, split = role.rpartition("_")
         if domain not in self.domains or split not in ("train", "val", "test"):
             roles = [f"{d}_{s}" for d in self.domains for s in ("train", "val", "test")]
             raise ConfigError(f"unknown role '{role}': {did_you_mean(role, roles)}")
@@ -189,7 +198,7 @@ def build_data(
         }
     else:
         target = _match_classes(target, classes, source.train.name)
-    _check_shapes(source.train, target.train)
+    check_shapes(source.train, target.train)
 
     train, val, seen = _behind_firewall(target, target_labels, target_val_labels, seed)
     domains = {
@@ -250,6 +259,7 @@ def _load(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Sp
         raise ConfigError(
             f"data.{domain}: {block['_target_']} must return tlrun.data.splits.Splits."
         )
+    _warn_of_equal_sets(splits)
     return splits
 
 
@@ -281,7 +291,16 @@ def _match_classes(target: Splits, classes: tuple[str, ...], source_name: str) -
     return Splits(train, match(target.val), match(target.test), target.card, target.fit)
 
 
-def _check_shapes(source: ImageSet, target: ImageSet) -> None:
+def _warn_of_equal_sets(splits: Splits) -> None:
+    """Say so if the test is the training set, unless the protocol has it so (one object)."""
+    train, test = splits.train, splits.test
+    if test is None or test is train or len(test) != len(train):
+        return
+    if test.checksum == train.checksum:
+        log.warning("%s: the test images are the training images", train.name)
+
+
+def check_shapes(source: ImageSet, target: ImageSet) -> None:
     a, b = source.shape, target.shape
     if len(a) != len(b) or (a != b if len(a) == 1 else a[1:] != b[1:]):
         raise DataError(

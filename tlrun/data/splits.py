@@ -93,12 +93,15 @@ def with_val(splits: Splits, domain: str, seed: int) -> Splits:
     return Splits(train, val, splits.test, splits.card, splits.fit)
 
 
-def draw_per_class(examples: ImageSet, k: int, seed: int) -> torch.Tensor:
+def draw_per_class(
+    examples: ImageSet, k: int, seed: int, key: str = "target_labels"
+) -> torch.Tensor:
     """Indices of k examples of each class; the draw for k is contained in the one for any larger k.
 
     As an annotator would: examples are labelled one by one in a seeded order until every class has
     k, and one whose class is full already is passed over. Labels further on are never looked at.
-    Raises ConfigError for a class that has fewer than k.
+    key: that of the configuration which asks for it. Raises ConfigError for a class that has fewer
+    than k.
     """
     assert examples.labels is not None
     assert examples.classes is not None
@@ -106,7 +109,7 @@ def draw_per_class(examples: ImageSet, k: int, seed: int) -> torch.Tensor:
     for name, count in zip(examples.classes, counts, strict=True):
         if count < k:
             raise ConfigError(
-                f"target_labels={k}: class '{name}' of {examples.name} has {count} training "
+                f"{key}={k}: class '{name}' of {examples.name} has {count} training "
                 "examples; lower it."
             )
     taken = [0] * len(examples.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,11 +19,15 @@ from tlrun.errors import ConfigError, DataError
 
 @dataclass
 class Batch:
-    """x: (B, ...) float32, preprocessed; y: (B,) int64 or None; index: (B,) int64 in the set."""
+    """x: (B, ...) float32, preprocessed; y: (B,) int64 or None; index: (B,) int64 in the set.
+
+    columns: what else the set knows of each example, by name, each (B, ...).
+    """
 
     x: Tensor
     y: Tensor | None
     index: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
 
 
 class Stream:
@@ -104,12 +108,16 @@ class Stream:
             if labels is None
             else labels[index.to(labels.device)].to(self.device, non_blocking=True)
         )
+        columns = {
+            name: values[index.to(values.device)].to(self.device, non_blocking=True)
+            for name, values in self.examples.columns.items()
+        }
         index, epoch = index.to(self.device), epoch.to(self.device)
         with torch.no_grad():
             x = self.preprocess(raw)
             if self.augment is not None:
                 x = self.augment(x, Draws(self.seed, self.name, epoch, index))
-        return Batch(x, y, index)
+        return Batch(x, y, index, columns=columns)
 
     def _read(self, step: int, index: Tensor) -> Tensor:
         if self.examples.in_memory or self.workers == 0:

@@ -12,7 +12,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,8 +56,8 @@ class Loop:
     selection rule picks. finish_build: called after a phase has built its parts (moves them to the
     device, converts batch norm). carry_over: called at the start of each phase with its number and
     the parts that were there before, never on resume (`init` and `transfer.*`). cfg: the resolved
-    config. Raises Interrupted after SIGINT/SIGTERM, RunError when a loss is not finite or the disk
-    is full.
+    config. further_rules: selection rules that keep a checkpoint beside those of `cfg`. Raises
+    Interrupted after SIGINT/SIGTERM, RunError when a loss is not finite or the disk is full.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Loop:
         device: torch.device,
         precision: str,
         config_hash: str,
+        further_rules: Sequence[str] = (),
     ) -> None:
         self.cfg, self.trainer = cfg, cfg["trainer"]
         self.run_dir, self.data, self.net = run_dir, data, net
@@ -89,7 +90,8 @@ class Loop:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.counters = Counters()
         self.global_step = 0  # over all phases: the "step" of rows and checkpoints
-        rules = dict.fromkeys([str(cfg["select"]["name"]), *map(str, cfg["selectors"])])
+        asked = [str(cfg["select"]["name"]), *map(str, cfg["selectors"])]
+        rules = dict.fromkeys([*asked, *further_rules])
         rules.pop("last", None)  # last.pt is written anyway, with all that a resume needs
         self.record = Record(run_dir, process, device, list(rules), choose)
 
@@ -435,6 +437,7 @@ def _micro_batches(batch: dict[str, Batch], count: int) -> list[dict[str, Batch]
                 x=whole.x[cut],
                 y=None if whole.y is None else whole.y[cut],
                 index=whole.index[cut],
+                columns={key: values[cut] for key, values in whole.columns.items()},
             )
         pieces.append(piece)
     return pieces

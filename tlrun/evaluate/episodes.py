@@ -20,6 +20,7 @@ from tlrun.data.episodes import ClassTable, EpisodeData, FixedEpisodes, Shape, l
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
+from tlrun.evaluate.evaluators import Evaluator
 from tlrun.methods.few_shot import FewShot, Support
 from tlrun.methods.method import Method
 from tlrun.models.net import Net
@@ -28,7 +29,7 @@ from tlrun.run_dir import RunDir
 AT_ONCE = 100  # episodes whose features are compared together
 
 
-class EpisodeEvaluator:
+class EpisodeEvaluator(Evaluator):
     """Few-shot classification. Methods without scores for a way (MAML's head) give no figure."""
 
     def __init__(

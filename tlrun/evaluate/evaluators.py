@@ -7,7 +7,7 @@ exist and which labels they carry.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tlrun.building import locate
+from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
 from tlrun.errors import ConfigError, did_you_mean
@@ -44,6 +45,11 @@ class Evaluator(Protocol):
         target_test: bool,
     ) -> None: ...
 
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Selection rules that keep a checkpoint of their own, beside those the user asked for."""
+        return ()
+
     def row(self, net: Net) -> dict[str, float | None]:
         """The figures of an evaluation during training; `oracle/*` ones if allowed."""
 
@@ -53,8 +59,14 @@ class Evaluator(Protocol):
     def write(self, run_dir: RunDir, found: Any) -> None:
         """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
 
+    def compare(
+        self, run_dir: RunDir, summary: dict[str, Any], baselines: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The summary with what its baselines' summaries (by folder) add: the figures before."""
+        return {**summary, "before": next(iter(baselines.values()))["selected"]}
 
-class ClassEvaluator:
+
+class ClassEvaluator(Evaluator):
     """Classification: one label per image."""
 
     def __init__(
@@ -152,22 +164,13 @@ class ClassEvaluator:
 
     def write(self, run_dir: RunDir, found: Mapping[str, Predictions]) -> None:
         if "target_test" in found:
-            self.write_predictions(run_dir.predictions, found["target_test"])
+            examples = self.data.role("target_test")
+            assert examples is not None
+            logits = found["target_test"].logits
+            write_predictions(
+                run_dir.predictions, examples, examples.labels, logits, self.data.classes
+            )
         self.write_features(run_dir.features, found)
-
-    def write_predictions(self, path: Path, predicted: Predictions) -> None:
-        """predictions.csv: index, path, label (empty if unknown), prediction, confidence."""
-        examples = self.data.role("target_test")
-        assert examples is not None
-        probabilities = predicted.logits.softmax(1)
-        confidence, guess = probabilities.max(1)
-        names, paths = self.data.classes, examples.paths
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "path", "label", "prediction", "confidence"])
-            for i, (g, c) in enumerate(zip(guess.tolist(), confidence.tolist(), strict=True)):
-                label = "" if predicted.labels is None else names[int(predicted.labels[i])]
-                writer.writerow([i, paths[i] if paths else "", label, names[g], f"{c:.6f}"])
 
     def write_features(self, path: Path, found: Mapping[str, Predictions]) -> None:
         """features.npz: a seeded sample of test features of both domains, for the 2-D map."""
@@ -189,6 +192,20 @@ class ClassEvaluator:
             )
 
 
+def write_predictions(
+    path: Path, examples: ImageSet, labels: Tensor | None, scores: Tensor, classes: Sequence[str]
+) -> None:
+    """A csv of index, path, label (empty if unknown), prediction, confidence. scores: (n, K)."""
+    confidence, guess = scores.softmax(1).max(1)
+    paths = examples.paths
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "path", "label", "prediction", "confidence"])
+        for i, (g, c) in enumerate(zip(guess.tolist(), confidence.tolist(), strict=True)):
+            label = "" if labels is None or labels[i] < 0 else classes[int(labels[i])]
+            writer.writerow([i, paths[i] if paths else "", label, classes[g], f"{c:.6f}"])
+
+
 def sample(count: int, most: int, seed: int) -> Tensor:
     """At most `most` of `count` indices, seeded, sorted."""
     generator = torch.Generator().manual_seed(seed)
@@ -199,6 +216,7 @@ EVALUATORS = {
     "class": "tlrun.evaluate.evaluators.ClassEvaluator",
     "attributes": "tlrun.evaluate.attributes.AttributeEvaluator",
     "episodes": "tlrun.evaluate.episodes.EpisodeEvaluator",
+    "tasks": "tlrun.evaluate.tasks.TaskEvaluator",
 }
 
 

@@ -35,6 +35,8 @@ def main(
         raise ConfigError(f"unknown format '{to}': {did_you_mean(to, FORMATS)}")
     model = load(run_dir, checkpoint, task)
     path = Path(output) if output else RunDir.open(run_dir).path / FORMATS[to]
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigError(f"--output {path}: give a file in a folder that exists")
     difference = _onnx(model, path) if to == "onnx" else _torch_export(model, path)
     print(f"{path}: largest difference to the model {difference:.1e}")
     return path

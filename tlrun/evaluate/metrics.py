@@ -6,6 +6,9 @@ predictions, labels: (n,) int64; a label below 0 means unknown and is left out. 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Mapping
+
 import torch
 from torch import Tensor
 
@@ -38,6 +41,45 @@ def macro_f1(predictions: Tensor, labels: Tensor, num_classes: int) -> float:
     """Mean of F1 = 2 TP / (2 TP + FP + FN) over the classes that are labelled or predicted."""
     table = confusion(predictions, labels, num_classes).double()
     return float((2 * table.diagonal() / (table.sum(0) + table.sum(1))).nanmean())
+
+
+def iou(boxes: Tensor, truth: Tensor) -> Tensor:
+    """(n,) intersection over union of boxes (n, 4) = (left, top, right, bottom), in any one unit.
+
+    A box whose sides are crossed has no area. NaN in `truth` (unknown) gives NaN.
+    """
+    low = torch.maximum(boxes[:, :2], truth[:, :2])
+    high = torch.minimum(boxes[:, 2:], truth[:, 2:])
+    both = (high - low).clamp_min(0).prod(1)
+    areas = [(b[:, 2:] - b[:, :2]).clamp_min(0).prod(1) for b in (boxes, truth)]
+    return both / (areas[0] + areas[1] - both).clamp_min(1e-12)
+
+
+def box_figures(boxes: Tensor, truth: Tensor) -> dict[str, float]:
+    """Mean iou, the share with iou ≥ 0.5, and the mean absolute error as `loss`; NaN left out."""
+    known = ~truth.isnan().any(1)
+    found = iou(boxes[known].double(), truth[known].double())
+    return {
+        "iou": float(found.mean()),
+        "iou_50": float((found >= 0.5).double().mean()),
+        "loss": float((boxes[known] - truth[known]).abs().mean()),
+    }
+
+
+def delta_m(
+    figures: Mapping[str, float], alone: Mapping[str, float], lower_is_better: Collection[str] = ()
+) -> float:
+    """Δm = 1/T Σ_t (−1)^(l_t) (M_t − S_t) / S_t over the tasks of both; NaN without any.
+
+    figures: M_t of the joint model; alone: S_t of models of one task each; l_t = 1 where lower is
+    better. Maninis et al., "Attentive single-tasking of multiple tasks", CVPR 2019.
+    """
+    gains = [
+        (-1 if task in lower_is_better else 1) * (figures[task] - alone[task]) / alone[task]
+        for task in figures
+        if task in alone and alone[task]
+    ]
+    return sum(gains) / len(gains) if gains else math.nan
 
 
 def effective_classes(predictions: Tensor, num_classes: int) -> float:

@@ -2,7 +2,8 @@
 
 Rules: the name of any validator (no target label); "target_accuracy", the accuracy on target
 validation labels that were asked for and are counted; "last"; and "oracle", the accuracy on the
-target's test labels, which only says what selection costs.
+target's test labels, which only says what selection costs. Of several labelled tasks also
+"task_mean", the mean of their validation figures, and "task_<name>", that of one.
 
 A guard against collapse goes before every validator: an unsupervised score can be at its best when
 all images fall in one class, or when the source has been forgotten. A row is eligible if
@@ -23,6 +24,7 @@ from tlrun.errors import ConfigError, did_you_mean
 
 Row = Mapping[str, Any]
 ORACLE = "oracle/target_test_accuracy"
+TASK = "task_"
 SUPERVISED = {"oracle": ORACLE, "target_accuracy": "target_val/accuracy"}  # see target labels
 
 
@@ -30,12 +32,18 @@ def rules() -> list[str]:
     """Names that `select=` may take."""
     from tlrun.evaluate.validators import VALIDATORS  # imports torch
 
-    return [*VALIDATORS, *SUPERVISED, "last"]
+    return [*VALIDATORS, *SUPERVISED, f"{TASK}mean", "last"]
 
 
 def score_of(rule: str) -> str:
     """The key of an evaluation row that a rule (other than "last") maximises."""
+    if rule.startswith(TASK):
+        return f"task/{rule.removeprefix(TASK)}"
     return SUPERVISED.get(rule, f"validator/{rule}")
+
+
+def sees_target_labels(rule: str) -> bool:
+    return rule in SUPERVISED or rule.startswith(TASK)
 
 
 def check_rule(rule: str) -> None:
@@ -59,7 +67,7 @@ def select_row(
     """
     if rule == "last":
         return rows[-1] if rows else None
-    if rule in SUPERVISED:
+    if sees_target_labels(rule):
         return _best(rows, score_of(rule))
     allowed = eligible(rows, num_classes, source_floor, min_effective_classes)
     candidates = [row for row, ok in zip(rows, allowed, strict=True) if ok]

@@ -176,6 +176,16 @@ class Method:
         out = net(x)
         return Output(scores=out.logits, features=out.features)
 
+    def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
+        """What `baseline=true` trains for comparison: folder in the run's own -> changed keys.
+
+        `method` with a name stands for that method with its defaults; other keys may be dotted.
+        """
+        if self.needs.kind != "class":
+            return {}
+        fresh = {"batch_norm": "auto", "target_labels": "auto", "terms": {}, "phases": {}}
+        return {"baseline": {"method": "source_only", **fresh}}
+
     def remarks(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
         """What `tlrun predict` says beside each of B labels; [] = nothing. classes: of scores."""
         return []

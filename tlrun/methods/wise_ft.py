@@ -47,6 +47,8 @@ class WiseFT(Finetune):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
+        if not grid:
+            raise ConfigError("method.grid is empty: give the shares to evaluate, [0.0,0.5,1.0]")
         if not all(0 <= a <= 1 for a in (alpha, *grid)):
             raise ConfigError("method.alpha and method.grid are shares from 0 to 1")
         self.alphas = {**{f"alpha_{a:g}": float(a) for a in grid}, LAST: float(alpha)}

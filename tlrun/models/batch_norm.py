@@ -101,7 +101,7 @@ class BatchNorm(nn.Module):
 
     def set_domain(self, name: str) -> None:
         """Statistics to use from now on: "source" or "target" (no effect without per_domain)."""
-        if name not in DOMAINS:
+        if self.per_domain and name not in DOMAINS:
             raise ConfigError(
                 f"no batch statistics for domain '{name}': {did_you_mean(name, DOMAINS)}"
             )

@@ -66,3 +66,19 @@ class DomainHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features).squeeze(1)
+
+
+class BoxHead(Head):
+    """Where it is: features (B, in_dim) -> boxes (B, 4), (left, top, right, bottom) in (0, 1)."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden: Sequence[int] = (100, 100),
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_dim, 4, hidden, batch_norm, dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features).sigmoid()

@@ -86,13 +86,13 @@ def blend(digits: np.ndarray, split: str) -> np.ndarray:
     return difference.astype(np.uint8)
 
 
-def _splits(name: str, domain: str, size: int | None) -> Splits:
+def _splits(name: str, domain: str, size: int | None, photos: bool = False) -> Splits:
     images, labels = enlarged()
     sets = {}
     for split in ("train", "val", "test"):
         index = part(domain, split)
         pixels = images[index]
-        if domain == "target":
+        if photos:
             index = np.repeat(index, CROPS[split])
             pixels = blend(images[index], split)
         pixels = fit_arrays(pixels, size or SIDE, "squash")
@@ -110,4 +110,9 @@ def digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> 
 
 def digits_m(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
     """The target: other digits blended with photographs, 1,800 / 98 / 201 RGB images."""
-    return _splits("digits_m", "target", size)
+    return _splits("digits_m", "target", size, photos=True)
+
+
+def other_digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+    """The digits of the target as they are, without photographs: 600 / 98 / 201 grey images."""
+    return _splits("other_digits", "target", size)

@@ -242,6 +242,17 @@ def _read_csv(path: Path, label_key: str | None) -> tuple[np.ndarray, np.ndarray
     )
     if at is None and label_key:
         raise DataError(f"'{path}' has no column {label_key}; it has {', '.join(header[:10])}.")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(header):
+            raise DataError(
+                f"'{path}', example {number}: {len(row)} cells under {len(header)} names."
+            )
+        bad = next((i for i, v in enumerate(row) if i != at and not _is_number(v)), None)
+        if bad is not None:
+            raise DataError(
+                f"'{path}', example {number}: '{row[bad]}' in column {header[bad]} is no "
+                f"number{'' if at is not None else '; name the column of classes label'}."
+            )
     labels = None if at is None else np.array([row[at] for row in rows])
     values = [[v for i, v in enumerate(row) if i != at] for row in rows]
     return np.array(values, dtype=np.float64), labels

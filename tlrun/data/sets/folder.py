@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from tlrun.data.download import cache_root, cached_images, file_hash, locked
-from tlrun.data.fit import check_fit, read_image
+from tlrun.data.fit import SKIP, check_fit, read_image
 from tlrun.data.image_set import FileImageSet, ImageSet
 from tlrun.data.splits import Card, Splits, cut
 from tlrun.errors import ConfigError, DataError
@@ -200,7 +200,7 @@ def _read_list(path: Path, base: Path | None) -> Listing:
         if (base / line).is_file():  # no label (a path may hold spaces)
             files.append(base / line)
             continue
-        place, _, label = line.rpartition(" ") if " " in line else line.rpartition("\t")
+        place, _, label = line.rpartition("\t" if "\t" in line else " ")
         file = base / place.strip()
         if not place or not file.is_file():
             raise DataError(
@@ -289,7 +289,7 @@ def _examples(
 
     def decode() -> np.ndarray:
         with ThreadPoolExecutor() as pool:  # PIL decodes without the GIL
-            return np.stack([*pool.map(lambda f: read_image(f, size, channels, fit), files)])
+            return np.stack([*pool.map(lambda f: read_image(f, size, channels, fit, SKIP), files)])
 
     images = cached_images(f"folder-{name}", (content, shape, fit), decode)
     return ImageSet(name, images, labels, classes, [str(f) for f in files])

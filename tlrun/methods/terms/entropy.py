@@ -26,7 +26,10 @@ class Entropy(Term):
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         target = update.seen.get("target")
         if target is None or target.logits is None:
-            raise ConfigError("terms=[entropy] needs target images; this method does not use any")
+            raise ConfigError(
+                "terms=[entropy] needs the logits of target images, and the main updates of this "
+                "method hold none"
+            )
         value = entropy_loss(target.logits)
         if self.diversity:
             value = value + self.diversity * diversity_loss(target.logits)
