@@ -358,7 +358,7 @@ def run_folder(in_tmp: Path) -> Path:
             "tlrun.evaluate.export",
             "main",
             ["export", "sweep/run", "--to", "onnx"],
-            (Path("sweep/run"), "onnx", None, "selected"),
+            (Path("sweep/run"), "onnx", None, "selected", None),
         ),
         (
             "tlrun.evaluate.predict",

@@ -151,6 +151,20 @@ def test_methods_lists_every_method_and_argument(file: Path) -> None:
         assert f"`{argument}`" in text, argument
 
 
+@pytest.mark.parametrize(
+    "file", sorted((conf_dir() / "balance").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_balances_lists_every_balance_and_argument(file: Path) -> None:
+    section = re.split(
+        r"^#",
+        text_of("docs/methods/balances.md").partition(f"\n## {file.stem}\n")[2],
+        flags=re.MULTILINE,
+    )[0]
+    assert section, file.stem
+    for argument in inspect.signature(locate(OmegaConf.load(file)._target_)).parameters:
+        assert f"`{argument}`" in section, argument
+
+
 def test_data_lists_every_set_and_operation() -> None:
     sets = {file.stem for file in (conf_dir() / "data").glob("*.yaml")}
     assert rows("docs/data.md", "The sets").keys() == sets

@@ -38,12 +38,12 @@ from tlrun.run_dir import RunDir
 CLASSES = ("ant", "bee", "cat", "dog")
 TRAIN, TEST = 48, 20
 TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")
-UNSUPERVISED = [
-    file.stem
+UNSUPERVISED = {
+    file.stem: needs
     for file in sorted((conf_dir() / "method").glob("*.yaml"))
     if (needs := build(compose([f"method={file.stem}"]).method).needs).target_labels == "none"
     and needs.kind == "class"  # others have no target training set
-]
+}
 TEST_LABELS_MAY_CHANGE = (
     r"metrics\.\d+\.oracle/target_test_accuracy",
     r"summary\.(selected|last)\.target_test/.*",
@@ -162,6 +162,21 @@ def lists(pair: Path) -> list[str]:
     ]
 
 
+def several_sources(pair: Path) -> list[str]:
+    """The same as `lists`, but the source is there twice."""
+    folder = "_target_: tlrun.data.sets.folder.folder"
+    source = f"{{{folder}, root: {pair / 'source'}}}"
+    target = f"{{{folder}, root: {pair}, list: {pair / 'train.txt'}"
+    return [
+        "data=digits_styles_digitsm",
+        "~data.sources",
+        "~data.target",
+        f"+data.sources={{a: {source}, b: {source}}}",
+        f"+data.target={target}, test: {{root: {pair}, list: {pair / 'test.txt'}}}}}",
+        "data.size=16",
+    ]
+
+
 def permute(file: Path, only: set[str] | None = None) -> dict[str, str]:
     """Exchange the labels among the lines (of the files `only`); returns the new label by file."""
     rows = [line.split() for line in file.read_text().splitlines()]
@@ -181,9 +196,10 @@ def permute(file: Path, only: set[str] | None = None) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", UNSUPERVISED)
 def test_target_training_labels_change_nothing(method: str, pair: Path, run: Callable) -> None:
-    _, before = run(*lists(pair), f"method={method}", "selectors=[oracle,snd,last]")
+    data = several_sources(pair) if UNSUPERVISED[method].sources > 1 else lists(pair)
+    _, before = run(*data, f"method={method}", "selectors=[oracle,snd,last]")
     permute(pair / "train.txt")
-    _, after = run(*lists(pair), f"method={method}", "selectors=[oracle,snd,last]")
+    _, after = run(*data, f"method={method}", "selectors=[oracle,snd,last]")
     assert changed(before, after) == set()
     assert before["summary"]["target_labels_seen"] == 0
 

@@ -25,7 +25,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
   tlrun export RUN_DIR --to torch_export|onnx
   tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
-  tlrun list [methods|data|backbones|selectors|experiments]
+  tlrun list [methods|data|backbones|balances|selectors|experiments]
   tlrun prepare data=...                   download, verify and build a data set
 
 Examples
@@ -198,6 +198,7 @@ def parser_of(verb: str) -> Parser:
         parser.add_argument(
             "--to", choices=("torch_export", "onnx"), required=True, help="file format"
         )
+        parser.add_argument("--task", help="which task's head, if the run has several")
         parser.add_argument(
             "--checkpoint", default="selected", help="selected, last or a rule's name"
         )
@@ -216,7 +217,7 @@ def parser_of(verb: str) -> Parser:
     if verb == "list":
         parser = new("What can be chosen, a line each.", "list methods", run_dir=False)
         parser.add_argument(
-            "kinds", nargs="*", metavar="methods|data|backbones|selectors|experiments"
+            "kinds", nargs="*", metavar="methods|data|backbones|balances|selectors|experiments"
         )
         parser.add_argument(
             "--config-dir", "-cd", type=Path, help="a further folder of config groups"
@@ -276,7 +277,7 @@ def run_verb(verb: str, words: list[str]) -> int:
     elif verb == "export":
         from tlrun.evaluate import export
 
-        print(export.main(args.run_dir, args.to, args.output, args.checkpoint))
+        print(export.main(args.run_dir, args.to, args.output, args.checkpoint, args.task))
     else:
         return train_verb(verb, args)
     return 0

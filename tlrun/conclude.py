@@ -84,6 +84,7 @@ def summarise(
             "step": oracle["step"] if oracle else None,
             "target_test/accuracy": oracle["oracle/target_test_accuracy"] if oracle else None,
         },
+        **session.evaluator.history(rows),
         "parameters": sum(p.numel() for p in session.net.parameters()),
         "train_seconds": round(seconds, 2),
         "images_per_second": round(counters["images_seen"] / max(seconds, 1e-9), 1),

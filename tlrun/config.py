@@ -26,7 +26,7 @@ from tlrun.building import build, locate, plain
 from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
 
-OPEN_KEYS = ("phases.", "data.augment.")
+OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run")
 NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
@@ -116,7 +116,7 @@ def _absolute_paths(node: Any) -> Any:
 
 
 def open_keys(overrides: Iterable[str]) -> list[str]:
-    """Let Hydra add the keys below OPEN_KEYS, which no file lists: phases, augmentations."""
+    """Let Hydra add keys that no file lists: those below OPEN_KEYS (phases, augmentations, weights)."""
     return [f"++{o}" if o.startswith(OPEN_KEYS) else o for o in overrides]
 
 

@@ -11,6 +11,7 @@ GROUPS = {
     "methods": "method",
     "data": "data",
     "backbones": "backbone",
+    "balances": "balance",
     "selectors": "select",
     "experiments": "experiment",
 }

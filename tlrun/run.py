@@ -22,6 +22,7 @@ from tlrun.conclude import conclude, describe
 from tlrun.config import build, conf_dir, load_config, plain
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError, RunError
+from tlrun.evaluate.selection import without_target
 from tlrun.run_dir import RunDir, write_atomic
 from tlrun.session import Session, open_session
 
@@ -135,8 +136,9 @@ def run_baseline(baseline: RunDir, cfg: DictConfig, changes: Mapping[str, Any]) 
     OmegaConf.set_struct(other, False)
     other.baseline = False
     for key, value in changes.items():
-        if key == "method":
-            other.choices.method, value = value, OmegaConf.load(conf_dir() / key / f"{value}.yaml")
+        option = conf_dir() / key / f"{value}.yaml"
+        if option.is_file():  # of a group, by name
+            other.choices[key], value = value, OmegaConf.load(option)
         OmegaConf.update(other, key, value, merge=False)
     baseline.path.mkdir(parents=True, exist_ok=True)
     write_atomic(baseline.config, OmegaConf.to_yaml(other))
@@ -168,6 +170,8 @@ def resolve(cfg: DictConfig) -> DictConfig:
             and cfg.target_labels in ("auto", "none")
             and needs.target_labels == "none"
         )
+    if cfg.target_images == "none":
+        cfg.select.name = without_target(str(cfg.select.name))
     return cfg
 
 

@@ -180,6 +180,7 @@ class Experiment:
     batch_norm: Literal["auto", "joint", "separate_forward", "per_domain"]
     baseline: Literal["auto"] | bool
     terms: dict[str, Any]
+    balance: dict[str, Any]
     selectors: list[SelectionRule]
     phases: dict[str, Any]
     evaluate: Evaluate

@@ -23,6 +23,8 @@ from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError
 from tlrun.evaluate.evaluators import Evaluator, evaluator_of
 from tlrun.evaluate.selection import check_rule, select_row
+from tlrun.methods.balance import PART, Balance
+from tlrun.methods.balances.equal import Equal
 from tlrun.methods.method import Method, Phase, Term
 from tlrun.models.batch_norm import convert
 from tlrun.models.build import batch_norm_mode, build_net
@@ -44,6 +46,8 @@ class Session:
     data: Data
     method: Method
     terms: dict[str, Term]
+    balance: Balance | None
+    learned_balance: torch.nn.Module | None  # what the balance learns
     phases: list[Phase]
     net: Net
     evaluator: Evaluator
@@ -59,7 +63,7 @@ class Session:
         is learned. The floor on the source applies where the last phase trains on it.
         """
         select, last = self.cfg["select"], self.phases[-1]
-        trains_on_source = "source" in last.streams
+        trains_on_source = not {"source", *self.data.sources}.isdisjoint(last.streams)
         anywhere = rule in self.evaluator.rules
         row = select_row(
             [row for row in rows if anywhere or row.get("phase") == last.name],
@@ -78,6 +82,7 @@ class Session:
             net=self.net,
             method=self.method,
             terms=self.terms,
+            balance=self.balance,
             phases=self.phases,
             evaluate=lambda: self.evaluator.row(self.net),
             choose=self.choose,
@@ -93,6 +98,8 @@ class Session:
     def finish_build(self, net: Net) -> None:
         """After a phase has added its parts: batch norm by domain, device, compile."""
         synchronize = self.process.world > 1 and bool(self.cfg["trainer"]["sync_batch_norm"])
+        if net is self.net and self.learned_balance is not None:
+            net.add(PART, self.learned_balance)
         convert(net, batch_norm_mode(self.method, self.phases), synchronize)
         net.to(self.device)
         for term in self.terms.values() if net is self.net else ():
@@ -195,6 +202,12 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
             f"this method is made for data of the kind '{method.needs.kind}', and {data.name} is "
             f"of the kind '{data.kind}': `tlrun list experiments` shows pairs that fit"
         )
+    if len(data.sources) < method.needs.sources:
+        raise ConfigError(
+            f"this method needs at least {method.needs.sources} sources, and {data.name} has "
+            f"{len(data.sources)}: `tlrun list data` names sets of several sources, as "
+            "data=digits_styles_digitsm"
+        )
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
     start = Start.of(method.init, cfg["transfer"], phases)
     phases = [start.freeze_in(index, phase) for index, phase in enumerate(phases)]
@@ -226,12 +239,17 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
     for phase in phases:
         check_weight_decay(cfg, phase, terms)
+    balance = balance_of(cfg, method)
+    tasks = {task.name: task.kind for task in data.tasks.values()}
+    learned = balance.module(tasks) if balance else None
     return Session(
         cfg,
         run_dir,
         data,
         method,
         terms,
+        balance,
+        learned,
         phases,
         net,
         evaluator,
@@ -252,6 +270,20 @@ def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
     if "frozen" in changes:
         changes["frozen"] = tuple(changes["frozen"])
     return replace(phase, **changes)
+
+
+def balance_of(cfg: dict[str, Any], method: Method) -> Balance | None:
+    """How task losses are combined; None = the plain sum. Raises ConfigError where it cannot be."""
+    balance: Balance = build(cfg["balance"])
+    if isinstance(balance, Equal):
+        return None
+    if not method.balanced:
+        raise ConfigError("balance=... weighs the losses of several tasks: method=multitask")
+    if int(cfg["trainer"]["devices"]) > 1 and not balance.several_processes:
+        raise ConfigError("this balance works in one process only: trainer.devices=1")
+    if int(cfg["trainer"]["accumulate"]) > 1 and balance.looks_again:
+        raise ConfigError("this balance looks at whole batches only: trainer.accumulate=1")
+    return balance
 
 
 def check_weight_decay(cfg: dict[str, Any], phase: Phase, terms: dict[str, Term]) -> None:

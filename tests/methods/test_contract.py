@@ -16,7 +16,9 @@ DATA = {
     "class": "digits_digitsm",
     "episodes": "digits_episodes",
     "attributes": "digits_attributes",
+    "tasks": "digits_fours_nines",
 }  # kind of data -> the bundled set of that kind
+SEVERAL_SOURCES = "digits_styles_digitsm"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -38,8 +40,12 @@ def test_the_file_cites_its_source_and_stays_short(name):
 def session_of(name, folder):
     """A session of a method on the bundled data of its kind."""
     cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
-    data = DATA[locate(cfg._target_).needs.kind]
-    return small.session(folder, f"method={name}", f"data={data}", "trainer.steps=2")
+    needs = locate(cfg._target_).needs
+    data = SEVERAL_SOURCES if needs.sources > 1 else DATA[needs.kind]
+    words = [f"method={name}", f"data={data}", "trainer.steps=2"]
+    if needs.kind == "episodes":  # MAML learns anew in every one
+        words += ["data.val_episodes=2", "data.test_episodes=10"]
+    return small.session(folder, *words)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -46,9 +46,12 @@ class Task:
     domain: str | None = None
     column: str = ""
 
-    def truth(self, labels: Tensor | None, columns: Mapping[str, Tensor]) -> Tensor | None:
+    def truth(self, labels: Tensor | None, columns: Mapping[str, Tensor]) -> Tensor:
         """What is to be predicted, of the labels and columns of a batch or a set."""
-        return columns[self.column] if self.column else labels
+        found = columns[self.column] if self.column else labels
+        if found is None:
+            raise DataError(f"there are no labels for the task '{self.name}'.")
+        return found
 
 
 @dataclass
@@ -86,6 +89,11 @@ class Data:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the single sources, each a stream of its own; "source" is all of them."""
+        return tuple(self.facts.get("sources", ("source",)))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -180,7 +188,8 @@ def build_data(
     if target_images not in ("all", "none"):
         raise ConfigError(f"target_images={target_images}: choose all or none.")
     splits = {
-        d: with_val(_load(conf, d, seed, allow_download), d, seed) for d in ("source", "target")
+        d: with_val(load_splits(conf, d, seed, allow_download), d, seed)
+        for d in ("source", "target")
     }
     source, target = splits["source"], splits["target"]
     if source.train.labels is None or source.train.classes is None:
@@ -197,10 +206,10 @@ def build_data(
             "source": Task("source", "class", classes, "source"),
         }
     else:
-        target = _match_classes(target, classes, source.train.name)
+        target = match_classes(target, classes, source.train.name)
     check_shapes(source.train, target.train)
 
-    train, val, seen = _behind_firewall(target, target_labels, target_val_labels, seed)
+    train, val, seen = behind_firewall(target, target_labels, target_val_labels, seed)
     domains = {
         "source": Domain(source.card.name, source.train, source.val, source.test, source.card),
         "target": Domain(target.card.name, train, val, target.test, target.card),
@@ -246,7 +255,7 @@ def _own_classes(target: Splits, classes: tuple[str, ...]) -> tuple[str, ...] | 
     return known[0] if known and set(known[0]) != set(classes) else None
 
 
-def _load(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
+def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
     from tlrun.config import build
 
     block = conf.get(domain)
@@ -263,7 +272,12 @@ def _load(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Sp
     return splits
 
 
-def _match_classes(target: Splits, classes: tuple[str, ...], source_name: str) -> Splits:
+def match_classes(
+    target: Splits,
+    classes: tuple[str, ...],
+    source_name: str,
+    what: str = "source and target",
+) -> Splits:
     """The target with labels in the order of the source's classes, matched by name."""
 
     def match(examples: ImageSet | None) -> ImageSet | None:
@@ -280,7 +294,7 @@ def _match_classes(target: Splits, classes: tuple[str, ...], source_name: str) -
                 if names
             )
             raise DataError(
-                f"source and target must have the same classes ({only}); rename or remove class "
+                f"{what} must have the same classes ({only}); rename or remove class "
                 "folders or labels."
             )
         order = torch.tensor([classes.index(name) for name in examples.classes])
@@ -309,7 +323,7 @@ def check_shapes(source: ImageSet, target: ImageSet) -> None:
         )
 
 
-def _behind_firewall(
+def behind_firewall(
     target: Splits, labels: Labels, val_labels: Labels, seed: int
 ) -> tuple[ImageSet, ImageSet | None, int]:
     """(train, val, labels held) of the target."""

@@ -30,6 +30,7 @@ from tlrun.engine.precision import autocast
 from tlrun.engine.record import Choose, Record
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.selection import score_of
+from tlrun.methods.balance import Balance
 from tlrun.methods.method import Method, Phase, Progress, Term, Update
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
@@ -69,6 +70,7 @@ class Loop:
         net: Net,
         method: Method,
         terms: Mapping[str, Term],
+        balance: Balance | None,
         phases: list[Phase],
         evaluate: Evaluate,
         choose: Choose,
@@ -83,6 +85,7 @@ class Loop:
         self.cfg, self.trainer = cfg, cfg["trainer"]
         self.run_dir, self.data, self.net = run_dir, data, net
         self.method, self.terms, self.phases = method, terms, phases
+        self.balance = balance
         self.evaluate, self.finish_build = evaluate, finish_build
         self.carry_over = carry_over
         self.process, self.device, self.precision = process, device, precision
@@ -261,6 +264,8 @@ class Loop:
                 break
             self._apply(*done, optimizer)
             self.counters.updates += 1
+            if self.balance and self.balance.looks_again:
+                self._look_again(self.balance, batch, progress)
         size = sum(len(b.index) for b in batch.values()) * self.process.world
         self.counters.images_seen += size
         self.record.remember(progress.step, logged)
@@ -290,7 +295,7 @@ class Loop:
                     losses.update(term.loss(update, self.net))
             parts = update.parts or phase.parts or tuple(self.net.parts)
             share = 1.0 / len(generators)
-            total = torch.stack([loss.float() for loss in losses.values()]).sum()
+            total = self._total(update, losses, self._parameters(parts))
             self.scaler.scale(total * share).backward(inputs=self._parameters(parts))
             for name, value in losses.items():
                 key = f"loss/{name}"
@@ -300,6 +305,24 @@ class Loop:
                 number = torch.as_tensor(metric, dtype=torch.float32, device=self.device).detach()
                 logged[key] = logged.get(key, 0.0) + number * share
         return parts, terms
+
+    def _total(
+        self, update: Update, losses: Mapping[str, Tensor], parameters: list[torch.nn.Parameter]
+    ) -> Tensor:
+        """What is minimised: the sum of the losses, those of tasks combined by the balance."""
+        summed = {name: loss.float() for name, loss in losses.items()}
+        if self.balance and update.tasks:
+            tasks = {name: summed.pop(name) for name in update.tasks}
+            combined, weights = self.balance.combine(tasks, self.net, parameters)
+            update.metrics |= {f"weight_{name}": weight for name, weight in weights.items()}
+            summed["combined"] = combined
+        return torch.stack(list(summed.values())).sum()
+
+    def _look_again(self, balance: Balance, batch: dict[str, Batch], progress: Progress) -> None:
+        """The task losses of the same batch, now that the step is taken."""
+        with torch.no_grad(), autocast(self.precision, self.device):
+            update = next(self.method.step(self.net, batch, progress))
+        balance.after({name: update.losses[name].float() for name in update.tasks})
 
     def _parameters(self, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:
         """Trainable parameters of the parts of an update; what is trainable is fixed in a phase."""
@@ -372,6 +395,7 @@ class Loop:
                 "parts": {name: part.state_dict() for name, part in self.net.parts.items()},
                 "method": self.method.state_dict(),
                 "terms": {name: term.state_dict() for name, term in self.terms.items()},
+                "balance": self.balance.state_dict() if self.balance else {},
                 "carried": list(self.net.carried),
                 "optimizer": optimizer.state_dict() if optimizer else None,
                 "scaler": self.scaler.state_dict(),
@@ -403,6 +427,8 @@ class Loop:
         self.method.load_state_dict(saved["method"])
         for name, term in self.terms.items():
             term.load_state_dict(saved["terms"][name])
+        if self.balance:
+            self.balance.load_state_dict(saved["balance"])
         if optimizer is not None:
             optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])

@@ -48,14 +48,17 @@ def make_optimizer(
 
     `head_lr_multiplier` scales the learning rate of every part but the backbone, `layer_decay` that
     of the backbone's stages, which then have a group each. Weight decay is applied to all
-    parameters of a group, as the papers of this field do.
+    parameters of a group, as the papers of this field do, but to none of a module that says
+    `no_weight_decay`.
     """
-    groups = []
+    groups: list[dict[str, Any]] = []
     for name, scale in learning_rate_scales(cfg, net, parts).items():
         parameters = list(net.parameters_of([name]))
         if parameters:
             lr = float(cfg["lr"]) * scale
             groups.append({"params": parameters, "name": name, "lr": lr, "base_lr": lr})
+            if getattr(net.module_of(name), "no_weight_decay", False):
+                groups[-1]["weight_decay"] = 0.0
     if not groups:
         raise ConfigError(
             "nothing is left to train: every part is frozen; "

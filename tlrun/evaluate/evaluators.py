@@ -56,6 +56,10 @@ class Evaluator(Protocol):
     def test(self, net: Net) -> tuple[dict[str, Any], Any]:
         """The final figures, and whatever `write` needs."""
 
+    def history(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What all evaluations of the run say together, for its summary. rows: in order of time."""
+        return {}
+
     def write(self, run_dir: RunDir, found: Any) -> None:
         """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
 
@@ -97,6 +101,7 @@ class ClassEvaluator(Evaluator):
         if examples is None:
             return None
         domain = role.rpartition("_")[0]
+        domain = "source" if domain in self.data.sources else domain
         features, logits = [], []
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
             out = self.method.predict(net, x, domain=domain)
@@ -139,7 +144,8 @@ class ClassEvaluator(Evaluator):
         """The final figures on the test sets, and the predictions they were computed from."""
         figures: dict[str, Any] = {}
         found: dict[str, Predictions] = {}
-        for role in ("source_test", "target_test"):
+        roles = dict.fromkeys(("source_test", *(f"{s}_test" for s in self.data.sources)))
+        for role in (*roles, "target_test"):
             if role == "target_test" and not self.target_test:
                 continue
             predicted = self.predictions(net, role)
@@ -154,6 +160,8 @@ class ClassEvaluator(Evaluator):
             return {f"{role}/accuracy": None}
         classes = self.data.source_classes if role == "source_test" else self.data.classes
         guess, truth = predicted.logits.argmax(1), predicted.labels
+        if role not in ("source_test", "target_test"):  # one of several sources
+            return {f"{role}/accuracy": metrics.accuracy(guess, truth)}
         by_class = metrics.per_class_accuracy(guess, truth, len(classes)).tolist()
         return {
             f"{role}/accuracy": metrics.accuracy(guess, truth),

@@ -1,7 +1,8 @@
 """`tlrun export RUN_DIR --to torch_export|onnx`: the model with its preprocessing as one file.
 
 The file takes raw images uint8 (B, C, H, W) of the data's size (or float32 features (B, D)), any B,
-and gives logits (B, K). What it computes is compared with the model before it is called done.
+and gives logits (B, K), or boxes (B, 4) for a task that says where. What it computes is compared
+with the model before it is called done.
 """
 
 from __future__ import annotations

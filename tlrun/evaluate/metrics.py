@@ -77,7 +77,7 @@ def delta_m(
     gains = [
         (-1 if task in lower_is_better else 1) * (figures[task] - alone[task]) / alone[task]
         for task in figures
-        if task in alone and alone[task]
+        if alone.get(task)
     ]
     return sum(gains) / len(gains) if gains else math.nan
 

@@ -27,6 +27,7 @@ from tlrun.data.preprocess import Preprocess
 from tlrun.engine import checkpoint as checkpoints
 from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
 from tlrun.evaluate.descriptions import handicap, with_classes
+from tlrun.evaluate.selection import TASK
 from tlrun.methods.method import Method
 from tlrun.models.build import assemble
 from tlrun.models.net import Net
@@ -49,6 +50,16 @@ class Prediction(NamedTuple):
     note: str = ""
 
 
+class Box(NamedTuple):
+    """One line of a task that says where: sides in shares of the image as the net sees it."""
+
+    path: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """What a method's `build` may ask of the data, from label_space.json alone."""
@@ -57,10 +68,16 @@ class LabelSpace:
     tasks: dict[str, SimpleNamespace]
     domains: dict[str, None]
     facts: dict[str, Any]
+    input_shape: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """As `Data.sources`."""
+        return tuple(self.facts.get("sources", ("source",)))
 
     @property
     def source_classes(self) -> tuple[str, ...]:
@@ -76,14 +93,15 @@ class LabelSpace:
         }
         domains = dict.fromkeys(space.get("domains") or ("source", "target"))
         facts = dict(space.get("facts") or {})
-        return cls(tuple(space.get("classes") or ()), tasks, domains, facts)
+        shape = tuple(space.get("input_shape") or ())
+        return cls(tuple(space.get("classes") or ()), tasks, domains, facts, shape)
 
 
 class Model(nn.Module):
     """A trained net with its preprocessing: raw images (or features) -> logits (B, K).
 
-    classes: names of the K logits. preprocess: what makes the net's input. Attribute `task` chooses
-    among the tasks of a multi-task run.
+    classes: names of the K logits. preprocess: what makes the net's input. task: which of several
+    tasks. boxes: whether it is one of those that give boxes (B, 4) instead.
     """
 
     def __init__(
@@ -93,10 +111,11 @@ class Model(nn.Module):
         preprocess: Preprocess,
         classes: Sequence[str],
         task: str | None,
+        boxes: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.method, self.preprocess = net, method, preprocess
-        self.classes, self.task = tuple(classes), task
+        self.classes, self.task, self.boxes = tuple(classes), task, boxes
         self.support: Any = None  # labelled images of new classes (learn)
         self.handicap: Tensor | None = None  # (K,), taken off the scores
         self.unknown_below = 0.0  # confidence under which the answer is UNKNOWN
@@ -108,9 +127,10 @@ class Model(nn.Module):
         if size and tuple(x.shape[-2:]) != tuple(size):
             unit = x.float() / 255 if x.dtype == torch.uint8 else x.float()
             x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)
-        scores = self.method.predict(
+        out = self.method.predict(
             self.net, self.preprocess(x), task=self.task, support=self.support
-        ).scores
+        )
+        scores = out.boxes if self.boxes else out.scores
         if scores is None:
             raise ConfigError(self._why_no_scores())
         return scores if self.handicap is None else scores - self.handicap.to(scores)
@@ -144,6 +164,8 @@ class Model(nn.Module):
                 f"this run's head cannot tell {len(self.classes)} classes apart: give as many "
                 "class folders as its training had (data.train.way)"
             )
+        if self.task is not None:
+            return f"this run did not learn the task '{self.task}': choose one that it did"
         return (
             "this run's method gives no class scores, so there are no labels to predict; a "
             "few-shot one needs --support FOLDER, a folder per class"
@@ -165,6 +187,16 @@ class Model(nn.Module):
                 found.append(Prediction(str(path), label, sure, note))
         return found
 
+    @torch.no_grad()
+    def locate_files(self, paths: Iterable[str | Path], batch_size: int = 256) -> list[Box]:
+        """The box in each image file, in order. Raises DataError that names a bad file."""
+        device = next(self.parameters()).device
+        found: list[Box] = []
+        for chunk in _chunks(paths, batch_size):
+            boxes = self(self.preprocess.read_files(chunk).to(device)).float().tolist()
+            found += [Box(str(path), *sides) for path, sides in zip(chunk, boxes, strict=True)]
+        return found
+
 
 def load(
     run_dir: str | Path,
@@ -175,8 +207,9 @@ def load(
     """The model of a run folder, on the CPU, in eval mode.
 
     checkpoint: "selected" (what the run's rule chose, the last step if it chose none), "last", or a
-    selector's name. classes: a csv of further classes by their attributes. Raises ConfigError,
-    DataError or RunError if the folder does not hold one.
+    selector's name. task: of a run with several; "selected" is then the best checkpoint of that
+    task. classes: a csv of further classes by their attributes. Raises ConfigError, DataError or
+    RunError if the folder does not hold one.
     """
     run = RunDir.open(run_dir)
     cfg: dict[str, Any] = plain(load_config(run.config))
@@ -193,9 +226,13 @@ def load(
     method: Method = build(cfg["method"])
     method.init = method.init if cfg["init"] == "auto" else cfg["init"]
     net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
-    _restore(net, method, checkpoint_path(run, checkpoint))
-    names = data.tasks[task].classes if task else data.classes
-    model = Model(net, method, preprocess, names, task)
+    own = run.checkpoints / f"{TASK}{task}.pt"
+    best = checkpoint == "selected" and task is not None and own.is_file()
+    _restore(net, method, own if best else checkpoint_path(run, checkpoint), alone=best)
+    meant = data.tasks.get(task or data.facts.get("target_task"))
+    names = data.classes if meant is None else meant.classes
+    boxes = meant is not None and meant.kind == "box"
+    model = Model(net, method, preprocess, names, task, boxes)
     model.handicap = handicap(space, run.read_json(run.summary) if run.summary.is_file() else {})
     return model
 
@@ -224,11 +261,12 @@ def main(
     support: str | Path | None = None,
     classes: str | Path | None = None,
     unknown_below: float = 0.0,
-) -> list[Prediction]:
+) -> list[Prediction] | list[Box]:
     """`tlrun predict`: print a short table; write path,label,confidence to `output` if given.
 
-    support: a folder per new class, for a few-shot run. classes: a csv of further classes, for a
-    zero-shot run. unknown_below: confidence under which the answer is "none of these".
+    task: of a run with several; one that says where gives path,left,top,right,bottom. support: a
+    folder per new class, for a few-shot run. classes: a csv of further classes, for a zero-shot
+    run. unknown_below: confidence under which the answer is "none of these".
     """
     if not 0 <= unknown_below <= 1:
         raise ConfigError(f"--unknown-below {unknown_below}: give a confidence from 0 to 1")
@@ -237,18 +275,28 @@ def main(
     model.unknown_below = unknown_below
     if support is not None:
         model.learn(support)
+    if model.boxes:
+        located = model.locate_files(paths)
+        show(located, [" ".join(f"{side:.3f}" for side in box[1:]) for box in located])
+        if output is not None:
+            write_csv(Path(output), Box._fields, located)
+        return located
     predictions = model.predict_files(paths)
-    if output is not None:
-        write_csv(Path(output), predictions)
-    width = max(len(p.path) for p in predictions[:ROWS_SHOWN])
-    for p in predictions[:ROWS_SHOWN]:
-        print(f"{p.path:<{width}}  {p.label}  {p.confidence:.3f}  {p.note}".rstrip())
+    show(predictions, [f"{p.label}  {p.confidence:.3f}  {p.note}".rstrip() for p in predictions])
     if len(predictions) > ROWS_SHOWN:
         counts = Counter(p.label for p in predictions).most_common()
         print(f"... {len(predictions)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
     if output is not None:
-        print(f"written: {output}")
+        noted = any(p.note for p in predictions)
+        write_csv(Path(output), Prediction._fields[: 4 if noted else 3], predictions)
     return predictions
+
+
+def show(found: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
+    """The first rows, with a text each."""
+    width = max(len(row.path) for row in found[:ROWS_SHOWN])
+    for row, text in zip(found[:ROWS_SHOWN], texts, strict=False):
+        print(f"{row.path:<{width}}  {text}")
 
 
 def image_files(places: Sequence[str | Path]) -> list[Path]:
@@ -273,33 +321,37 @@ def image_files(places: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def write_csv(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write path,label,confidence rows. Raises RunError if the place cannot be written."""
+def write_csv(path: Path, header: Sequence[str], found: Sequence[Prediction | Box]) -> None:
+    """Write a row each, numbers with six digits. Raises RunError if the place cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
-            noted = any(p.note for p in predictions)
-            rows.writerow(Prediction._fields[: 4 if noted else 3])
-            for p in predictions:
-                row = (p.path, p.label, f"{p.confidence:.6f}")
-                rows.writerow((*row, p.note) if noted else row)
+            rows.writerow(header)
+            for row in found:
+                cells = row[: len(header)]
+                rows.writerow([f"{c:.6f}" if isinstance(c, float) else c for c in cells])
     except OSError as error:
         raise RunError(
             f"cannot write {path} ({error.strerror}): choose another --output"
         ) from error
+    print(f"written: {path}")
 
 
-def _restore(net: Net, method: Method, path: Path) -> None:
+def _restore(net: Net, method: Method, path: Path, alone: bool = False) -> None:
+    """alone: parts that came later are not needed (a task's best may be of an earlier phase)."""
     saved = checkpoints.load(path)
     missing = set(net.parts) - set(saved["parts"])
-    if missing:
+    if alone:
+        for part in missing:
+            del net.parts[part]
+    elif missing:
         raise RunError(
             f"{path} lacks the parts {', '.join(sorted(missing))}: it is of an earlier phase"
         )
     try:
-        for part, state in saved["parts"].items():
-            net[part].load_state_dict(state)
+        for part in net.parts:  # the others (a balance's) are for training alone
+            net[part].load_state_dict(saved["parts"][part])
     except RuntimeError as error:
         why = " ".join(str(error).split())
         raise RunError(f"{path} does not fit the net that config.yaml describes: {why}") from error

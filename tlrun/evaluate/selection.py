@@ -23,6 +23,7 @@ from typing import Any
 from tlrun.errors import ConfigError, did_you_mean
 
 Row = Mapping[str, Any]
+DEFAULT = "information_maximization"
 ORACLE = "oracle/target_test_accuracy"
 TASK = "task_"
 SUPERVISED = {"oracle": ORACLE, "target_accuracy": "target_val/accuracy"}  # see target labels
@@ -50,6 +51,25 @@ def check_rule(rule: str) -> None:
     """Raise ConfigError, with the nearest name, if there is no such rule."""
     if rule not in rules():
         raise ConfigError(f"unknown selection rule '{rule}': {did_you_mean(rule, rules())}")
+
+
+def without_target(rule: str) -> str:
+    """The rule that stands for `rule` if the target has no images to validate on.
+
+    The default becomes the accuracy on the source. Raises ConfigError for another rule that looks
+    at such images: it would choose nothing.
+    """
+    from tlrun.evaluate.validators import VALIDATORS
+
+    reads = VALIDATORS[rule].reads if rule in VALIDATORS else ()
+    if "target_val" not in reads and rule != "target_accuracy":
+        return rule
+    if rule == DEFAULT:
+        return "source_accuracy"
+    raise ConfigError(
+        f"select={rule} looks at target images, which target_images=none withholds; use "
+        "select=source_accuracy"
+    )
 
 
 def select_row(

@@ -5,13 +5,16 @@
     task/mean                                 their mean: select=task_mean
     target_val/accuracy, target_test/...      the target task's figures once more, the headline
     oracle/<task>_test                        test figures, only if the target test is allowed
+    parameters                                of the net so far
 
-With models of one task each for comparison (`baseline=true`): `alone` and delta_m. A task that the method cannot judge yet (no head) has no figures.
+Tasks that are learned one after the other leave the matrix R (task_matrix.py).
+With models of one task each for comparison (`baseline=true`) also `alone` and delta_m. A task that
+the method cannot judge yet (no head) has no figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from tlrun.data.streams import batches
 from tlrun.data.tasks import TaskData
 from tlrun.evaluate import metrics
 from tlrun.evaluate.evaluators import ClassEvaluator, write_predictions
+from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.methods.method import Output
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
@@ -44,7 +48,7 @@ class TaskEvaluator(ClassEvaluator):
         return tuple(f"task_{name}" for name in self.data.tasks)
 
     def row(self, net: Net) -> dict[str, float | None]:
-        row: dict[str, float | None] = {}
+        row: dict[str, float | None] = {"parameters": sum(p.numel() for p in net.parameters())}
         main: dict[str, float] = {}
         for name, task in self.data.tasks.items():
             for split in ("val", "test") if self.target_test else ("val",):
@@ -94,10 +98,25 @@ class TaskEvaluator(ClassEvaluator):
                 truth = task.truth(examples.labels, examples.columns)
                 write_predictions(path, examples, truth, out.scores, task.classes)
 
+        if (matrix := TaskMatrix.of(self._eval_rows(run_dir), list(self.data.tasks))) is not None:
+            add_entry(run_dir.pictures, matrix.picture())
+            add_entry(run_dir.tables, matrix.table())
+
+    def history(self, rows: Sequence[Mapping[str, Any]]) -> Figures:
+        """The matrix R and the forgetting of a sequence of tasks; nothing for tasks at once."""
+        matrix = TaskMatrix.of(rows, list(self.data.tasks))
+        return matrix.summary() if matrix else {}
+
+    @staticmethod
+    def _eval_rows(run_dir: RunDir) -> list[dict[str, Any]]:
+        return [row for row in run_dir.read_metrics() if row.get("split") == "eval"]
+
     def compare(
         self, run_dir: RunDir, summary: Figures, baselines: Mapping[str, Figures]
     ) -> Figures:
-        """With `alone`, the figures of models of one task each, and selected["delta_m"]."""
+        """With `alone`, the figures of models of one task each, `gain` (what is above them; of
+        tasks in sequence the forward transfer), and selected["delta_m"].
+        """
         alone: dict[str, float] = {}
         joint: dict[str, float] = {}
         for name, task in self.data.tasks.items():
@@ -111,7 +130,8 @@ class TaskEvaluator(ClassEvaluator):
         add_entry(run_dir.tables, self.table(joint, alone, gain))
         add_entry(run_dir.pictures, self.picture(joint, alone))
         selected = {**summary["selected"], "delta_m": gain}
-        return {**summary, "selected": selected, "alone": alone}
+        gains = {name: joint[name] - alone[name] for name in alone}
+        return {**summary, "selected": selected, "alone": alone, "gain": gains}
 
     def table(
         self, joint: Mapping[str, float], alone: Mapping[str, float], gain: float
@@ -155,7 +175,7 @@ class TaskEvaluator(ClassEvaluator):
     # ---- one task -----------------------------------------------------------------------------
 
     def figures(self, net: Net, task: Task, split: str) -> Figures:
-        """Of a task on "val" or "test"; empty without labels or without a head."""
+        """Of a task on "val" or "test"; empty without such a set or without a head."""
         out = self.outputs(net, task, split)
         return {} if out is None else judge(out, self._set(task, split), task)
 
@@ -170,7 +190,7 @@ class TaskEvaluator(ClassEvaluator):
             out = self.method.predict(net, x, task=task.name, domain=domain)
             for key in ("scores", "boxes", "features"):
                 if (value := getattr(out, key)) is not None:
-                    found.setdefault(key, []).append(value.float().cpu())
+                    found.setdefault(key, []).append(value.detach().float().cpu())
         wanted = "scores" if task.kind == "class" else "boxes"
         if wanted not in found:
             return None
@@ -189,10 +209,8 @@ def add_entry(path: Path, entry: dict[str, Any]) -> None:
 
 
 def judge(out: Output, examples: ImageSet, task: Task) -> Figures:
-    """The figures of predictions of one kind of task; empty for a set without labels."""
+    """The figures of predictions of one kind of task."""
     truth = task.truth(examples.labels, examples.columns)
-    if truth is None:
-        return {}
     if task.kind == "box":
         assert out.boxes is not None
         return metrics.box_figures(out.boxes, truth)

@@ -36,6 +36,7 @@ class Needs:
     target_images: False if the method must not see the target at all.
     shared_classes: False if source and target may have different classes (a head for each).
     kind: of data that it is made for, `Data.kind` (class, or a kind with an evaluator of its own).
+    sources: the least number of single sources (`Data.sources`), each a stream of its own.
     """
 
     streams: tuple[str, ...] = ("source",)
@@ -43,6 +44,7 @@ class Needs:
     target_images: bool = True
     shared_classes: bool = True
     kind: str = "class"
+    sources: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Seen:
 class Update:
     """One optimizer update.
 
-    losses: name -> scalar tensor; their sum is minimised (or handed to the balance).
+    losses: name -> scalar tensor; their sum is minimised.
+    tasks: which of them are the losses of tasks; `balance` combines these, then the sum is taken.
     parts: dotted part names that this update may change; None = every trainable part.
     main: terms join main updates only.
     seen: domain -> Seen, for terms.
@@ -82,6 +85,7 @@ class Update:
     losses: dict[str, Tensor]
     parts: tuple[str, ...] | None = None
     main: bool = True
+    tasks: tuple[str, ...] = ()
     seen: dict[str, Seen] = field(default_factory=dict)
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
@@ -110,7 +114,6 @@ class Phase:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     epoch_stream: str | None = None
     refresh_every: int | None = None
-    balance: Mapping[str, Any] | None = None
     terms: bool | Literal["continue"] = True
     transfer: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -141,6 +144,7 @@ class Method:
     needs: Needs = Needs()
     batch_norm: str = "joint"
     init: str = "auto"
+    balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
 
     def phases(self, data: Data) -> list[Phase]:
         """The phases in order. Default: one, over the streams in `needs`."""
@@ -179,7 +183,7 @@ class Method:
     def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
         """What `baseline=true` trains for comparison: folder in the run's own -> changed keys.
 
-        `method` with a name stands for that method with its defaults; other keys may be dotted.
+        A group with a name stands for that option with its defaults; other keys may be dotted.
         """
         if self.needs.kind != "class":
             return {}

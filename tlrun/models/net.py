@@ -54,6 +54,7 @@ class Net(nn.Module):
         self.head_options = dict(head or {})  # arguments of Classifier: `backbone.head.*`
         self.main_head = "classifier"
         self.carried: tuple[str, ...] = ()  # stages whose weights were transferred (transfer.py)
+        self.learned: dict[str, str] = {}  # heads of earlier tasks -> the stream of their images
         self._domain = "source"
 
     # ---- structure ------------------------------------------------------------------------
@@ -65,9 +66,9 @@ class Net(nn.Module):
             self.domain = self._domain
         return self.parts[name]
 
-    def new_head(self, num_classes: int) -> nn.Module:
+    def new_head(self, num_classes: int, in_dim: int | None = None) -> nn.Module:
         """A fresh classifier on the features, as `backbone.head` describes it."""
-        return Classifier(self.feature_dim, num_classes, **self.head_options)
+        return Classifier(in_dim or self.feature_dim, num_classes, **self.head_options)
 
     def width_of(self, stage: str) -> int:
         """Size of a stage's flattened output for one example, found by a forward pass of zeros."""

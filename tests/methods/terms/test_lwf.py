@@ -64,7 +64,7 @@ def test_other_classes_keep_the_sources_own_head():
     net.add("classifier", net.new_head(4))
     term = LwF()
     term.start(net, None)
-    assert term.head == "source_classifier"
+    assert term.heads == ["source_classifier"]
     batch = small.batch("target")["target"]
     from tlrun.methods.method import Seen, Update
 

@@ -3,10 +3,10 @@
     λ/2 · Σ_i F_i (θ_i − θ*_i)²,      F = E_{x ~ S} E_{y ~ p(y|x)} [ (∂ log p(y|x) / ∂θ)² ]
 
 θ* are the carried weights at the start of the target phase, F the diagonal of the Fisher
-information of the old head's predictions there: gradients are squared per image, never those of a
-batch's mean. Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS
-2017. x: source training images (B, C, H, W), in eval mode. The gradient λ F (θ − θ*) is added in
-place, as in l2_sp.
+information of the old head's predictions there (the sum over several old heads): gradients are
+squared per image, never those of a batch's mean. Kirkpatrick et al., "Overcoming catastrophic
+forgetting in neural networks", PNAS 2017. x: source training images (B, C, H, W), in eval mode. The
+gradient λ F (θ − θ*) is added in place, as in l2_sp.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tlrun.data.streams import batches
 from tlrun.errors import ConfigError
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
-from tlrun.methods.terms.shown import old_head
+from tlrun.methods.terms.shown import old_heads
 from tlrun.models.net import Net
 
 HELD = 2**24  # numbers of gradients held at once; one gradient is as large as the net
@@ -41,17 +41,21 @@ class EWC(Term):
         self.fisher: dict[str, Tensor] = {}
 
     def start(self, net: Net, data: Data) -> None:
-        examples = data.role("source_train")
-        if examples is None:
-            raise ConfigError("terms=[ewc] needs source images to find out which weights matter")
         self.anchor.remember(net, "ewc")
-        head = old_head(net, "ewc")
-        chosen = examples.subset(permutation(len(examples), "ewc")[: self.images])
-        device = next(net.parameters()).device
-        x = torch.cat([x for x, _, _ in batches(chosen, data.preprocess, device)])
         copied = Teacher()
         copied.remember(net)  # in eval mode, without hooks
-        self.fisher = fisher(copied.of(net), head, x, list(self.anchor.values), self.samples)
+        device, names = next(net.parameters()).device, list(self.anchor.values)
+        self.fisher = {}
+        for head, stream in old_heads(net, "ewc").items():
+            examples = data.role(f"{stream}_train")
+            if examples is None:
+                raise ConfigError(
+                    "terms=[ewc] needs source images to find out which weights matter"
+                )
+            chosen = examples.subset(permutation(len(examples), "ewc")[: self.images])
+            x = torch.cat([x for x, _, _ in batches(chosen, data.preprocess, device)])
+            for name, value in fisher(copied.of(net), head, x, names, self.samples).items():
+                self.fisher[name] = self.fisher[name] + value if name in self.fisher else value
 
     @torch.no_grad()
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -4,8 +4,9 @@
 
 z⁰ are the old head's logits (B, K_old) of the net as it was at the start of the target phase (a
 copy, in eval mode), z those of the net that trains, both on the same augmented target images. The
-old head is the source's own where the classes differ, else the classifier that was carried over.
-Li and Hoiem, "Learning without forgetting", ECCV 2016 (T = 2).
+old head is the source's own where the classes differ, else the classifier that was carried over; of
+several old heads the divergences are summed. Li and Hoiem, "Learning without forgetting", ECCV 2016
+(T = 2).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tlrun.data.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Teacher
-from tlrun.methods.terms.shown import old_head, target_seen
+from tlrun.methods.terms.shown import old_heads, target_seen
 from tlrun.models.net import Net
 
 
@@ -32,19 +33,24 @@ class LwF(Term):
             raise ConfigError("terms.lwf.temperature must be above 0")
         self.weight, self.temperature = weight, temperature
         self.teacher = Teacher()
-        self.head = ""
+        self.heads: list[str] = []
 
     def start(self, net: Net, data: Data) -> None:
-        self.head = old_head(net, "lwf")
+        self.heads = list(old_heads(net, "lwf"))
         self.teacher.remember(net)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         seen = target_seen(update, "lwf")
+        teacher = self.teacher.of(net)
         with torch.no_grad():
-            old = self.teacher.of(net)(seen.x, head=self.head).logits
-        now = seen.logits if self.head == net.main_head else net[self.head](seen.features)
-        assert now is not None
-        return {"lwf": self.weight * self.divergence(old, now)}
+            features = teacher.features(seen.x)
+            old = [teacher[head](features) for head in self.heads]
+        total = torch.zeros((), device=seen.x.device)
+        for head, answer in zip(self.heads, old, strict=True):
+            now = seen.logits if head == net.main_head else net[head](seen.features)
+            assert now is not None
+            total = total + self.divergence(answer, now)
+        return {"lwf": self.weight * total}
 
     def divergence(self, old: Tensor, now: Tensor) -> Tensor:
         """old, now: (B, K) logits -> the mean KL at the temperature."""
@@ -52,8 +58,8 @@ class LwF(Term):
         return kl_div(now, old, reduction="batchmean", log_target=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"teacher": self.teacher.state_dict(), "head": self.head}
+        return {"teacher": self.teacher.state_dict(), "heads": self.heads}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.teacher.load_state_dict(state["teacher"])
-        self.head = str(state["head"])
+        self.heads = list(state["heads"])

@@ -20,6 +20,11 @@ def old_head(net: Net, term: str) -> str:
     )
 
 
+def old_heads(net: Net, term: str) -> dict[str, str]:
+    """Every head that was learned before -> the name of the stream whose images it judges."""
+    return net.learned or {old_head(net, term): "source"}
+
+
 def target_seen(update: Update, term: str) -> Seen:
     """What the update saw of the target. Raises ConfigError where a method shows nothing of it."""
     if "target" not in update.seen:
