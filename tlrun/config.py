@@ -116,7 +116,7 @@ def _absolute_paths(node: Any) -> Any:
 
 
 def open_keys(overrides: Iterable[str]) -> list[str]:
-    """Let Hydra add keys that no file lists: those below OPEN_KEYS (phases, augmentations, weights)."""
+    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them."""
     return [f"++{o}" if o.startswith(OPEN_KEYS) else o for o in overrides]
 
 
