@@ -32,6 +32,7 @@ def dry_run(session: Session) -> None:
         if steps == 0:  # a closed form over the whole set: not the work of a dry run
             print(f"phase {phase.name}: no steps")
             continue
+        session.method.build(phase, net, data)  # a method may know its phase by the last build
         session.method.start(phase, net, data)
         streams = session.loop().open_streams(phase)
         batch = {name: stream.batch(0) for name, stream in streams.items()}

@@ -7,6 +7,7 @@ import small
 import torch
 
 from tlrun.conclude import conclude, describe
+from tlrun.dry_run import dry_run
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.task_matrix import TaskMatrix
@@ -172,6 +173,13 @@ def test_lwf_sums_over_the_old_heads(tmp_path):
         q = (net(x, head=head).logits / 2).softmax(1)
         expected += (p * (p / q).log()).sum(1).mean().item()
     assert term.loss(update, net)["lwf"].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["progressive", "sequential"])
+def test_a_dry_run_steps_through_every_phase(method, tmp_path, capsys):
+    dry_run(small.session(tmp_path / "run", f"method={method}", *DATA))
+    shown = capsys.readouterr().out
+    assert all(f"phase {task}: update of" in shown for task in ("zero", "zero_one", "ten"))
 
 
 def test_mistakes_are_explained():

@@ -111,7 +111,7 @@ def load_parts(net: Net, parts: Parts, unfit: Mapping[str, str] | None = None) -
         if stage in known:
             continue
         part = stage.partition(".")[0]
-        own = _tensors(net, stage)
+        own = {_bare(n): v for n, v in _tensors(net, stage).items() if ".lora_" not in n}
         there = parts.get(part)
         if there is None:
             known[stage] = f"no '{part}' there"
@@ -127,6 +127,11 @@ def load_parts(net: Net, parts: Parts, unfit: Mapping[str, str] | None = None) -
                     value.copy_(there[name])
             known[stage] = ""
     return known
+
+
+def _bare(name: str) -> str:
+    """The name of a tensor before peft wrapped its layer; its adapters (.lora_) are new."""
+    return name.replace(".base_layer.", ".")
 
 
 def _tensors(net: Net, stage: str) -> dict[str, Tensor]:
