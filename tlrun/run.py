@@ -59,14 +59,18 @@ def execute(path: Path) -> dict[str, Any]:
 
 
 def show(run_dir: RunDir) -> None:
-    """Plots, page and closing table. The run is complete by now: a fault here must not lose it."""
+    """Plots, page and closing table. The run is complete by now: a fault here must not lose it.
+
+    A model that is only there for comparison is shown on the page of its run.
+    """
+    if BASELINE in (run_dir.path.name, run_dir.path.parent.name):
+        return
     from tlrun.report.page import write_report
     from tlrun.report.text import text_summary
 
     try:
         write_report(run_dir.path)
-        if BASELINE not in (run_dir.path.name, run_dir.path.parent.name):
-            log.info("%s", text_summary(run_dir.path))
+        log.info("%s", text_summary(run_dir.path))
     except OSError as error:
         log.warning(
             "the run is complete, but not its report (%s): tlrun report %s", error, run_dir.path
