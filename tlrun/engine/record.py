@@ -116,11 +116,11 @@ class Record:
         return [rule for rule in self.rules if self.choose(self.rows, rule) is row]
 
     def sentence(self, row: Row) -> str:
-        """Accuracies in percent and the deciding rule's own score."""
+        """Accuracies, the overlap of boxes (both in percent) and the deciding rule's own score."""
         told = [
             f"{key.replace('/', ' ').replace('_', ' ').removesuffix(' accuracy')} {100 * v:.1f} %"
             for key, v in row.items()
-            if key.endswith("accuracy") and "validator" not in key and v is not None
+            if key.endswith(("accuracy", "/iou")) and "validator" not in key and v is not None
         ]
         score = row.get(score_of(self.rules[0])) if self.rules else None
         told += [] if score is None else [f"{self.rules[0].replace('_', ' ')} {score:.3f}"]
