@@ -89,7 +89,8 @@ def fail(error: BaseException) -> Callable[[], None]:
 
 
 def stop(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
+    # Not os.kill: the kernel may then choose another thread, and the handler runs some time later.
+    return lambda: signal.raise_signal(number)
 
 
 def weights(run: RunDir) -> dict[str, Any]:

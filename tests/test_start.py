@@ -253,6 +253,12 @@ def test_a_pattern_without_a_match_is_an_error_before_training(key, message, tmp
         session.check_patterns()
 
 
+def test_a_stage_both_carried_and_renewed_is_an_error_before_training(tmp_path):
+    keys = (*FINETUNE, "transfer.carry=[backbone]", "transfer.reinit=[backbone.conv1]")
+    with pytest.raises(ConfigError, match=r"both name backbone\.conv1"):
+        small.session(tmp_path / "run", *keys).check_patterns()
+
+
 def test_nothing_left_to_train_is_an_error_before_training(tmp_path):
     keys = (*FINETUNE, "transfer.cut=5", "transfer.freeze_carried=true")
     with pytest.raises(ConfigError, match="cut at most after 4"):

@@ -116,8 +116,12 @@ def _absolute_paths(node: Any) -> Any:
 
 
 def open_keys(overrides: Iterable[str]) -> list[str]:
-    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them."""
-    return [f"++{o}" if o.startswith(OPEN_KEYS) else o for o in overrides]
+    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them.
+
+    One by one (`balance.weights.box=2`) or as a mapping (`'balance.weights={box: 2}'`).
+    """
+    beginnings = (*OPEN_KEYS, *(f"{key.rstrip('.')}=" for key in OPEN_KEYS))
+    return [f"++{o}" if o.startswith(beginnings) else o for o in overrides]
 
 
 def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:

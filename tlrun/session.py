@@ -239,6 +239,7 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
     for phase in phases:
         check_weight_decay(cfg, phase, terms)
+    check_one_target(method, terms)
     balance = balance_of(cfg, method)
     tasks = {task.name: task.kind for task in data.tasks.values()}
     learned = balance.module(tasks) if balance else None
@@ -293,6 +294,16 @@ def check_weight_decay(cfg: dict[str, Any], phase: Phase, terms: dict[str, Term]
         raise ConfigError(
             f"terms=[{doubled[0]}] takes the place of weight decay: "
             f"set phases.{phase.name}.optimizer.weight_decay=0"
+        )
+
+
+def check_one_target(method: Method, terms: dict[str, Term]) -> None:
+    """Refuse a term that knows one target where there are several tasks."""
+    names = [name for name, term in terms.items() if term.one_target]
+    if method.needs.kind == "tasks" and names:
+        raise ConfigError(
+            f"terms=[{names[0]}] knows one target, and this method learns several tasks: "
+            "terms=[l2_sp], [ewc] or [lwf] can join them"
         )
 
 

@@ -21,7 +21,7 @@ from tlrun.errors import ConfigError
 from tlrun.evaluate.predict import checkpoint_path
 from tlrun.methods.method import Phase
 from tlrun.models.net import CARRIED, Net
-from tlrun.models.transfer import Fate, load_parts, transfer
+from tlrun.models.transfer import Fate, chosen, load_parts, transfer
 from tlrun.run_dir import RunDir
 from tlrun.schema import INITS
 
@@ -62,8 +62,8 @@ class Start:
 
     def check(self, net: Net) -> None:
         """net: as phase `self.phase` finds it. Raises ConfigError for a pattern without a match."""
-        for patterns in (self.carry or (), self.reinit, self.freeze):
-            net.select(patterns)
+        chosen(net, self.carry, self.reinit)
+        net.select(self.freeze)
         count = len(net.path())
         if self.cut is not None and self.cut > count:
             raise ConfigError(

@@ -114,6 +114,13 @@ def test_target_labels_are_refused():
         build_data(cfg, seed=0, target_labels=5)
 
 
+@pytest.mark.parametrize("key", ["val_episodes", "test_episodes"])
+def test_no_episode_is_an_error_before_the_training(key):
+    cfg = plain(compose(["data=digits_episodes", f"data.{key}=0"]).data)
+    with pytest.raises(ConfigError, match=rf"data\.{key}=0: expected a number of at least 1"):
+        build_data(cfg, seed=0, target_labels="none")
+
+
 def test_groups_of_digits_must_be_disjoint():
     with pytest.raises(ConfigError, match="none of them twice"):
         data_of("data=digits_episodes", "data.classes.val=[0,6,9]")

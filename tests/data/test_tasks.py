@@ -81,6 +81,7 @@ def test_tasks_on_the_same_images_have_a_column_each():
         ({"mean": {"images": DIGITS}}, {}, "name it in other words"),
         ({"a.b": {"images": DIGITS}}, {}, "name it in other words"),
         ({"a": {"images": DIGITS, "per_class": 999}}, {}, "data.tasks.a.per_class=999: class"),
+        ({"a": {"images": DIGITS, "per_class": 0}}, {}, "data.tasks.a.per_class=0: expected"),
         ({"a": {"images": CANVAS, "kind": "box"}}, {"augment": {"all": {"shift": 0.1}}}, "move"),
         (TWO, {"augment": {"man": {}}}, "did you mean 'many'"),
         (TWO, {"target": "fuw"}, "did you mean 'few'"),

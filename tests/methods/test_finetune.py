@@ -199,7 +199,7 @@ def test_terms_are_started_once_and_go_on(tmp_path):
 
 
 def test_gradual_unfreezing_needs_a_first_phase():
-    with pytest.raises(Exception, match=r"method\.thaws=0: at least 1"):
+    with pytest.raises(Exception, match=r"method\.thaws=0: expected a number of at least 1"):
         GradualUnfreeze(thaws=0)
 
 

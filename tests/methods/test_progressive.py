@@ -90,10 +90,14 @@ def test_without_the_freeze_earlier_columns_learn_too(tmp_path):
     assert not torch.equal(before[1], before[2])
 
 
-def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(tmp_path):
-    straight = session(tmp_path / "straight")
+@pytest.mark.parametrize(
+    "options",
+    [("method=progressive",), ("method=sequential", "transfer.freeze_carried=true")],
+)
+def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(options, tmp_path):
+    straight = small.session(tmp_path / "straight", *DATA, *options)
     straight.loop().fit()
-    broken = session(tmp_path / "broken", "trainer.checkpoint_every=1")
+    broken = small.session(tmp_path / "broken", *DATA, *options, "trainer.checkpoint_every=1")
     loop, step = broken.loop(), broken.method.step
 
     def stopping(net, batch, progress):
@@ -104,7 +108,7 @@ def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(tmp_path):
     broken.method.step = stopping
     with pytest.raises(Interrupted):
         loop.fit()
-    again = session(tmp_path / "again", "trainer.checkpoint_every=1")
+    again = small.session(tmp_path / "again", *DATA, *options, "trainer.checkpoint_every=1")
     again.run_dir = broken.run_dir
     again.loop().fit()
     a, b = (checkpoint.load(s.run_dir.checkpoints / "last.pt")["parts"] for s in (straight, broken))
@@ -157,6 +161,13 @@ def test_a_sequence_with_conservative_terms(term, tmp_path):
         assert all(float(fisher[k].sum()) > 0 for k in fisher if k.startswith("parts.head_"))
 
 
+def test_lwf_keeps_the_answers_of_a_target_that_is_not_the_last_task(tmp_path):
+    words = ("method=sequential", *DATA, "data.target=zero_one", "terms=[lwf]")
+    trained = small.session(tmp_path / "run", *words)
+    trained.loop().fit()
+    assert trained.terms["lwf"].heads == ["head_zero", "classifier"]
+
+
 def test_lwf_sums_over_the_old_heads(tmp_path):
     trained = small.session(tmp_path / "run", "method=sequential", *DATA, "terms=[lwf]")
     trained.loop().fit()
@@ -187,3 +198,9 @@ def test_mistakes_are_explained():
         Progressive(lateral="adapter")
     with pytest.raises(ConfigError, match="above 0"):
         Progressive(width=0)
+
+
+@pytest.mark.parametrize("term", ["delta", "co_tuning"])
+def test_a_term_that_knows_one_target_is_refused_before_anything_is_trained(term, tmp_path):
+    with pytest.raises(ConfigError, match=rf"terms=\[{term}\] knows one target"):
+        small.session(tmp_path / "run", "method=sequential", *DATA, f"terms=[{term}]")

@@ -7,7 +7,13 @@ import torch
 from tlrun.errors import ConfigError
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.method import Seen, Update
+from tlrun.methods.terms.bss import BSS
+from tlrun.methods.terms.co_tuning import CoTuning
+from tlrun.methods.terms.delta import Delta
 from tlrun.methods.terms.entropy import Entropy
+from tlrun.methods.terms.ewc import EWC
+from tlrun.methods.terms.l2_sp import L2SP
+from tlrun.methods.terms.lwf import LwF
 
 
 def test_the_entropy_term_is_its_weight_times_the_loss():
@@ -28,3 +34,21 @@ def test_a_term_joins_a_run_from_the_command_line(tmp_path):
     rows = [row for row in session.run_dir.read_metrics() if row["split"] == "train"]
     assert all("loss/entropy" in row for row in rows)
     assert session.terms["entropy"].diversity == 1
+
+
+@pytest.mark.parametrize(
+    ("term", "key", "value"),
+    [
+        (BSS, "weight", -1.0),
+        (CoTuning, "weight", -1.0),
+        (Delta, "images", 0),
+        (Delta, "alpha", -0.1),
+        (EWC, "weight", -1.0),
+        (EWC, "images", -5),
+        (L2SP, "beta", -1.0),
+        (LwF, "weight", float("nan")),
+    ],
+)
+def test_a_negative_weight_or_size_is_refused(term, key, value):
+    with pytest.raises(ConfigError, match=rf"^terms\.\w+\.{key}=.*: expected a number of at least"):
+        term(**{key: value})

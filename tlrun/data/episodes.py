@@ -24,7 +24,7 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Labels, Task, preprocess_of
 from tlrun.data.splits import Card
 from tlrun.data.streams import Batch, Stream
-from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.errors import ConfigError, DataError, at_least, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,7 @@ def episodes(
         raise ConfigError(f"{classes['_target_']} must return tlrun.data.episodes.ClassSplits")
     if unknown := set(augment) - {"source"}:
         raise ConfigError(f"data.augment.{unknown.pop()}: only source (base classes) is trained on")
+    at_least(1, **{"data.val_episodes": val_episodes, "data.test_episodes": test_episodes})
     if not tests or any(len(pair) != 2 for pair in tests):
         raise ConfigError("data.tests: give pairs of way and shot, [[5, 1], [5, 5]]")
     shapes = tuple(

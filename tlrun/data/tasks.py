@@ -32,7 +32,7 @@ from tlrun.data.augment import GEOMETRY, Augment
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Task, allowed, check_shapes, preprocess_of
 from tlrun.data.splits import Splits, draw_per_class, with_val
-from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.errors import ConfigError, DataError, at_least, did_you_mean
 
 KINDS = ("class", "box")
 KEYS = ("images", "same_as", "kind", "classes", "per_class")
@@ -75,7 +75,10 @@ def task_data(
     if not tasks:
         raise ConfigError("which tasks? Give data.tasks.<name>.images (a data set).")
     if target_labels == "none" or target_images == "none":
-        raise ConfigError("every task is learned from labels: target_labels=all or k per class.")
+        raise ConfigError(
+            f"every task of data={name} is learned from labels: a method for tasks "
+            "(method=multitask, sequential or progressive) and target_labels=all or k per class."
+        )
     chosen = target or list(tasks)[-1]
     if chosen not in tasks:
         raise ConfigError(f"data.target: no task '{chosen}': {did_you_mean(chosen, tasks)}")
@@ -168,7 +171,9 @@ def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> 
 
 
 def _drawn(examples: ImageSet, k: Any, task: str, seed: int) -> torch.Tensor:
-    return draw_per_class(examples, int(k), seed, f"data.tasks.{task}.per_class")
+    key = f"data.tasks.{task}.per_class"
+    at_least(1, **{key: int(k)})
+    return draw_per_class(examples, int(k), seed, key)
 
 
 def _judge_anew(

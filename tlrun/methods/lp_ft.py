@@ -14,6 +14,7 @@ x: (B, C, H, W); y: (B,) int64.
 from __future__ import annotations
 
 from tlrun.data.pair import Data
+from tlrun.errors import at_least
 from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase
 
@@ -31,6 +32,8 @@ class LPFT(Finetune):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
+        if probe_steps is not None:
+            at_least(0, **{"method.probe_steps": probe_steps})
         self.probe_steps, self.probe_lr, self.tune_lr = probe_steps, probe_lr, tune_lr
 
     def phases(self, data: Data) -> list[Phase]:

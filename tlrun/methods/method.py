@@ -210,10 +210,12 @@ class Term:
     """A loss that joins the main updates of any method (`terms=[l2_sp]`).
 
     decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
-    then refused.
+    then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
+    several tasks.
     """
 
     decays_weights: bool = False
+    one_target: bool = False
 
     def attach(self, net: Net) -> None:
         """Hook into modules of the net: after each phase has built its parts, on resume too.

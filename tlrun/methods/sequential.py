@@ -38,8 +38,6 @@ class Sequential(MultiTask):
         names = list(data.tasks)
         before = names[: names.index(phase.name)]
         net.learned = {self.head(name): str(data.tasks[name].domain) for name in before}
-
-    def start(self, phase: Phase, net: Net, data: Data) -> None:
         net.carried = tuple(net.select(["backbone", *net.learned])) if net.learned else ()
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

@@ -55,13 +55,7 @@ def transfer(
     others get; called only if there are any. Sets `net.carried`. Raises ConfigError for a pattern
     that matches nothing, or a stage that is both carried by name and re-initialised.
     """
-    kept = set(net.stages() if carry is None else net.select(carry))
-    renewed = set(net.select(reinit))
-    if carry is not None and kept & renewed:
-        raise ConfigError(
-            f"transfer.carry and transfer.reinit both name {sorted(kept & renewed)[0]}: "
-            "leave it in one of them"
-        )
+    kept, renewed = chosen(net, carry, reinit)
     why = {stage: known.get(stage, "nothing to carry") for stage in net.stages()}
     dropped = {
         stage: "transfer.reinit" if stage in renewed else "not carried, as asked"
@@ -83,6 +77,20 @@ def transfer(
         )
         for stage, reason in why.items()
     ]
+
+
+def chosen(
+    net: Net, carry: Iterable[str] | None, reinit: Iterable[str]
+) -> tuple[set[str], set[str]]:
+    """The stages that `carry` (None = all) and `reinit` name. ConfigError if both name one."""
+    kept = set(net.stages() if carry is None else net.select(carry))
+    renewed = set(net.select(reinit))
+    if carry is not None and kept & renewed:
+        raise ConfigError(
+            f"transfer.carry and transfer.reinit both name {sorted(kept & renewed)[0]}: "
+            "leave it in one of them"
+        )
+    return kept, renewed
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def test_uncertainty_is_kendalls_and_ends_at_the_scale_of_the_losses():
             0
         ].backward()
         optimizer.step()
-    assert float(s["what"]) == pytest.approx(math.log(2 * 2), abs=1e-3)
+    assert float(s["what"].detach()) == pytest.approx(math.log(2 * 2), abs=1e-3)
     assert float(s["where"]) == pytest.approx(math.log(5), abs=1e-3)
 
 
@@ -204,7 +204,8 @@ def test_equal_is_the_plain_sum_without_a_balance(tmp_path):
         (("balance=uncertainty",), "method=multitask"),
         ((*WORDS, "balance=famo", "trainer.accumulate=2"), "whole batches"),
         ((*WORDS, "balance=upgrad", "trainer.devices=2"), "one process only"),
-        ((*WORDS, "balance=fixed", "+balance.weights.plac=2"), "did you mean 'place'"),
+        ((*WORDS, "balance=fixed", "balance.weights.plac=2"), "did you mean 'place'"),
+        ((*WORDS, "balance=fixed", "balance.weights={plac: 2}"), "did you mean 'place'"),
     ],
 )
 def test_mistakes_are_explained(words, why, tmp_path):

@@ -34,7 +34,7 @@ def test_the_loss_is_the_weighted_mean_square_over_the_batch(tmp_path):
         square = (now - maps(teacher, x)[name]).square().sum((2, 3))  # (B, C)
         expected += float((square.mean(0) * weights[name]).sum().detach())
     update = conservative.update_of(session, batch)
-    assert float(update.losses["delta"]) == pytest.approx(0.3 * expected, rel=1e-4)
+    assert float(update.losses["delta"].detach()) == pytest.approx(0.3 * expected, rel=1e-4)
 
 
 def test_attention_is_the_softmax_of_the_rise_in_loss(tmp_path):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tlrun.errors import ConfigError
+from tlrun.errors import at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.shown import target_seen
 from tlrun.models.net import Net
@@ -23,8 +23,8 @@ class BSS(Term):
     """weight: η. k: how many of the smallest singular values."""
 
     def __init__(self, weight: float = 1e-3, k: int = 1) -> None:
-        if k < 1:
-            raise ConfigError(f"terms.bss.k is at least 1, not {k}")
+        at_least(0, **{"terms.bss.weight": weight})
+        at_least(1, **{"terms.bss.k": k})
         self.weight, self.k = weight, k
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_head, target_seen
@@ -31,7 +31,10 @@ from tlrun.models.net import Net
 class CoTuning(Term):
     """weight: λ. temperature: T, above 0; above 1 where the source model is too sure of itself."""
 
+    one_target = True
+
     def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
+        at_least(0, **{"terms.co_tuning.weight": weight})
         if temperature <= 0:
             raise ConfigError("terms.co_tuning.temperature must be above 0")
         self.weight, self.temperature = weight, temperature

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from tlrun.data.hashing import permutation
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.feature_maps import (
     Catch,
@@ -44,6 +44,8 @@ class Delta(Term):
     estimated from, at most.
     """
 
+    one_target = True
+
     def __init__(
         self,
         alpha: float = 0.01,
@@ -52,6 +54,8 @@ class Delta(Term):
         attention: bool = True,
         images: int = 200,
     ) -> None:
+        at_least(0, **{"terms.delta.alpha": alpha, "terms.delta.beta": beta})
+        at_least(1, **{"terms.delta.images": images})
         self.alpha, self.beta, self.stages = alpha, beta, tuple(stages)
         self.attention, self.images = attention, images
         self.teacher, self.anchor = Teacher(), Anchor()

@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, vmap
 from tlrun.data.hashing import permutation
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
 from tlrun.methods.terms.shown import old_heads
@@ -36,6 +36,8 @@ class EWC(Term):
     """
 
     def __init__(self, weight: float = 10.0, images: int = 200, samples: int = 0) -> None:
+        at_least(0, **{"terms.ewc.weight": weight, "terms.ewc.samples": samples})
+        at_least(1, **{"terms.ewc.images": images})
         self.weight, self.images, self.samples = weight, images, samples
         self.anchor = Anchor()
         self.fisher: dict[str, Tensor] = {}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.pair import Data
-from tlrun.errors import ConfigError
+from tlrun.errors import at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Anchor, add_to_gradients
 from tlrun.models.net import Net
@@ -36,8 +36,7 @@ class L2SP(Term):
     decays_weights = True
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01) -> None:
-        if alpha < 0 or beta < 0:
-            raise ConfigError("terms.l2_sp.alpha and .beta are at least 0")
+        at_least(0, **{"terms.l2_sp.alpha": alpha, "terms.l2_sp.beta": beta})
         self.alpha, self.beta = alpha, beta
         self.anchor = Anchor()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from tlrun.data.pair import Data
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_heads, target_seen
@@ -29,6 +29,7 @@ class LwF(Term):
     """weight: λ. temperature: T, above 0."""
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
+        at_least(0, **{"terms.lwf.weight": weight})
         if temperature <= 0:
             raise ConfigError("terms.lwf.temperature must be above 0")
         self.weight, self.temperature = weight, temperature
@@ -47,8 +48,8 @@ class LwF(Term):
             old = [teacher[head](features) for head in self.heads]
         total = torch.zeros((), device=seen.x.device)
         for head, answer in zip(self.heads, old, strict=True):
-            now = seen.logits if head == net.main_head else net[head](seen.features)
-            assert now is not None
+            now = seen.logits if head == net.main_head else None
+            now = net[head](seen.features) if now is None else now
             total = total + self.divergence(answer, now)
         return {"lwf": self.weight * total}
 
