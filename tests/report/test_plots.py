@@ -10,6 +10,7 @@ import pytest
 from make_run import make_run
 
 from tlrun.errors import ConfigError
+from tlrun.report import curves
 from tlrun.report.embedding import Features, read_features, source_share, to_plane
 from tlrun.report.plots import confusion, draw_plots, write_plots
 from tlrun.report.record import accuracy_by_class, lay_end_to_end, read_record, series
@@ -200,3 +201,21 @@ def test_source_share_tells_apart_from_mixed() -> None:
 def test_short_keeps_both_ends() -> None:
     assert short("short") == "short"
     assert short("class number 12", 10) == "class … 12"
+
+
+def test_the_curves_have_every_task_and_a_measured_target(tmp_path: Path) -> None:
+    rows = [
+        {
+            "split": "eval",
+            "phase": "a",
+            "step": s,
+            "what_val/accuracy": 0.1 * s,
+            "target_val/iou": 0.2,
+        }
+        | {"where_val/iou": 0.2, "source_val/accuracy": 0.3, "what_val/loss": 1.0}
+        for s in (0, 1)
+    ]
+    names = [name for name, _, _ in curves._tasks(rows)]
+    assert names == ["what, validation", "where IoU, validation"]
+    alone = [{"split": "eval", "phase": "a", "step": 0, "target_val/accuracy": 0.4}]
+    assert [name for name, _, _ in curves._tasks(alone)] == ["target, validation"]

@@ -79,7 +79,19 @@ def _accuracies(record: Record) -> list[Curve]:
     named = [("source, validation", "source_val/accuracy"), ("target, test (oracle)", ORACLE)]
     curves = [(name, *series(rows, key)) for name, key in named if series(rows, key)[0].size]
     logged = [key for key in keys(train, "metric/") if key.endswith("accuracy")]
-    return curves + [(name, at, _smooth(value)) for name, at, value in _named(train, logged)]
+    smooth = [(name, at, _smooth(value)) for name, at, value in _named(train, logged)]
+    return curves + _tasks(rows) + smooth
+
+
+def _tasks(rows: list[dict[str, Any]]) -> list[Curve]:
+    """Accuracy, or IoU of boxes, of each of several tasks; of the only one where it is measured."""
+    figures = {key: key.rpartition("_val/") for key in keys(rows, "")}
+    found = {k: v for k, v in figures.items() if v[1] and v[2] in ("accuracy", "iou")}
+    tasks = {k: v for k, v in found.items() if v[0] not in ("source", "target")}
+    if not tasks:
+        tasks = {k: v for k, v in found.items() if v[0] == "target"}
+    unit = {"accuracy": "", "iou": " IoU"}
+    return [(f"{v[0]}{unit[v[2]]}, validation", *series(rows, k)) for k, v in tasks.items()]
 
 
 def _accuracy_title(record: Record) -> str:
@@ -113,6 +125,9 @@ def _draw_accuracies(ax: Any, curves: list[Curve]) -> None:
         "source, validation": {"color": SOURCE, "lw": 1.6},
         "target, test (oracle)": {"color": TARGET, "lw": 1.6, "ls": "--"},
     }
+    others = [n for n, _, _ in curves if n.endswith(", validation") and n not in looks]
+    for place, name in enumerate(others, start=2):  # after the colours of source and target
+        looks[name] = {"color": LINES[place % len(LINES)], "lw": 1.6}
     for name, at, value in curves:
         look = looks.get(name, {"color": QUIET, "lw": 1.0})
         marked = len(at) < 40 and name in looks
