@@ -217,5 +217,5 @@ def test_the_curves_have_every_task_and_a_measured_target(tmp_path: Path) -> Non
     ]
     names = [name for name, _, _ in curves._tasks(rows)]
     assert names == ["what, validation", "where IoU, validation"]
-    alone = [{"split": "eval", "phase": "a", "step": 0, "target_val/accuracy": 0.4}]
+    alone = [{"split": "eval", "at": 0, "target_val/accuracy": 0.4}]
     assert [name for name, _, _ in curves._tasks(alone)] == ["target, validation"]
