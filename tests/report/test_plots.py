@@ -204,18 +204,10 @@ def test_short_keeps_both_ends() -> None:
 
 
 def test_the_curves_have_every_task_and_a_measured_target(tmp_path: Path) -> None:
-    rows = [
-        {
-            "split": "eval",
-            "phase": "a",
-            "step": s,
-            "what_val/accuracy": 0.1 * s,
-            "target_val/iou": 0.2,
-        }
-        | {"where_val/iou": 0.2, "source_val/accuracy": 0.3, "what_val/loss": 1.0}
-        for s in (0, 1)
-    ]
+    figures = {"what_val/accuracy": 0.1, "target_val/iou": 0.2, "where_val/iou": 0.2}
+    others = {"source_val/accuracy": 0.3, "what_val/loss": 1.0}
+    rows = [{"at": step, **figures, **others} for step in (0, 1)]
     names = [name for name, _, _ in curves._tasks(rows)]
     assert names == ["what, validation", "where IoU, validation"]
-    alone = [{"split": "eval", "at": 0, "target_val/accuracy": 0.4}]
+    alone = [{"at": 0, "target_val/accuracy": 0.4}]
     assert [name for name, _, _ in curves._tasks(alone)] == ["target, validation"]
