@@ -77,7 +77,7 @@ def test_a_heavy_weight_keeps_the_feature_maps(tmp_path):
             tmp_path / f"{alpha}", TERM, f"terms.delta.alpha={alpha}", "trainer.steps=30", at=32
         )
         update = conservative.update_of(session, batch)
-        return float(update.losses["delta"]) / alpha
+        return float(update.losses["delta"].detach()) / alpha
 
     assert change(10) < 0.5 * change(1e-6)
 
