@@ -1,64 +1,123 @@
-"""Run the presets of conf/experiment over their seeds and write docs/results.md from the summaries.
+"""Run the presets of conf/experiment as their headers say, and write docs/results.md.
 
-    TLRUN_DATA=... python scripts/results.py [--out outputs/results] [--only mnist_mnistm/dann ...]
-    python scripts/results.py --write      # the table alone, from what is there
+    python scripts/results.py [--only digits/cdan mnist_mnistm ...] [--seeds 0] [--jobs 2]
+    python scripts/results.py --write      # the tables alone, from what is there
 
-Each run is `tlrun experiment=<preset> seed=<k> baseline=false` in OUT/<preset>/seed<k>. A finished
-one is skipped, an interrupted one resumed, so it can be stopped and started at will.
+A preset's `# command:` line says which recipes and seeds it is run on. Each run lies in
+OUT/<preset>[/<recipe>]/seed<k>; a finished one is skipped, an interrupted one resumed, so this can
+be stopped and started at will. The first seed of everything comes before the second.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
+import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "conf" / "experiment"
 TABLE = ROOT / "docs" / "results.md"
+CURVES = ROOT / "docs" / "digits_time.png"
+ACCURACY = "target_test/accuracy"
+BOUNDS = ("source_only", "target_only")
+BEST = 5  # curves in a panel, beside the bounds
 
 
-def seeds_of(preset: str) -> list[int]:
-    """The seeds in the preset's own command."""
-    text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
-    found = re.search(r"seed=([\d,]+)", text)
-    return [int(seed) for seed in found[1].split(",")] if found else [0]
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: a preset, on one of its recipes or on the data it names itself."""
+
+    preset: str
+    recipe: str = ""
+    seeds: tuple[int, ...] = (0,)
+
+    @property
+    def name(self) -> str:
+        return f"{self.preset}/{self.recipe}" if self.recipe else self.preset
+
+    def folder(self, out: Path, seed: int) -> Path:
+        return out / self.name / f"seed{seed}"
+
+    def summaries(self, out: Path) -> list[dict[str, Any]]:
+        return [read_json(f / "summary.json") for f in self.finished(out)]
+
+    def finished(self, out: Path) -> list[Path]:
+        folders = [self.folder(out, seed) for seed in self.seeds]
+        return [folder for folder in folders if state_of(folder) == "completed"]
+
+    def published(self) -> str:
+        """That of the header: one figure, or `MNIST→USPS 95.6, ...` by pair."""
+        found = re.search(r"^# published: +(.*)", text_of(self.preset), re.MULTILINE)
+        pair = self.recipe.upper().replace("MNISTM", "MNIST-M").split("_")
+        pattern = rf"{pair[0]}→{pair[1]} ([\d.-]+)" if self.recipe else r"^([\d.-]+)"
+        figure = re.search(pattern, found[1]) if found else None
+        return figure[1] if figure else "–"
 
 
-def published_of(preset: str) -> str:
-    text = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
-    found = re.search(r"^# published: +([\d.]+)", text, re.MULTILINE)
-    return found[1] if found else "–"
+def text_of(preset: str) -> str:
+    return (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8")
+
+
+def rows_of(preset: str) -> list[Row]:
+    """The rows that the preset's own command asks for."""
+    found = re.search(r"^# command: +(.*)", text_of(preset), re.MULTILINE)
+    words = dict(word.partition("=")[::2] for word in shlex.split(found[1] if found else ""))
+    seeds = tuple(int(seed) for seed in words.get("seed", "0").split(","))
+    return [Row(preset, recipe, seeds) for recipe in words.get("recipe", "").split(",")]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def state_of(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "status.json").read_text())["state"])
+        return str(read_json(folder / "status.json")["state"])
     except (OSError, ValueError, KeyError):
         return "absent"
 
 
-def run(preset: str, seed: int, folder: Path, overrides: list[str]) -> None:
+# ---- running ------------------------------------------------------------------------------------
+
+
+def run(row: Row, seed: int, folder: Path, overrides: list[str]) -> None:
     state = state_of(folder)
     if state == "completed":
         return
     if state == "absent":
-        words = [
-            f"experiment={preset}",
-            f"seed={seed}",
-            "baseline=false",
-            f"hydra.run.dir={folder}",
-            *overrides,
-        ]
+        recipe = [f"recipe={row.recipe}"] if row.recipe else []
+        words = [f"experiment={row.preset}", *recipe, f"seed={seed}", "baseline=false"]
+        words += [f"hydra.run.dir={folder}", *overrides]
     else:
         words = ["resume", str(folder)]
-    print(f"{preset} seed {seed}: {' '.join(words)}", flush=True)
     done = subprocess.run([sys.executable, "-m", "tlrun", *words], capture_output=True, text=True)
-    print("\n".join(done.stderr.splitlines()[-14:]) if done.returncode else "  done", flush=True)
+    print(f"{row.name} seed {seed}: {'done' if done.returncode == 0 else words}", flush=True)
+    if done.returncode:
+        print("\n".join(done.stderr.splitlines()[-14:]), flush=True)
+
+
+def jobs(rows: list[Row], seeds: list[int] | None) -> Iterator[tuple[Row, int]]:
+    """The first seed of every row, then the second."""
+    for nth in itertools.takewhile(
+        lambda k: any(k < len(r.seeds) for r in rows), itertools.count()
+    ):
+        for row in rows:
+            if nth < len(row.seeds) and (seeds is None or row.seeds[nth] in seeds):
+                yield row, row.seeds[nth]
+
+
+# ---- writing ------------------------------------------------------------------------------------
 
 
 def spread(values: list[float]) -> str:
@@ -66,40 +125,110 @@ def spread(values: list[float]) -> str:
     return f"{100 * statistics.mean(values):.1f} ± {100 * std:.1f}"
 
 
-def row(preset: str, out: Path) -> str | None:
-    summaries = [
-        json.loads((folder / "summary.json").read_text())
-        for seed in seeds_of(preset)
-        if state_of(folder := out / preset / f"seed{seed}") == "completed"
-    ]
+def line(row: Row, out: Path) -> str | None:
+    summaries = row.summaries(out)
     if not summaries:
         return None
-    key = "target_test/accuracy"
-    rules = [spread([s[rule][key] for s in summaries]) for rule in ("selected", "last", "oracle")]
+    rules = [spread([s[rule][ACCURACY] for s in summaries]) for rule in ("selected", "last")]
     sources = [s["selected"].get("source_test/accuracy") for s in summaries]
+    oracle = spread([s["oracle"][ACCURACY] for s in summaries])
     source = "–" if None in sources else spread(sources)
     minutes = statistics.mean(s["train_seconds"] for s in summaries) / 60
     seen = summaries[0]["images_seen"]
-    cells = [f"`{preset}`", str(len(summaries)), rules[0], rules[1], rules[2], source]
-    return "| " + " | ".join([*cells, published_of(preset), f"{seen:,}", f"{minutes:.1f}"]) + " |"
+    cells = [f"`{row.name}`", str(len(summaries)), *rules, oracle, source]
+    return "| " + " | ".join([*cells, row.published(), f"{seen:,}", f"{minutes:.1f}"]) + " |"
+
+
+def validators(rows: list[Row], out: Path) -> list[str]:
+    """Mean loss of every rule against the oracle over all runs of some rows."""
+    from tlrun.report.record import read_record
+    from tlrun.report.regrets import judge
+
+    losses: dict[str, list[float]] = {}
+    ranks: dict[str, list[float]] = {}
+    for folder in (folder for row in rows for folder in row.finished(out)):
+        for choice in judge(read_record(folder)):
+            losses.setdefault(choice.rule, []).append(100 * choice.loss)
+            if choice.spearman is not None:
+                ranks.setdefault(choice.rule, []).append(choice.spearman)
+    table = [
+        "| rule | points lost to the oracle | worst run | Spearman | runs |",
+        "|---|---|---|---|---|",
+    ]
+    for rule, found in sorted(losses.items(), key=lambda item: statistics.mean(item[1])):
+        rank = f"{statistics.mean(ranks[rule]):+.2f}" if rule in ranks else "–"
+        cells = [f"{statistics.mean(found):.2f}", f"{max(found):.1f}", rank, str(len(found))]
+        table.append(f"| `{rule}` | " + " | ".join(cells) + " |")
+    return table
+
+
+def draw_time(rows: list[Row], out: Path, path: Path) -> None:
+    """Target test accuracy against training time: of each recipe the best rows and the bounds."""
+    from tlrun.report.style import LINES, QUIET, figure
+
+    recipes = list(dict.fromkeys(row.recipe for row in rows))
+    with figure(path, 3.2 * len(recipes), rows=len(recipes)) as (_, axes):
+        for ax, recipe in zip(axes[:, 0], recipes, strict=True):
+            here = {row: row.finished(out) for row in rows if row.recipe == recipe}
+            ranked = sorted((r for r, f in here.items() if f), key=lambda r: -_mean(r, out))
+            bounds = [r for r in ranked if r.preset.split("/")[-1] in BOUNDS]
+            best = [r for r in ranked if r not in bounds][:BEST]
+            for i, row in enumerate([*best, *bounds]):
+                curve = _curve(here[row][0])
+                colour = LINES[i] if row in best else QUIET
+                label = f"{row.preset.split('/')[-1]}: {100 * _mean(row, out):.1f}"
+                ax.plot(*zip(*curve, strict=True), color=colour, label=label, lw=1.6)
+            ax.set(title=recipe.replace("_", " → "), ylabel="target test, %")
+            ax.legend(loc="lower right")
+        axes[-1, 0].set_xlabel("training time, minutes on one shared core")
+
+
+def _mean(row: Row, out: Path) -> float:
+    return statistics.mean(s["selected"][ACCURACY] for s in row.summaries(out))
+
+
+def _curve(folder: Path) -> list[tuple[float, float]]:
+    """(minutes, accuracy in %) of every evaluation; a step takes its share of the whole time."""
+    summary = read_json(folder / "summary.json")
+    minutes = summary["train_seconds"] / summary["steps"] / 60
+    logged = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    key = "oracle/target_test_accuracy"
+    return [(r["step"] * minutes, 100 * r[key]) for r in logged if r.get(key) is not None]
 
 
 def write(out: Path) -> None:
-    """docs/results.md: the part between the markers."""
-    presets = sorted(str(p.relative_to(PRESETS).with_suffix("")) for p in PRESETS.rglob("*.yaml"))
+    """docs/results.md: the parts between the markers."""
+    text = TABLE.read_text(encoding="utf-8")
+    known = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     titles = (
         "preset | n | selected | last | oracle | source test | published | images seen | minutes"
     )
-    begin, end = "<!-- table -->", "<!-- end of table -->"
-    text = TABLE.read_text(encoding="utf-8")
-    head, tail = text.split(begin)[0], text.split(end)[1]
-    known = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
-    lines = [f"| {titles} |", "|" + "---|" * len(titles.split("|"))]
-    for preset in presets:  # a row whose runs lie elsewhere stays as it is
-        if found := row(preset, out) or known.get(preset):
-            lines.append(found)
-    TABLE.write_text(head + "\n".join([begin, *lines, end]) + tail, encoding="utf-8")
-    print("\n".join(lines))
+    head = [f"| {titles} |", "|" + "---|" * len(titles.split("|"))]
+    rows = [row for preset in presets() for row in rows_of(preset)]
+    found = {row: line(row, out) or known.get(row.name) for row in rows}
+    parts = {"table": [*head, *(text for row, text in found.items() if text and not row.recipe)]}
+    for recipe in dict.fromkeys(row.recipe for row in rows if row.recipe):
+        lines = [text for row, text in found.items() if text and row.recipe == recipe]
+        parts[recipe] = [
+            *head,
+            *sorted(lines, key=lambda text: -float(text.split("|")[3].split()[0])),
+        ]
+    compared = [row for row in rows if row.recipe]
+    if any(row.finished(out) for row in compared):
+        parts["validators"] = validators(compared, out)
+        draw_time([row for row in compared if row.finished(out)], out, CURVES)
+    for name, lines in parts.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if begin not in text:
+            print(f"docs/results.md has no place for {begin}", file=sys.stderr)
+            continue
+        text = "\n".join([text.split(begin)[0] + begin, *lines, end + text.split(end)[1]])
+    TABLE.write_text(text, encoding="utf-8")
+    print("\n".join(line for lines in parts.values() for line in lines))
+
+
+def presets() -> list[str]:
+    return sorted(str(p.relative_to(PRESETS).with_suffix("")) for p in PRESETS.rglob("*.yaml"))
 
 
 def main() -> None:
@@ -107,15 +236,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "results")
-    parser.add_argument("--only", nargs="*", help="presets to run, all by default")
+    parser.add_argument("--only", nargs="*", help="presets or folders of them, all by default")
+    parser.add_argument("--recipes", nargs="*", help="of presets that run on several")
+    parser.add_argument("--seeds", nargs="*", type=int, help="of those in the headers")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; give each its threads")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, as trainer.threads=1")
-    parser.add_argument("--write", action="store_true", help="only write the table")
+    parser.add_argument("--write", action="store_true", help="only write the tables")
     options = parser.parse_args()
-    known = sorted(str(p.relative_to(PRESETS).with_suffix("")) for p in PRESETS.rglob("*.yaml"))
-    for preset in [] if options.write else options.only or known:
-        for seed in seeds_of(preset):
-            run(preset, seed, options.out / preset / f"seed{seed}", options.set)
+    if not options.write:
+        wanted = [p for p in presets() if options.only is None or _under(p, options.only)]
+        rows = [row for preset in wanted for row in rows_of(preset)]
+        rows = [r for r in rows if options.recipes is None or r.recipe in options.recipes]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for row, seed in jobs(rows, options.seeds):
+                pool.submit(run, row, seed, row.folder(options.out, seed), options.set)
     write(options.out)
+
+
+def _under(preset: str, chosen: list[str]) -> bool:
+    return any(preset == name or preset.startswith(f"{name.rstrip('/')}/") for name in chosen)
 
 
 if __name__ == "__main__":

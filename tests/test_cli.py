@@ -67,10 +67,10 @@ print(code, "torch" in sys.modules, used.ru_utime + used.ru_stime, file=sys.stde
     ("words", "code"),
     [
         (["--help"], 0),
-        (["method=dan"], 2),
+        (["method=dannn"], 2),
         (["trainer.stpes=3"], 2),
         (["optimizer.betas=[0.9]"], 2),
-        (["-m", "method=dann,dan", "seed=0,1"], 2),
+        (["-m", "method=dann,dannn", "seed=0,1"], 2),
         (["reusme", "x"], 2),
         (["resume", "nowhere"], 2),
         (["list"], 0),
@@ -132,7 +132,7 @@ def test_python_runs_the_same(executed: Callable[..., list[Path]]) -> None:
     assert Path(summary["run_dir"]).resolve() == calls[0].resolve()
     assert tlrun.run.__module__ == "tlrun"
     with pytest.raises(ConfigError, match="did you mean"):
-        tlrun.run(["method=dan"])
+        tlrun.run(["method=dannn"])
 
 
 def test_importing_the_module_leaves_the_function() -> None:

@@ -130,7 +130,7 @@ def assert_same(run: RunDir, straight: RunDir) -> None:
     [
         ("trainer.stpes=3", "unknown key 'trainer.stpes': did you mean 'steps'?"),
         ("lr=3", "unknown key 'lr': did you mean 'optimizer.lr'?"),
-        ("method=dan", "there is no method 'dan': did you mean 'dann'? Valid: ale, anil, "),
+        ("method=dannn", "there is no method 'dannn': did you mean 'dann'? Valid: adabn, adda, "),
         ("method.trade_of=1", "unknown key 'method.trade_of': did you mean 'trade_off'?"),
         ("method.trade_off=abc", "method.trade_off=abc: expected a number"),
         ("backbone.head.hidden=abc", "backbone.head.hidden=abc: expected a list of values, each a"),

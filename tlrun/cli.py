@@ -25,7 +25,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
   tlrun export RUN_DIR --to torch_export|onnx
   tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
-  tlrun list [methods|data|backbones|balances|selectors|experiments]
+  tlrun list [methods|data|backbones|balances|selectors|recipes|experiments]
   tlrun prepare data=...                   download, verify and build a data set
 
 Examples
@@ -38,7 +38,7 @@ Examples
   tlrun --config-dir my_conf method=mine   your own method, `_target_: my_methods.Mine`
 
 Keys (all of them, with values: tlrun --cfg job)
-  data, backbone, method, optimizer, schedule, trainer, select, logger, experiment
+  data, backbone, method, optimizer, schedule, trainer, select, logger, recipe, experiment
                          groups: `tlrun list` names the options, `method.trade_off=0.5` sets one key
   seed                   one number decides order, augmentation, weights and splits
   target_labels          auto | none | all | labels per class that the method may see
@@ -216,9 +216,8 @@ def parser_of(verb: str) -> Parser:
         return parser
     if verb == "list":
         parser = new("What can be chosen, a line each.", "list methods", run_dir=False)
-        parser.add_argument(
-            "kinds", nargs="*", metavar="methods|data|backbones|balances|selectors|experiments"
-        )
+        kinds = "methods|data|backbones|balances|selectors|recipes|experiments"
+        parser.add_argument("kinds", nargs="*", metavar=kinds)
         parser.add_argument(
             "--config-dir", "-cd", type=Path, help="a further folder of config groups"
         )

@@ -13,6 +13,7 @@ GROUPS = {
     "backbones": "backbone",
     "balances": "balance",
     "selectors": "select",
+    "recipes": "recipe",
     "experiments": "experiment",
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tlrun.config import build, config_hash
-from tlrun.data.pair import Data, Labels, build_data
+from tlrun.data.pair import UNKNOWN, Data, Labels, build_data
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.loop import Loop
@@ -208,6 +208,12 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
             f"{len(data.sources)}: `tlrun list data` names sets of several sources, as "
             "data=digits_styles_digitsm"
         )
+    if method.needs.open_set and UNKNOWN not in data.classes:
+        raise ConfigError(
+            "this method is for targets with classes that the source lacks: set "
+            "data.label_spaces=open (and, to try it on a pair with the same classes, "
+            "'data.source_classes=[0, 1, 2, 3, 4]')"
+        )
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
     start = Start.of(method.init, cfg["transfer"], phases)
     phases = [start.freeze_in(index, phase) for index, phase in enumerate(phases)]
@@ -220,6 +226,9 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     for phase in phases:
         for stream in phase.streams:
             data.stream_set(stream)  # a clear error now, not after the first phase
+            data.backdrops(stream)
+            for view in phase.views.get(stream, ()):
+                data.view(stream, view)
     evaluator = evaluator_of(data)(
         data,
         method,

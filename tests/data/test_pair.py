@@ -250,3 +250,66 @@ def twice(**keys):
 def test_a_test_set_that_is_the_training_set_is_named(caplog):
     build_data(conf(_target_="tests.data.test_pair.twice"), seed=0)
     assert "toyabc: the test images are the training images" in caplog.text
+
+
+# ---- label spaces -----------------------------------------------------------------------------
+
+
+def test_a_partial_target_lacks_classes():
+    toy_conf = {**conf(classes="ac"), "label_spaces": "partial"}
+    data = build_data(toy_conf, seed=0)
+    assert data.classes == ("a", "b", "c")
+    assert set(data.role("target_test").labels.tolist()) == {0, 2}
+    with pytest.raises(DataError, match="label_spaces=partial"):
+        build_data(conf(classes="ac"), seed=0)
+    with pytest.raises(DataError, match="only in toyad: d"):
+        build_data({**conf(classes="ad"), "label_spaces": "partial"}, seed=0)
+
+
+def test_what_an_open_target_has_beside_is_unknown():
+    data = build_data({**conf(classes="bdea"), "label_spaces": "open"}, seed=0)
+    assert data.classes == ("a", "b", "c", "unknown")
+    labels = data.role("target_test").labels  # of b, d, e, a in turn
+    assert labels[:4].tolist() == [1, 3, 3, 0]
+    assert data.role("source_train").labels.max() == 2
+
+
+def test_classes_can_be_left_out():
+    data = build_data({**conf(), "target_classes": ["b", "a"], "label_spaces": "partial"}, seed=0)
+    assert set(data.role("target_test").labels.tolist()) == {0, 1}
+    assert len(data.role("target_test")) == 20
+    with pytest.raises(ConfigError, match="target_classes: toyabc has no class 'x'"):
+        build_data({**conf(), "target_classes": ["x"]}, seed=0)
+    with pytest.raises(ConfigError, match="did you mean 'partial'"):
+        build_data({**conf(), "label_spaces": "partal"}, seed=0)
+
+
+def test_a_few_labels_leave_all_images_without():
+    data = build_data(conf(), seed=0, target_labels=2)
+    assert len(data.stream_set("target")) == 6
+    assert data.stream_set("target_unlabelled").labels is None
+    assert len(data.stream_set("target_unlabelled")) > 40
+    with pytest.raises(ConfigError, match="target_labels=3"):
+        build_data(conf(), seed=0).stream_set("target_unlabelled")
+
+
+def test_blending_needs_images_of_the_target():
+    blended = {**conf(), "augment": {"source": {"blend": 0.5}}}
+    data = build_data(blended, seed=0)
+    assert data.backdrops("source") is data.role("target_train")
+    assert data.backdrops("target") is None
+    with pytest.raises(ConfigError, match="target_images=none withholds them"):
+        build_data(blended, seed=0, target_images="none").backdrops("source")
+
+
+def test_views_are_augmentations_of_a_stream():
+    data = build_data(
+        {**conf(), "augment": {"target": {"noise": 0.1}, "target_strong": {"noise": 0.9}}}, seed=0
+    )
+    assert data.view("target", "clean") is None
+    assert data.view("target", "weak").ops == {"noise": 0.1}
+    assert data.view("target_unlabelled", "strong").ops == {"noise": 0.9}
+    with pytest.raises(ConfigError, match=r"data\.augment\.source_strong"):
+        data.view("source", "strong")
+    with pytest.raises(ConfigError, match="target_strong"):
+        build_data({**conf(), "augment": {"target_stronk": {}}}, seed=0)

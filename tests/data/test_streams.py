@@ -106,3 +106,31 @@ def test_a_pass_over_files_with_workers(files):
     plain = torch.cat([x for x, _, _ in batches(files, PRE, batch_size=4)])
     worked = torch.cat([x for x, _, _ in batches(files, PRE, batch_size=4, workers=1)])
     assert torch.equal(plain, worked)
+
+
+def test_views_show_the_same_images_with_draws_of_their_own():
+    weak = Augment({"noise": 0.1})
+    views = {"clean": None, "weak": weak, "strong": Augment({"noise": 2.0})}
+    batch = stream(views=views).batch(3)
+    plain = PRE(toy().read(batch.index))
+    assert torch.equal(batch.views["clean"], plain)
+    assert torch.equal(batch.x, stream().batch(3).x)  # the first view is as it was without others
+    assert not torch.equal(batch.views["weak"], batch.x)
+    assert (batch.views["strong"] - plain).std() > 10 * (batch.views["weak"] - plain).std()
+    assert torch.equal(batch.views["strong"], stream(views=views).batch(3).views["strong"])
+
+
+def test_blending_lays_a_rolled_image_behind():
+    behind = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    behind[0, 0, 0, 0] = 40
+    backdrops = ImageSet("photos", behind)
+    blended = stream(backdrops=backdrops, augment=Augment({"blend": 1.0}))
+    unit = Preprocess((1, 8, 8), "none", channels=1)
+    blended.preprocess = unit
+    batch = blended.batch(0)
+    raw = unit(toy().read(batch.index))
+    away = ((batch.x - raw).abs() * 255).round()
+    assert (away.flatten(1) > 0).sum(1).tolist() == [1] * 8  # one pixel each, somewhere else
+    assert len({int(row.argmax()) for row in away.flatten(1)}) > 3
+    off = stream(backdrops=backdrops, augment=Augment({"blend": 1e-9})).batch(0).x
+    assert torch.equal(off, PRE(toy().read(batch.index)))

@@ -55,6 +55,10 @@ RUNS = {
         "trainer.accumulate=2",
         "trainer.grad_clip=1",
     ),
+    "a teacher": ("method=fixmatch_da", "trainer.accumulate=2"),
+    "a teacher and an anchor": ("method=dirt_t", "method.interval=2", "trainer.steps=3"),
+    "weights of classes": ("method=pada", "method.reweight_every=2"),
+    "blended": ("method=dann", "data.augment.source.blend=0.5"),
 }
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from tlrun.errors import ConfigError
-from tlrun.evaluate.selection import check_rule, eligible, rules, select_row
+from tlrun.evaluate.selection import check_rule, eligible, regrets, rules, select_row
 
 IM = "information_maximization"
 
@@ -70,3 +70,28 @@ def test_rules_are_the_validators_last_and_oracle():
     check_rule(IM)
     with pytest.raises(ConfigError, match="did you mean 'information_maximization'"):
         check_rule("information_maximisation")
+
+
+def test_regrets_by_hand():
+    """The rule is misled at step 3, the guard hides step 4 alone; bnm has no value anywhere."""
+    rows = [
+        row(1, 0.5, oracle=0.6),
+        {**row(2, 0.7, oracle=0.9), "validator/mine": -3.0},
+        {**row(3, 0.8, oracle=0.7), "validator/mine": -4, "validator/bnm": None},
+        row(4, 2.0, oracle=0.2, used=1.0),
+    ]
+    found = regrets(rows, 10)
+    assert found == pytest.approx({IM: 0.2, "mine": 0.0, "last": 0.7})
+    assert regrets(rows, 10, min_effective_classes=0)[IM] == pytest.approx(0.7)
+
+
+def test_regrets_where_the_guard_leaves_nothing_are_those_of_the_last_row():
+    rows = [row(1, 0.9, used=1.0, oracle=0.8), row(2, 0.1, used=1.0, oracle=0.5)]
+    assert regrets(rows, 10) == pytest.approx({IM: 0.3, "last": 0.3})
+
+
+def test_no_regrets_without_an_oracle():
+    assert regrets([row(1, 0.5), row(2, 0.6)], 10) == {}
+    assert regrets([], 10) == {}
+    measured_once = [row(1, 0.5, oracle=0.4), row(2, 0.6)]
+    assert regrets(measured_once, 10) == {}  # the rows that the rules choose have no figure

@@ -43,6 +43,8 @@ def session_of(name, folder):
     needs = locate(cfg._target_).needs
     data = SEVERAL_SOURCES if needs.sources > 1 else DATA[needs.kind]
     words = [f"method={name}", f"data={data}", "trainer.steps=2"]
+    if needs.open_set:
+        words += ["data.label_spaces=open", "data.source_classes=[0, 1, 2, 3, 4]"]
     if needs.kind == "episodes":  # MAML learns anew in every one
         words += ["data.val_episodes=2", "data.test_episodes=10"]
     return small.session(folder, *words)

@@ -160,6 +160,11 @@ def _metrics(path: Path, final: float, evaluations: int, labelled: bool, seed: i
             "validator/information_maximization": 2.0 * target + 0.02 * rng.normal(),
             "validator/bnm": 0.8 * target + 0.03 * rng.normal(),
             "validator/snd": 4.0 - t + 0.1 * rng.normal(),
+            "validator/mcc": 0.4 * target - 0.5 + 0.01 * rng.normal(),
+            "validator/iwcv": 0.7 - 0.3 * t + 0.1 * rng.normal(),
+            "validator/dev": 0.6 + 0.3 * target + 0.03 * rng.normal(),
+            "validator/reverse_validation": 0.97 - 0.2 * math.exp(-20 * t),
+            "validator/class_cluster": 0.2 + 0.3 * t,
             "time": 10.0 * (k + 1),
         }
         if labelled:

@@ -62,7 +62,8 @@ def test_page(sweep: Path) -> None:
     ):
         assert expected in page.text, expected
     assert page.tags.count("img") == 1
-    assert page.tags.count("table") == 3
+    assert page.tags.count("table") == 4
+    assert "Mean Spearman" in page.text
 
 
 def test_jobs_link_to_their_own_report(tmp_path: Path) -> None:

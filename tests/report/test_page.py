@@ -21,7 +21,7 @@ def test_whole_page(tmp_path: Path) -> None:
     assert path == run / "report.html"
     page = Page(path)
     page.assert_self_contained()
-    assert page.tags.count("img") == 4
+    assert page.tags.count("img") == 5
     for expected in (
         "55.0 % before, 93.0 % after adaptation",
         "+38.0 points",
@@ -38,6 +38,8 @@ def test_whole_page(tmp_path: Path) -> None:
         "3 min 21 s",
         "lr: 1e-2",
         "switched off by the test",
+        "What would each rule have chosen?",
+        "reverse_validation",
     ):
         assert expected in page.text, expected
     assert page.text.index("93.0") < page.text.index("Curves") < page.text.index("Configuration")

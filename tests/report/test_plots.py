@@ -17,7 +17,7 @@ from tlrun.report.record import accuracy_by_class, lay_end_to_end, read_record, 
 from tlrun.report.style import Missing, short
 from tlrun.report.validators import spearman
 
-CHEAP = ("curves", "confusion", "by_class", "validators")
+CHEAP = ("curves", "confusion", "by_class", "regrets", "validators")
 
 
 def reasons(path: Path) -> dict[str, str]:
@@ -46,6 +46,7 @@ def test_target_without_labels_leaves_out_what_needs_them(tmp_path: Path) -> Non
     assert "no labels" in left_out["confusion"]
     assert "no labels" in left_out["by_class"]
     assert "oracle" in left_out["validators"]
+    assert "oracle" in left_out["regrets"]
     assert "curves" not in left_out
 
 
@@ -79,6 +80,7 @@ def test_nan_and_constant_rows_are_skipped(tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "curves" not in reasons(run)
     assert "validators" not in reasons(run)
+    assert "regrets" not in reasons(run)
 
 
 @pytest.mark.usefixtures("no_map")

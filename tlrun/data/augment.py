@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.data.hashing import GOLDEN, key, mix, shift_right
+from tlrun.data.image_set import ImageSet
 from tlrun.errors import ConfigError, did_you_mean
 
 # name -> what its number means; the number 0 switches the operation off
@@ -31,6 +32,7 @@ OPS = {
     "background": "standard deviation of a smooth random field added per channel",
     "noise": "standard deviation of normal noise per pixel",
     "cutout": "side in pixels of a square set to zero (mid-grey)",
+    "blend": "probability of |image - backdrop|, a rolled training image of the target",
 }
 GEOMETRY = ("flip", "shift", "rotate", "scale", "shear")
 
@@ -72,7 +74,8 @@ class Draws:
 class Augment:
     """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
 
-    Operations of strength 0 cost nothing; all geometric ones share one resampling. Raises
+    Operations of strength 0 cost nothing; all geometric ones share one resampling. `blend` needs
+    other images than those of the batch, so the stream does it, before all others. Raises
     ConfigError for an unknown operation or a strength out of range.
     """
 
@@ -102,7 +105,7 @@ class Augment:
         """x: (B, C, H, W), or (B, D) for noise, gain and offset alone -> the same shape."""
         if not self.ops:
             return x
-        if x.ndim == 2 and (self.geometric or {"cutout", "background"} & self.ops.keys()):
+        if x.ndim == 2 and (self.geometric or {"cutout", "background", "blend"} & self.ops.keys()):
             raise ConfigError(
                 f"augmentations {sorted(self.ops)}: features know only invert, gain, offset and "
                 "noise."
@@ -178,3 +181,26 @@ class Augment:
         inside_x = (columns - centre[:, 1:] * width).abs() < side / 2
         hole = inside_y[:, :, None] & inside_x[:, None, :]
         return x.masked_fill(hole[:, None], 0.0)
+
+
+def blend(raw: Tensor, backdrops: ImageSet, draws: Draws, probability: float) -> Tensor:
+    """|image − backdrop| with the given probability, as MNIST-M is made of digits and photographs.
+
+    raw: (B, C, H, W) uint8. The backdrop is drawn from `backdrops` and rolled along both axes by
+    anything, so what it shows is cut and misplaced: of the set only the texture is of use.
+    """
+    u = draws.uniform("blend", 4)
+    size = raw.shape[2:]
+    behind = backdrops.read((u[:, 1] * len(backdrops)).long().cpu()).to(raw.device)
+    behind = _rolled(behind, *((u[:, 2 + i] * size[i]).long() for i in range(2)))
+    mixed = (raw.to(torch.int16) - behind.to(torch.int16)).abs().to(raw.dtype)
+    return torch.where((u[:, 0] < probability).view(-1, 1, 1, 1), mixed, raw)
+
+
+def _rolled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """images: (B, C, H, W), each moved by its own (rows, columns), (B,) int64, around the edges."""
+    count, _, height, width = images.shape
+    y = (torch.arange(height, device=images.device) - rows[:, None]) % height
+    x = (torch.arange(width, device=images.device) - columns[:, None]) % width
+    first = torch.arange(count, device=images.device)[:, None, None]
+    return images[first, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)

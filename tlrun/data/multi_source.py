@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlrun.data.augment import Augment
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import (
     Data,
     Domain,
     Task,
+    augmentations,
     behind_firewall,
     check_shapes,
     load_splits,
@@ -35,7 +35,7 @@ from tlrun.data.pair import (
     preprocess_of,
 )
 from tlrun.data.splits import Card, Splits, with_val
-from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.errors import ConfigError, DataError
 
 
 class JoinedSet(ImageSet):
@@ -177,13 +177,7 @@ def multi_source(
         joint_card(found),
     )
     domains["target"] = unseen
-    augment = dict(augment or {})
-    for key in augment:
-        if key not in ("source", "target"):
-            raise ConfigError(
-                f"unknown key data.augment.{key}: {did_you_mean(key, ('source', 'target'))}; "
-                "all sources share that of `source`."
-            )
+    shared = augmentations(augment, ("source", "target"))  # all sources share that of `source`
     mixed = everything.subset(permutation(len(everything), "statistics"))  # of every source
     conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
     return Data(
@@ -191,7 +185,7 @@ def multi_source(
         domains=domains,
         tasks={"class": Task("class", "class", first.classes or ())},
         preprocess=preprocess_of(conf, mixed, held.fit),
-        augment={d: Augment(augment.get("target" if d == "target" else "source")) for d in domains},
+        augment={**shared, **dict.fromkeys(found, shared["source"])},
         target_labels_seen=labels_seen,
         facts={"sources": list(found)},
     )

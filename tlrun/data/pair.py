@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,10 @@ from tlrun.errors import ConfigError, DataError, did_you_mean
 log = logging.getLogger(__name__)
 
 Labels = Literal["auto", "none", "all"] | int
+LABEL_SPACES = ("shared", "partial", "open")
+STRONG = "_strong"  # data.augment.<domain>_strong
+UNLABELLED = "target_unlabelled"  # the stream of all target images, beside the few with labels
+UNKNOWN = "unknown"  # the class of target images that are of no class of the source
 
 
 @dataclass
@@ -61,6 +65,8 @@ class Data:
     evaluator: which of `evaluate.evaluators.EVALUATORS` judges it ("" = the kind of its task).
     facts: what else a method's `build` or the evaluator needs to know (plain values for JSON; they
     are saved in label_space.json): attributes of classes, ways and shots of episodes ...
+    unlabelled: all training images of the target without labels, where `target_labels` has drawn a
+    few of them; the stream UNLABELLED.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Data:
     target_labels_seen: int = 0
     evaluator: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    unlabelled: ImageSet | None = None
 
     @property
     def kind(self) -> str:
@@ -111,6 +118,13 @@ class Data:
 
     def stream_set(self, name: str) -> ImageSet:
         """The training set of stream `name`. ConfigError if there is none."""
+        if name == UNLABELLED:
+            if self.unlabelled is None:
+                raise ConfigError(
+                    "the method trains on a few labelled target images beside the unlabelled ones: "
+                    "set target_labels=3 (per class), with target_images=all"
+                )
+            return self.unlabelled
         if name not in self.domains:
             raise ConfigError(
                 f"the data '{self.name}' have no domain '{name}': "
@@ -123,6 +137,35 @@ class Data:
                 "set target_images=all or choose a method that needs none."
             )
         return train
+
+    def view(self, stream: str, view: str) -> Augment | None:
+        """The augmentation of a view of a stream's images (`Phase.views`), None for no change."""
+        domain = "target" if stream == UNLABELLED else stream
+        if view == "clean":
+            return None
+        if view == "weak":
+            return self.augment.get(domain)
+        strong = self.augment.get(f"{domain}{STRONG}")
+        if not strong:
+            raise ConfigError(
+                f"this method compares images with a strongly augmented view of them: set "
+                f"data.augment.{domain}{STRONG}, for example "
+                f"'data.augment.{domain}{STRONG}={{rotate: 15, scale: 0.2, noise: 0.1}}'"
+            )
+        return strong
+
+    def backdrops(self, stream: str) -> ImageSet | None:
+        """The target's training images, if the augmentation of a stream blends with them."""
+        augment = self.augment.get(stream)
+        if augment is None or "blend" not in augment.ops:
+            return None
+        found = self.unlabelled or self.domains["target"].train
+        if found is None:
+            raise ConfigError(
+                f"data.augment.{stream}.blend lays target images behind those of the {stream}, and "
+                "target_images=none withholds them"
+            )
+        return found
 
     def info(self) -> dict[str, Any]:
         """For environment.json: what each role held. Labels of target-test leave no trace here."""
@@ -177,6 +220,10 @@ def build_data(
     none. All labels that are held are counted. target_images: all | none (with none the target has
     its test set only). shared_classes: False lets source and target have different classes, each a
     task of its own. Raises ConfigError or DataError.
+
+    `data.label_spaces` says how the classes of the target relate to the source's. shared: they are
+    the same; partial: the target may lack some; open: it may lack some, and what the source does
+    not know is the class UNKNOWN, behind those of the source.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -197,7 +244,19 @@ def build_data(
             f"the source '{source.train.name}' has no labels; give a folder per class or a list "
             "of 'path label'."
         )
+    splits = only_classes(splits, conf)
+    source, target = splits["source"], splits["target"]
+    assert source.train.classes is not None
     classes = source.train.classes
+    label_spaces = str(conf.get("label_spaces") or "shared")
+    if label_spaces not in LABEL_SPACES:
+        raise ConfigError(
+            f"data.label_spaces={label_spaces}: {did_you_mean(label_spaces, LABEL_SPACES)}"
+        )
+    if label_spaces == "open":
+        classes = (*classes, UNKNOWN)
+        source = match_classes(source, classes, source.train.name, lacking=True)
+        target = unknown_merged(target, classes)
     tasks = {"class": Task("class", "class", classes)}
     own = None if shared_classes else _own_classes(target, classes)
     if own:
@@ -206,7 +265,7 @@ def build_data(
             "source": Task("source", "class", classes, "source"),
         }
     else:
-        target = match_classes(target, classes, source.train.name)
+        target = match_classes(target, classes, source.train.name, lacking=label_spaces != "shared")
     check_shapes(source.train, target.train)
 
     train, val, seen = behind_firewall(target, target_labels, target_val_labels, seed)
@@ -217,18 +276,77 @@ def build_data(
     if target_images == "none":
         domains["target"] = Domain(target.card.name, None, None, target.test, target.card)
         seen = 0
-    augment = conf.get("augment") or {}
-    for name in augment:
-        if name not in domains:
-            raise ConfigError(f"unknown key data.augment.{name}: {did_you_mean(name, domains)}")
+    few = isinstance(target_labels, int) and target_labels > 0 and target_images == "all"
     return Data(
         name=str(conf.get("name", "data")),
         domains=domains,
         tasks=tasks,
         preprocess=preprocess_of(conf, source.train, target.fit),
-        augment={d: Augment(augment.get(d)) for d in domains},
+        augment=augmentations(conf.get("augment"), domains),
         target_labels_seen=seen,
+        unlabelled=target.train.without_labels() if few else None,
     )
+
+
+def augmentations(conf: Mapping[str, Any] | None, domains: Iterable[str]) -> dict[str, Augment]:
+    """`data.augment`: of each domain, and of its strong view. Raises ConfigError."""
+    names = [name for d in domains for name in (d, f"{d}{STRONG}")]
+    for name in conf or {}:
+        if name not in names:
+            raise ConfigError(f"unknown key data.augment.{name}: {did_you_mean(name, names)}")
+    return {name: Augment((conf or {}).get(name)) for name in names}
+
+
+def only_classes(splits: Mapping[str, Splits], conf: Mapping[str, Any]) -> dict[str, Splits]:
+    """`data.source_classes` and `data.target_classes`: the sets without images of other classes.
+
+    So that one pair can stand for problems where the domains do not have the same classes.
+    """
+    kept = {}
+    for domain, found in splits.items():
+        wanted = conf.get(f"{domain}_classes")
+        names = None if wanted is None else [str(name) for name in wanted]
+        kept[domain] = found if names is None else _only(found, names, f"data.{domain}_classes")
+    return kept
+
+
+def _only(found: Splits, names: list[str], key: str) -> Splits:
+    def keep(examples: ImageSet | None) -> ImageSet | None:
+        if examples is None or examples.labels is None or examples.classes is None:
+            return examples
+        unknown = [name for name in names if name not in examples.classes]
+        if unknown:
+            raise ConfigError(
+                f"{key}: {examples.name} has no class '{unknown[0]}': "
+                f"{did_you_mean(unknown[0], examples.classes)}"
+            )
+        new = torch.full((len(examples.classes),), -1)
+        new[[examples.classes.index(name) for name in names]] = torch.arange(len(names))
+        labels = new[examples.labels]
+        inside = (labels >= 0).nonzero().flatten()
+        return examples.subset(inside).with_labels(labels[inside], names)
+
+    if found.train.labels is None:
+        raise ConfigError(f"{key}: {found.train.name} has no labels to choose by")
+    train = keep(found.train)
+    assert train is not None
+    return replace(found, train=train, val=keep(found.val), test=keep(found.test))
+
+
+def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
+    """The target with all images of classes that `classes` does not name under UNKNOWN."""
+
+    def merge(examples: ImageSet | None) -> ImageSet | None:
+        if examples is None or examples.labels is None or examples.classes is None:
+            return examples
+        known = [name for name in examples.classes if name in classes]
+        names = (*known, UNKNOWN)
+        order = [names.index(name if name in known else UNKNOWN) for name in examples.classes]
+        return examples.with_labels(torch.tensor(order)[examples.labels], names)
+
+    train = merge(target.train)
+    assert train is not None
+    return replace(target, train=train, val=merge(target.val), test=merge(target.test))
 
 
 def _build_own(
@@ -277,8 +395,12 @@ def match_classes(
     classes: tuple[str, ...],
     source_name: str,
     what: str = "source and target",
+    lacking: bool = False,
 ) -> Splits:
-    """The target with labels in the order of the source's classes, matched by name."""
+    """The target with labels in the order of the source's classes, matched by name.
+
+    lacking: whether it may have fewer of them.
+    """
 
     def match(examples: ImageSet | None) -> ImageSet | None:
         if examples is None or examples.labels is None or examples.classes is None:
@@ -286,16 +408,16 @@ def match_classes(
         if examples.classes == classes:
             return examples
         extra = sorted(set(examples.classes) - set(classes))
-        lacking = sorted(set(classes) - set(examples.classes))
-        if extra or lacking:
+        missing = [] if lacking else sorted(set(classes) - set(examples.classes))
+        if extra or missing:
             only = "; ".join(
                 f"only in {name}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
-                for name, names in ((source_name, lacking), (examples.name, extra))
+                for name, names in ((source_name, missing), (examples.name, extra))
                 if names
             )
             raise DataError(
                 f"{what} must have the same classes ({only}); rename or remove class "
-                "folders or labels."
+                "folders or labels, or set data.label_spaces=partial (or open)."
             )
         order = torch.tensor([classes.index(name) for name in examples.classes])
         return examples.with_labels(order[examples.labels], classes)

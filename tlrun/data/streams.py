@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tlrun.data.augment import Augment, Draws
+from tlrun.data.augment import Augment, Draws, blend
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.preprocess import Preprocess
@@ -21,13 +21,15 @@ from tlrun.errors import ConfigError, DataError
 class Batch:
     """x: (B, ...) float32, preprocessed; y: (B,) int64 or None; index: (B,) int64 in the set.
 
-    columns: what else the set knows of each example, by name, each (B, ...).
+    columns: what else the set knows of each example, by name, each (B, ...). views: the same images
+    seen otherwise, by name, each as x (`Phase.views`).
     """
 
     x: Tensor
     y: Tensor | None
     index: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
+    views: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
 
 
 class Stream:
@@ -37,6 +39,9 @@ class Stream:
     permutations, so no example is dropped, and rank r of `world` processes takes positions
     r, r + world, ... of it. Nothing is remembered between calls but caches: to resume, ask for
     the step. batch_size is global. Small sets are copied to a GPU once.
+
+    views: further views of each image, name -> augmentation (None: none at all), with draws of
+    their own. backdrops: images that the operation `blend` of `augment` lays behind these.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class Stream:
         seed: int,
         preprocess: Preprocess,
         augment: Augment | None = None,
+        views: Mapping[str, Augment | None] | None = None,
+        backdrops: ImageSet | None = None,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
@@ -62,6 +69,7 @@ class Stream:
         self.name, self.batch_size, self.seed = name, batch_size, seed
         self.device = torch.device(device)
         self.preprocess, self.augment = preprocess, augment or None
+        self.views, self.backdrops = dict(views or {}), backdrops
         self.rank, self.world, self.workers = rank, world, workers
         self.examples = examples
         if self.device.type == "cuda" and examples.in_memory:
@@ -114,10 +122,21 @@ class Stream:
         }
         index, epoch = index.to(self.device), epoch.to(self.device)
         with torch.no_grad():
-            x = self.preprocess(raw)
-            if self.augment is not None:
-                x = self.augment(x, Draws(self.seed, self.name, epoch, index))
-        return Batch(x, y, index, columns=columns)
+            x, views = self._seen(raw, epoch, index)
+        return Batch(x, y, index, columns=columns, views=views)
+
+    def _seen(self, raw: Tensor, epoch: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the net is given of raw examples: augmented, and in every further view."""
+        draws = Draws(self.seed, self.name, epoch, index)
+        if self.augment is not None and self.backdrops is not None:
+            raw = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
+        clean = self.preprocess(raw)
+        x = clean if self.augment is None else self.augment(clean, draws)
+        views = {}
+        for view, augment in self.views.items():
+            others = Draws(self.seed, f"{self.name}/{view}", epoch, index)
+            views[view] = clean if augment is None else augment(clean, others)
+        return x, views
 
     def _read(self, step: int, index: Tensor) -> Tensor:
         if self.examples.in_memory or self.workers == 0:

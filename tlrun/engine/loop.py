@@ -231,7 +231,9 @@ class Loop:
                 batch_size=int(self.trainer["batch_size"]),
                 seed=int(self.cfg["seed"]),
                 preprocess=self.data.preprocess,
-                augment=self.data.augment.get(name),
+                augment=self.data.view(name, "weak"),
+                views={view: self.data.view(name, view) for view in phase.views.get(name, ())},
+                backdrops=self.data.backdrops(name),
                 device=self.device,
                 rank=self.process.rank,
                 world=self.process.world,
@@ -464,6 +466,7 @@ def _micro_batches(batch: dict[str, Batch], count: int) -> list[dict[str, Batch]
                 y=None if whole.y is None else whole.y[cut],
                 index=whole.index[cut],
                 columns={key: values[cut] for key, values in whole.columns.items()},
+                views={key: values[cut] for key, values in whole.views.items()},
             )
         pieces.append(piece)
     return pieces

@@ -114,6 +114,50 @@ def eligible(
     return passed
 
 
+def choices(
+    rows: Sequence[Row],
+    num_classes: int,
+    source_floor: float = 0.9,
+    min_effective_classes: float = 0.5,
+) -> dict[str, Row]:
+    """{rule: the row it would choose}, of every validator with a value in some row, and of "last".
+
+    rows: evaluations of the last phase in order of time. Where the guard leaves no row it is the
+    last one, as in a run.
+    """
+    validators = dict.fromkeys(
+        key.removeprefix("validator/")
+        for row in rows
+        for key in row
+        if key.startswith("validator/") and _number(row[key]) is not None
+    )
+    guard = {"source_floor": source_floor, "min_effective_classes": min_effective_classes}
+    found: dict[str, Row] = {}
+    for rule in [*validators, *(["last"] if rows else [])]:
+        row = select_row(rows, rule, num_classes=num_classes, **guard)
+        found[rule] = rows[-1] if row is None else row
+    return found
+
+
+def regrets(
+    rows: Sequence[Row],
+    num_classes: int,
+    source_floor: float = 0.9,
+    min_effective_classes: float = 0.5,
+) -> dict[str, float]:
+    """{rule: the oracle's target test accuracy − that of the row the rule chooses}, in [0, 1].
+
+    Over the rules and rows of `choices`; {} if no row has target test accuracy. It looks at test
+    labels: for judging rules after the fact, never for choosing one.
+    """
+    best = _best(rows, ORACLE)
+    if best is None:
+        return {}
+    chosen = choices(rows, num_classes, source_floor, min_effective_classes)
+    reached = {rule: _number(row.get(ORACLE)) for rule, row in chosen.items()}
+    return {rule: best[ORACLE] - value for rule, value in reached.items() if value is not None}
+
+
 def _best(rows: Iterable[Row], key: str) -> Row | None:
     best: Row | None = None
     best_value = -math.inf

@@ -24,6 +24,8 @@ from tlrun.errors import ConfigError
 from tlrun.evaluate.metrics import accuracy
 
 SND_TEMPERATURE = 0.05
+MCC_TEMPERATURE = 2.5
+FEWEST = 4  # images of each domain that a density ratio is estimated from
 
 
 @dataclass
@@ -46,8 +48,9 @@ Sets = Mapping[str, Predictions]
 
 @dataclass(frozen=True)
 class Validator:
-    """score(sets) -> float. reads: splits it needs. needs_labels: of those splits. quadratic: cost
-    grows with the square of the images, so it sees at most `max_images` of them."""
+    """score(sets) -> float. reads: splits it needs. needs_labels: of the source among them.
+    quadratic: cost grows with the square of the images, or a model is fitted to them, so it sees at
+    most `max_images` of each split."""
 
     name: str
     score: Callable[[Sets], float]
@@ -66,8 +69,9 @@ def validator(
     needs_labels: bool = False,
     quadratic: bool = False,
 ) -> Callable[[Callable[[Sets], float]], Callable[[Sets], float]]:
-    """Register a function of {split: Predictions}. Labels of the target cannot be asked for."""
-    if needs_labels and any(split.startswith("target") for split in reads):
+    """Register a function of {split: Predictions}. Labels of the target cannot be asked for: with
+    needs_labels it gets those of the source, and the target's images without theirs."""
+    if needs_labels and all(split.startswith("target") for split in reads):
         raise ConfigError(f"validator '{name}' must not read target labels: let it read source_val")
 
     def register(score: Callable[[Sets], float]) -> Callable[[Sets], float]:
@@ -87,11 +91,12 @@ def compute_validators(sets: Sets, max_images: int, seed: int) -> dict[str, floa
     for v in VALIDATORS.values():
         given = {split: sets[split] for split in v.reads if split in sets}
         usable = len(given) == len(v.reads) and all(_sound(p) for p in given.values())
-        if not usable or (v.needs_labels and any(p.labels is None for p in given.values())):
+        # A target label never reaches a validator, not even by mistake.
+        labelled = {s for s in given if v.needs_labels and not s.startswith("target")}
+        if not usable or any(given[s].labels is None for s in labelled):
             values[v.name] = None
             continue
-        # A target label never reaches a validator, not even by mistake.
-        given = {s: p if v.needs_labels else replace(p, labels=None) for s, p in given.items()}
+        given = {s: p if s in labelled else replace(p, labels=None) for s, p in given.items()}
         if v.quadratic:
             given = {s: _at_most(p, max_images, seed) for s, p in given.items()}
         score = v.score(given)
@@ -141,10 +146,144 @@ def snd(sets: Sets) -> float:
     f: features of the target, each of length 1. High when images lie in dense neighbourhoods; like
     `entropy` it can be high for a collapsed model.
     """
-    f = F.normalize(sets["target_val"].features.double(), dim=1)
+    f = _unit(sets["target_val"].features)
     similarity = f @ f.T / SND_TEMPERATURE
     similarity.fill_diagonal_(-torch.inf)
     return _mean_entropy(similarity.softmax(1))
+
+
+@validator("mcc")
+def mcc(sets: Sets) -> float:
+    """−class confusion (Jin et al., ECCV 2020) of all target images: trace(C̃) / K − 1, in [−1, 0].
+
+    C = pᵀ diag(1 + e^−H) p with softmax at T = 2.5, C̃: its rows divided by their sums (in which the
+    scale of the weights cancels). A collapsed model scores low: the row of an unused class is all
+    confusion. The loss of a batch, where a class may be missing, counts such a row as none.
+    """
+    p = (sets["target_val"].logits.double() / MCC_TEMPERATURE).softmax(1)
+    weights = 1 + torch.exp(-torch.special.entr(p).sum(1, keepdim=True))
+    confusion = (weights * p).T @ p
+    # A class that never gets any probability at all counts as wholly confused.
+    agreed = confusion.diagonal() / confusion.sum(1).clamp_min(torch.finfo(p.dtype).tiny)
+    return float(agreed.mean()) - 1
+
+
+@validator("iwcv", reads=("source_val", "target_val"), needs_labels=True, quadratic=True)
+def iwcv(sets: Sets) -> float:
+    """Importance-weighted validation (Sugiyama et al., JMLR 2007): mean w(x) · [prediction right].
+
+    Unbiased for target accuracy if the domains differ in p(x) only, overlap, and w is the true
+    ratio of their densities. The weights are not normalised, so it may exceed 1.
+    """
+    weights, right = _weighted(sets)
+    return float((weights * right).mean())
+
+
+@validator("dev", reads=("source_val", "target_val"), needs_labels=True, quadratic=True)
+def dev(sets: Sets) -> float:
+    """Deep embedded validation (You et al., ICML 2019): `iwcv` with w as its control variate.
+
+    mean(a) + η (mean(w) − 1), a = w · [right], η = −Cov(a, w) / Var(w): the mean of w should be 1,
+    and what it misses tells how far off mean(a) is. It is 1 − their risk under the 0-1 loss.
+    """
+    weights, right = _weighted(sets)
+    weighted, spread = weights * right, weights - weights.mean()
+    variance = (spread**2).mean()
+    slope = -(weighted * spread).mean() / variance if variance > 0 else variance
+    return float(weighted.mean() + slope * (weights.mean() - 1))
+
+
+@validator("reverse_validation", reads=("source_val", "target_val"), needs_labels=True)
+def reverse_validation(sets: Sets) -> float:
+    """Accuracy on the source of a classifier that learned from the target's predicted labels alone.
+
+    Zhong et al. (ECML PKDD 2010); Ganin et al. (JMLR 2016, section 5.1.2) retrain the whole net on
+    these labels. Here the features stay as they are and the reverse classifier is the nearest
+    class mean by cosine, so that it costs no training at every evaluation.
+    """
+    source, target = sets["source_val"], sets["target_val"]
+    assert source.labels is not None
+    sums, counts = _class_sums(_unit(target.features), target.logits)
+    similarity = _unit(source.features) @ F.normalize(sums, dim=1).T
+    similarity[:, counts == 0] = -torch.inf
+    return accuracy(similarity.argmax(1), source.labels)
+
+
+@validator("class_cluster")
+def class_cluster(sets: Sets) -> float:
+    """Mean silhouette (Rousseeuw 1987) of the predicted classes in target features, in [−1, 1].
+
+    s = (b − a) / max(a, b); a: mean cosine distance to the others of the own class, b: to the
+    nearest other class. Alone in its class: 0. Means of cosines are cosines with sums, so no n x n
+    matrix is needed. NaN for fewer than two predicted classes, or features that are all the same.
+    """
+    target = sets["target_val"]
+    f = _unit(target.features)
+    sums, counts = _class_sums(f, target.logits)
+    if (counts > 0).sum() < 2 or (f - f[0]).abs().max() < 1e-9:
+        return math.nan
+    own = target.logits.argmax(1, keepdim=True)
+    distances = counts - f @ sums.T  # (n, K): summed over the class
+    among = counts[own[:, 0]] - 1
+    itself = 1 - (f * f).sum(1)  # 0, but 1 for features of 0
+    a = (distances.gather(1, own)[:, 0] - itself) / among.clamp_min(1)
+    others = (distances / counts.clamp_min(1)).masked_fill(counts == 0, torch.inf)
+    b = others.scatter(1, own, torch.inf).min(1).values
+    silhouette = (b - a) / torch.maximum(a, b).clamp_min(1e-9)
+    return float(torch.where(among > 0, silhouette, 0.0).mean())
+
+
+def density_ratio(source: Tensor, target: Tensor) -> Tensor:
+    """p_target(x) / p_source(x) at the features source (n, D), given target (m, D): (n,) float64.
+
+    By Bayes n/m · p(target|x) / p(source|x) of a logistic regression of the domain. Each half of
+    the images (every second one) is judged by the classifier of the other half: one that has seen
+    an image knows its domain. NaN for fewer than 4 images of a domain or constant features.
+
+    The features are standardised and the coefficients have a prior variance of 1/D, that of the
+    logit then being 1 at any width: with scikit-learn's C = 1, two samples of 2,000 x 768 from one
+    distribution get weights up to 50,000, so up to 5. It also takes few iterations.
+    """
+    both = torch.cat([source, target]).double()
+    varies = both.std(0) > 1e-9 * both.abs().amax(0)
+    if min(len(source), len(target)) < FEWEST or not varies.any():
+        return torch.full((len(source),), math.nan, dtype=torch.float64)
+    from sklearn.linear_model import LogisticRegression  # half a second to import
+
+    both = both[:, varies]
+    # fp32: half the time of float64, and far more digits than the estimate has
+    x = ((both - both.mean(0)) / both.std(0)).float()
+    is_target = torch.arange(len(x)) >= len(source)
+    half = torch.cat([torch.arange(len(source)), torch.arange(len(target))]) % 2
+    weights = torch.empty(len(source), dtype=torch.float64)
+    for k in (0, 1):
+        known, asked = half != k, (half == k) & ~is_target
+        model = LogisticRegression(C=1 / x.shape[1], max_iter=500)
+        model.fit(x[known].numpy(), is_target[known].numpy())
+        odds = torch.from_numpy(model.decision_function(x[asked].numpy())).double().exp()
+        share = (~is_target[known]).sum() / is_target[known].sum()
+        weights[half[: len(source)] == k] = share * odds
+    return weights
+
+
+def _weighted(sets: Sets) -> tuple[Tensor, Tensor]:
+    """(weights, 1 where the prediction is right) of the source's images that have a label."""
+    source = sets["source_val"]
+    assert source.labels is not None
+    known = source.labels >= 0
+    weights = density_ratio(source.features, sets["target_val"].features)[known]
+    return weights, (source.logits.argmax(1) == source.labels)[known].double()
+
+
+def _class_sums(features: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """((K, D), (K,)): sum of the features, and how many there are, by predicted class."""
+    chosen = F.one_hot(logits.argmax(1), logits.shape[1]).to(features)
+    return chosen.T @ features, chosen.sum(0)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Each of length 1, float64."""
+    return F.normalize(features.double(), dim=1)
 
 
 def _sound(p: Predictions) -> bool:

@@ -15,6 +15,12 @@ def entropy_loss(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(1).mean()
 
 
+def information_loss(logits: Tensor, diversity: float = 1.0) -> Tensor:
+    """mean H(p) − diversity · H(mean p). logits: (B, K) -> scalar fp32 (SHOT, eq. 3-4)."""
+    value = entropy_loss(logits)
+    return value + diversity * diversity_loss(logits) if diversity else value
+
+
 def diversity_loss(logits: Tensor) -> Tensor:
     """−H(mean p): small when the classes are used evenly over the batch.
 

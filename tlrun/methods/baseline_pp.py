@@ -13,25 +13,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.methods.baseline import Baseline
 from tlrun.methods.few_shot import class_means
 from tlrun.methods.method import Phase
+from tlrun.models.heads import CosineHead
 from tlrun.models.net import Net
-
-
-class CosineHead(nn.Module):
-    """features (B, D) -> scale · cos(w_k, features), (B, K)."""
-
-    def __init__(self, in_dim: int, num_classes: int, scale: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_classes, in_dim) * in_dim**-0.5)
-        self.scale = scale
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
 
 
 class BaselinePP(Baseline):

@@ -37,6 +37,7 @@ class Needs:
     shared_classes: False if source and target may have different classes (a head for each).
     kind: of data that it is made for, `Data.kind` (class, or a kind with an evaluator of its own).
     sources: the least number of single sources (`Data.sources`), each a stream of its own.
+    open_set: True if the target must have classes that the source lacks (data.label_spaces=open).
     """
 
     streams: tuple[str, ...] = ("source",)
@@ -45,6 +46,7 @@ class Needs:
     shared_classes: bool = True
     kind: str = "class"
     sources: int = 1
+    open_set: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ class Phase:
     transfer: `transfer.*` decides at its start what is carried over into it.
     sampling: stream name -> a callable with the arguments of `data.streams.Stream`, where batches
     are not plain ones (episodes).
+    views: stream name -> further views of its images that `step` wants in `Batch.views`: "clean"
+    (no augmentation), "weak" (another draw of the stream's own), "strong"
+    (`data.augment.<stream>_strong`).
     """
 
     name: str = "train"
@@ -117,6 +122,7 @@ class Phase:
     terms: bool | Literal["continue"] = True
     transfer: bool = False
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass

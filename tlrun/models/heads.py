@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError
@@ -82,3 +84,15 @@ class BoxHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features).sigmoid()
+
+
+class CosineHead(nn.Module):
+    """features (B, D) -> scale · cos(w_k, features), (B, K)."""
+
+    def __init__(self, in_dim: int, num_classes: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_classes, in_dim) * in_dim**-0.5)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))

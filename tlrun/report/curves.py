@@ -35,7 +35,11 @@ def draw_curves(record: Record, path: Path) -> None:
     panels: list[tuple[str, list[Curve], float]] = [
         ("Training losses", losses, 2.2),
         (_accuracy_title(record), accuracies, 2.2),
-        ("Validators, each rescaled to its own range (higher is better)", validators, 2.0),
+        (
+            "Validators, each rescaled to its own range (higher is better)",
+            validators,
+            max(2.0, 0.3 + 0.22 * len(validators)),  # as high as the legend is
+        ),
         ("Schedules, as a share of their peak", schedules, 1.2),
     ]
     panels = [panel for panel in panels if panel[1]]

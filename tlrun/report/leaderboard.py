@@ -13,6 +13,7 @@ from tlrun.report import render
 from tlrun.report.axes import draw_axes
 from tlrun.report.groups import SOURCE, Group, compare, group_jobs, metric_name, primary_metric
 from tlrun.report.record import RULES, Record, is_run, number, read_record
+from tlrun.report.regrets import over_runs
 from tlrun.report.style import Missing
 from tlrun.report.sweep_curves import draw_learning_curves
 from tlrun.run_dir import write_atomic
@@ -62,6 +63,7 @@ def write_leaderboard(path: Path) -> Path:
         settings=settings,
         rows=rows,
         picture=picture if picture.exists() else None,
+        validators=over_runs(jobs),
         axes=draw_axes(groups, metric, path / "plots"),
         unfinished=[_unfinished(job, path) for job in jobs if job.state != "completed"],
         jobs=[_job(job, path, metric, rules) for job in jobs],

@@ -12,6 +12,7 @@ from tlrun.report.findings import badges, further, headline, sentences
 from tlrun.report.leaderboard import find_jobs, write_leaderboard
 from tlrun.report.plots import draw_plots, own_pictures
 from tlrun.report.record import RULES, Record, Row, class_name, is_run, mapping, number, read_record
+from tlrun.report.regrets import regret_table
 from tlrun.report.tables import read_tables
 from tlrun.run_dir import write_atomic
 
@@ -39,6 +40,14 @@ TITLES = {
         "Each row adds up to 100 % of the images of that class.",
     ),
     "by_class": ("Accuracy by class", "On the target test images, with the selected checkpoint."),
+    "regrets": (
+        "What would each rule have chosen?",
+        "Every validator over the steps, behind the guard against collapse, and what target test "
+        "accuracy is at its choice; in brackets, points below the oracle. Where the guard leaves "
+        "no row the last one is chosen. Spearman: rank correlation with target test accuracy. This "
+        "looks at target test labels, after the fact: it says which rules to trust in "
+        "other runs, and a rule picked by it gives no result in this one.",
+    ),
     "validators": (
         "Could the validators be trusted?",
         "Each validator beside target test accuracy at every evaluation. This looks at target test "
@@ -81,7 +90,12 @@ def write_page(record: Record) -> Path:
         has_oracle=number(record.figures("oracle").get("target_test/accuracy")) is not None,
         further=further(record),
         plots=[
-            {"path": drawn[name], "title": titles[name][0], "text": titles[name][1]}
+            {
+                "path": drawn[name],
+                "title": titles[name][0],
+                "text": titles[name][1],
+                "table": regret_table(record) if name == "regrets" else None,
+            }
             for name in drawn
         ],
         tables=tables,

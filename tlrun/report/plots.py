@@ -20,6 +20,7 @@ from tlrun.report.record import (
     class_name,
     read_record,
 )
+from tlrun.report.regrets import draw_regrets
 from tlrun.report.style import SOURCE, TARGET, Missing, figure, percent, short
 from tlrun.report.validators import draw_validators
 
@@ -203,5 +204,6 @@ PLOTS: dict[str, Callable[[Record, Path], None]] = {
     "embedding": draw_embedding,
     "confusion": draw_confusion,
     "by_class": draw_by_class,
+    "regrets": draw_regrets,
     "validators": draw_validators,
 }

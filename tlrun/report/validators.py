@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrun.report.curves import ORACLE
-from tlrun.report.record import Record, keys, series
+from tlrun.report.record import Record, Row, keys, series
 from tlrun.report.style import TARGET, Missing, figure
 
 
@@ -18,18 +18,7 @@ def draw_validators(record: Record, path: Path) -> None:
 
     Raises Missing without an oracle or with fewer than 3 evaluations that have both.
     """
-    evaluations = record.split("eval")
-    pairs: dict[str, NDArray[np.float64]] = {}
-    for key in keys(evaluations, "validator/"):
-        both = [
-            row
-            for row in evaluations
-            if series([row], key)[0].size and series([row], ORACLE)[0].size
-        ]
-        if len(both) >= 3:
-            pairs[key] = np.column_stack(
-                [series(both, key)[0], series(both, key)[1], series(both, ORACLE)[1]]
-            )
+    pairs = beside_oracle(record)
     if not pairs:
         raise Missing(
             "it needs three evaluations with both validators and target test accuracy (the oracle)"
@@ -60,8 +49,27 @@ def draw_validators(record: Record, path: Path) -> None:
             ax.locator_params(axis="x", nbins=4)
         for ax in axes[:, 0]:
             ax.set_ylabel("target test, %")
-        fig.colorbar(dots, ax=axes, label="training step", shrink=0.8, aspect=30)
+        fig.colorbar(dots, ax=axes, label="training step", shrink=0.8, aspect=15 * rows)
         fig.supxlabel("value of the validator (the ring marks its highest)", fontsize=9)
+
+
+def competing(record: Record) -> list[Row]:
+    """The evaluations of the last phase, among which a rule chooses."""
+    rows = record.split("eval")
+    return [row for row in rows if row.get("phase") == rows[-1].get("phase")]
+
+
+def beside_oracle(record: Record) -> dict[str, NDArray[np.float64]]:
+    """{key of a validator: (at, validator, oracle) (n, 3)}, of those with both at n ≥ 3 places."""
+    pairs: dict[str, NDArray[np.float64]] = {}
+    rows = competing(record)
+    for key in keys(rows, "validator/"):
+        both = [row for row in rows if series([row], key)[0].size and series([row], ORACLE)[0].size]
+        if len(both) >= 3:
+            pairs[key] = np.column_stack(
+                [series(both, key)[0], series(both, key)[1], series(both, ORACLE)[1]]
+            )
+    return pairs
 
 
 def spearman(table: NDArray[np.float64]) -> float | None:

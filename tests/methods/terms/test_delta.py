@@ -133,4 +133,4 @@ def test_linear_layers_have_channels_without_positions():
     teacher, now = term.teacher.of(net).backbone, net.backbone.fc1(x.flatten(1))
     # in training the student's own batch norm comes first: fc1 is the same before it
     away = net.backbone.fc2.linear(now) - teacher.fc2.linear(teacher.fc1(x.flatten(1)))
-    assert float(value) == pytest.approx(float(away.square().mean(0).mean()), rel=1e-4)
+    assert value.item() == pytest.approx(away.square().mean(0).mean().item(), rel=1e-4)

@@ -1,0 +1,76 @@
+"""How far two classifiers, or the moments of several domains, lie apart. All in fp32.
+
+Saito et al., "Maximum Classifier Discrepancy for Unsupervised Domain Adaptation" (MCD), CVPR 2018;
+Zhang et al., "Bridging Theory and Algorithm for Domain Adaptation" (MDD), ICML 2019; Peng et al.,
+"Moment Matching for Multi-Source Domain Adaptation" (M3SDA), ICCV 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+
+def discrepancy(a_logits: Tensor, b_logits: Tensor) -> Tensor:
+    """mean |softmax(a) − softmax(b)| over images and classes (MCD).
+
+    a_logits, b_logits: (B, K) of two heads on the same images -> scalar in [0, 2/K].
+    """
+    return (a_logits.float().softmax(1) - b_logits.float().softmax(1)).abs().mean()
+
+
+def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """mean −log(1 − p(label)): small where the label is thought improbable.
+
+    logits: (B, K), K > 1; labels: (B,) int64 -> scalar. As log Σ_k e^(z_k) − log Σ_(k≠y) e^(z_k),
+    which stays finite where p rounds to 1.
+    """
+    logits = logits.float()
+    others = logits.masked_fill(one_hot(labels, logits.shape[1]).bool(), -torch.inf)
+    return (logits.logsumexp(1) - others.logsumexp(1)).mean()
+
+
+def margin_disparity(
+    auxiliary_source: Tensor,
+    main_source: Tensor,
+    auxiliary_target: Tensor,
+    main_target: Tensor,
+    gamma: float,
+) -> Tensor:
+    """γ · E_S CE(h'(x), ŷ) + E_T[ −log(1 − p_h'(ŷ|x)) ], ŷ = argmax h(x) (MDD).
+
+    All (B, K) logits: of the auxiliary head h' and the main head h -> scalar. The auxiliary head
+    makes it small: to agree with the main one on the source and to differ on the target. The
+    features make it large, by a reversed gradient. The main head has no gradient here.
+    """
+    agree = cross_entropy(auxiliary_source.float(), main_source.argmax(1))
+    return gamma * agree + unlikelihood(auxiliary_target, main_target.argmax(1))
+
+
+def moment_distance(
+    sources: Sequence[Tensor], target: Tensor, order: int = 5, centred: bool = True
+) -> Tensor:
+    """Σ_k [ mean_i ‖m_k(S_i) − m_k(T)‖₂ + mean_(i<j) ‖m_k(S_i) − m_k(S_j)‖₂ ], k = 1 .. order.
+
+    sources: (B_i, D) of each, target: (B, D) -> scalar. m_1 is the mean over the batch; for k > 1
+    m_k is E (x − m_1)^k of each feature, or with centred=False E x^k, which counts a difference of
+    means again in every order. M3SDA's eq. 1 is not centred, its authors' code is.
+    """
+    domains = [x.float() for x in (*sources, target)]
+    means = [x.mean(0) for x in domains]
+    powers = [x - m for x, m in zip(domains, means, strict=True)] if centred else domains
+    total = torch.zeros((), device=target.device)
+    for k in range(1, order + 1):
+        moments = means if k == 1 else [x.pow(k).mean(0) for x in powers]
+        total = total + _mean_length([m - moments[-1] for m in moments[:-1]])
+        total = total + _mean_length([a - b for a, b in combinations(moments[:-1], 2)])
+    return total
+
+
+def _mean_length(vectors: list[Tensor]) -> Tensor | float:
+    """Mean length of vectors (D,), 0 if there are none. Its gradient at 0 is 0, not NaN."""
+    return torch.linalg.vector_norm(torch.stack(vectors), dim=1).mean() if vectors else 0.0

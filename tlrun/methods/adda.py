@@ -1,0 +1,119 @@
+"""ADDA: an encoder of the target's own, trained until its features pass for the source's.
+
+    source       min over f, h   E_S CE(h(f(x)), y)
+    adversarial  min over d      ½·E_S BCE(d(f(x)), 1) + ½·E_T BCE(d(f_T(x)), 0)
+                 min over f_T    E_T BCE(d(f_T(x)), 1)          f_T starts as a copy of f
+
+In the second phase f and h are frozen and a step is two updates, of d and of f_T, whose labels are
+inverted, each on a forward pass of its own. The target is classified by h(f_T(x)). Tzeng et al.,
+"Adversarial discriminative domain adaptation", CVPR 2017: Adam with lr 2e-4 and β₁ = 0.5.
+x: (B, C, H, W); features: (B, D). Published: MNIST→USPS 89.4, USPS→MNIST 90.1, SVHN→MNIST 76.0 %.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import Batch
+from tlrun.errors import ConfigError
+from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
+from tlrun.methods.domain_head import domain_head_options
+from tlrun.methods.method import Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.source_only import SourceOnly
+from tlrun.models.heads import DomainHead
+from tlrun.models.net import Net
+
+ENCODER = "backbone_target"  # as a backbone it has its learning rate and `optimizer.layer_decay`
+STARTS = ("auto", "source", "pretrained", "scratch")  # anything else is the run of a source model
+
+
+class ADDA(SourceOnly):
+    """adversarial_lr: learning rate of the second phase (None = `optimizer.lr`). beta1: of its
+    Adam. domain_hidden, domain_layers, domain_dropout: of d. label_smoothing: in the source phase.
+    """
+
+    needs = Needs(streams=("source", "target"))
+    init = "source"  # each encoder has batch statistics of its own, so `joint` loses nothing
+    adapts = False  # whether there is a target encoder: a stop may come before
+
+    def __init__(
+        self,
+        adversarial_lr: float | None = 2e-4,
+        beta1: float = 0.5,
+        domain_hidden: int = 500,
+        domain_layers: int = 2,
+        domain_dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(label_smoothing)
+        if adversarial_lr is not None and not adversarial_lr > 0:
+            raise ConfigError(f"method.adversarial_lr={adversarial_lr:g} must be above 0")
+        if not 0 <= beta1 < 1:
+            raise ConfigError(f"method.beta1={beta1:g} must lie in [0, 1)")
+        rate = {} if adversarial_lr is None else {"lr": adversarial_lr}
+        self.optimizer = {"betas": (beta1, 0.999), **rate}  # SGD ignores betas
+        self.domain_head = domain_head_options(domain_hidden, domain_layers, domain_dropout)
+
+    def phases(self, data: Data) -> list[Phase]:
+        source = Phase("source", ("source",), terms=False)
+        still, both = ("backbone", "classifier"), self.needs.streams
+        adversarial = Phase("adversarial", both, frozen=still, optimizer=self.optimizer)
+        return [source, adversarial] if self.init in STARTS else [adversarial]
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        super().build(phase, net, data)
+        if phase.name == "adversarial" and ENCODER not in net.parts:
+            net.add(ENCODER, copy.deepcopy(net.backbone))
+            net.add("domain_head", DomainHead(net.feature_dim, **self.domain_head))
+
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        if phase.name == "adversarial":
+            net[ENCODER].load_state_dict(net.backbone.state_dict())
+            self.adapts = True
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        if "target" not in batch:
+            yield from super().step(net, batch, progress)
+        else:
+            yield self._domain_update(net, batch)
+            yield self._encoder_update(net, batch)
+
+    def _domain_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+        with torch.no_grad():
+            features = [self.features(net, batch[name].x, name) for name in self.needs.streams]
+        told = net["domain_head"](torch.cat(features))
+        source, target = told.split([len(f) for f in features])
+        return Update(
+            {"domain": domain_loss(source, target)},
+            parts=("domain_head",),
+            main=False,
+            metrics={"domain_accuracy": domain_accuracy(source, target)},
+        )
+
+    def _encoder_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+        x, y = batch["target"].x, batch["target"].y
+        features = self.features(net, x, "target")
+        loss = fooling_loss(net["domain_head"](features))
+        seen = {"target": Seen(x, features, net["classifier"](features), y)}
+        return Update({"encoder": loss}, parts=(ENCODER,), seen=seen)
+
+    def features(self, net: Net, x: Tensor, domain: str) -> Tensor:
+        """(B, D) by the domain's encoder: the source's for both until the target has one."""
+        net.domain = domain
+        return net[ENCODER if domain == "target" and self.adapts else "backbone"](x)
+
+    def predict(self, net: Net, x: Tensor, *, domain: str = "target", **_: object) -> Output:
+        found = self.features(net, x, domain)
+        return Output(scores=net["classifier"](found), features=found)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adapts": self.adapts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adapts = bool(state["adapts"])

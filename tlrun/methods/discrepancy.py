@@ -1,0 +1,102 @@
+"""What methods share that shrink a distance between the two domains' activations.
+
+    min over f, h of   E_S CE(h(f(x)), y) + λ · distance( S, T )
+
+The distance is a subclass's own; λ = trade_off times a schedule of the share p of training that is
+done, by default 2/(1+exp(−10p)) − 1, which is 0 at first: the features say little then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import Batch
+from tlrun.errors import ConfigError, at_least, did_you_mean
+from tlrun.losses.adversarial import REVERSAL_SCHEDULES, reversal_strength
+from tlrun.losses.classification import classification_loss
+from tlrun.losses.mmd import BANDWIDTHS, ESTIMATORS
+from tlrun.methods.domains import forward_domains, seen
+from tlrun.methods.method import Method, Needs, Phase, Progress, Update
+from tlrun.models.net import Forward, Net
+
+PLACES = ("features", "logits")  # layers that every forward pass returns
+
+
+@dataclass(eq=False)
+class Discrepancy(Method):
+    """trade_off: λ at the end. lambda_schedule: sigmoid | linear | constant.
+
+    Subclasses define `distance`, its name and the stages that it taps.
+    """
+
+    needs = Needs(streams=("source", "target"))
+    batch_norm = "per_domain"
+    distance_name = "discrepancy"
+
+    trade_off: float = 1.0
+    lambda_schedule: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        at_least(0, **{"method.trade_off": self.trade_off})
+        check_choice("method.lambda_schedule", self.lambda_schedule, REVERSAL_SCHEDULES)
+        self.taps: tuple[str, ...] = ()
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        net.add("classifier", net.new_head(data.num_classes))
+        for stage in self.taps:
+            net.width_of(stage)  # a clear error for a stage that is not there
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        inputs = {name: batch[name].x for name in self.needs.streams}
+        out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
+        distance = self.distance(out["source"], out["target"])
+        strength = self.trade_off * reversal_strength(self.lambda_schedule, progress.fraction)
+        losses = {
+            "classification": classification_loss(out["source"].logits, batch["source"].y),
+            self.distance_name: strength * distance,
+        }
+        yield Update(
+            losses,
+            seen=seen(batch, out),
+            metrics={"lambda": strength, f"{self.distance_name}_distance": distance},
+        )
+
+    def distance(self, source: Forward, target: Forward) -> Tensor:
+        """A scalar that is small where the domains are alike."""
+        raise NotImplementedError
+
+
+def activation(out: Forward, layer: str) -> Tensor:
+    """(B, D) of "features", "logits" or a stage that was tapped."""
+    if layer == "features":
+        return out.features.flatten(1)
+    if layer == "logits":
+        assert out.logits is not None
+        return out.logits
+    return out.taps[layer].flatten(1)
+
+
+def taps_of(layers: Iterable[str]) -> tuple[str, ...]:
+    """Those of the layers that are stages, to be tapped."""
+    return tuple(layer for layer in layers if layer not in PLACES)
+
+
+def check_choice(key: str, word: str, choices: tuple[str, ...]) -> None:
+    """Raises ConfigError for a word that is none of the choices."""
+    if word not in choices:
+        raise ConfigError(f"{key}={word}: {did_you_mean(word, choices)}")
+
+
+def check_mmd(group: str, kernels: int, estimator: str, **bandwidths: str | float) -> None:
+    """The arguments of tlrun/losses/mmd.py, by their keys after `group`."""
+    at_least(0, **{f"{group}.kernels": kernels})
+    check_choice(f"{group}.estimator", estimator, ESTIMATORS)
+    for key, value in bandwidths.items():
+        if isinstance(value, str):
+            check_choice(f"{group}.{key}", value, BANDWIDTHS)
+        elif not value > 0:
+            raise ConfigError(f"{group}.{key}={value:g} must be above 0")

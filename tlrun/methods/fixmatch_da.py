@@ -1,0 +1,87 @@
+"""FixMatch between domains: what a teacher is sure of in a plain image holds for a distorted one.
+
+    min_θ  E_S CE(p_θ(x), y)
+         + consistency · E_T 1[max q ≥ threshold] · CE(p_θ(strong(x)), argmax q),  q = p_θ'(weak(x))
+         − diversity · H(mean p_θ(strong(x)))
+
+θ' is the running average of θ, and predicts; ema=0 makes it the net of the step before. `strong` is
+`data.augment.target_strong`, `weak` the target's own augmentation (`view=clean`: none). With
+`source_strong` the source's strong view joins its plain one. Sohn et al., "FixMatch", NeurIPS 2020,
+eq. 3-4, there on labelled and unlabelled images of one domain; with two domains also Berthelot et
+al., "AdaMatch", ICLR 2022. The diversity keeps rare classes alive (Liang et al., ICML 2020, eq. 4).
+x: (B, C, H, W); y: (B,) int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from tlrun.data.pair import Data
+from tlrun.data.streams import Batch
+from tlrun.errors import ConfigError, at_least, did_you_mean
+from tlrun.losses.classification import classification_loss
+from tlrun.losses.consistency import confident, pseudo_label_consistency
+from tlrun.losses.entropy import diversity_loss
+from tlrun.methods.consistency import Consistency, shown_to
+from tlrun.methods.domains import forward_domains
+from tlrun.methods.method import Phase, Progress, Update
+from tlrun.models.net import Net
+
+VIEWS = ("weak", "clean")
+
+
+class FixMatchDA(Consistency):
+    """consistency, diversity: weights. threshold: least confidence of the teacher. ema: its decay.
+
+    view: what the teacher sees of the target: weak | clean. source_strong: whether the source is
+    learned in its strong view too.
+    """
+
+    def __init__(
+        self,
+        consistency: float = 1.0,
+        threshold: float = 0.9,
+        diversity: float = 0.0,
+        ema: float = 0.99,
+        view: str = "weak",
+        source_strong: bool = False,
+    ) -> None:
+        super().__init__(ema)
+        at_least(0, **{"method.consistency": consistency, "method.diversity": diversity})
+        if not 0 <= threshold <= 1:
+            raise ConfigError(f"method.threshold={threshold:g} is a probability, from 0 to 1")
+        if view not in VIEWS:
+            raise ConfigError(f"method.view={view}: {did_you_mean(view, VIEWS)}")
+        self.consistency, self.threshold, self.diversity = consistency, threshold, diversity
+        self.view, self.source_strong = view, source_strong
+
+    def phases(self, data: Data) -> list[Phase]:
+        target = ("strong",) if self.view == "weak" else ("strong", self.view)
+        views = {"target": target, "source": ("strong",) if self.source_strong else ()}
+        return [Phase(streams=self.needs.streams, views=views)]
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        teacher = self.teacher(net, progress)
+        source, target = batch["source"], batch["target"]
+        net.domain = "target"
+        opinion = teacher.teach(target.views.get(self.view, target.x)).logits
+        x, y = source.x, source.y
+        if self.source_strong:
+            assert y is not None
+            x, y = torch.cat([x, source.views["strong"]]), torch.cat([y, y])
+        inputs = {"source": x, "target": target.views["strong"]}
+        out = forward_domains(net, inputs, self.batch_norm)
+        student = out["target"].logits
+        assert opinion is not None
+        assert student is not None
+        losses = {
+            "classification": classification_loss(out["source"].logits, y),
+            "consistency": self.consistency
+            * pseudo_label_consistency(student, opinion, self.threshold),
+        }
+        if self.diversity:
+            losses["diversity"] = self.diversity * diversity_loss(student)
+        sure = confident(opinion, self.threshold).mean()
+        yield Update(losses, seen=shown_to(inputs, out, y), metrics={"confident": sure})

@@ -1,0 +1,41 @@
+"""`terms=[afn]`: adaptive feature norm (Xu et al., ICCV 2019).
+
+    stepwise (SAFN)    weight · Σ_domains mean (‖f(x)‖.detach() + Δr − ‖f(x)‖)²
+    hard (HAFN)        weight · Σ_domains (mean ‖f(x)‖ − R)²
+
+over the target and, where the method shows it, the source. The stepwise value is Δr² for each
+domain at all times; watch the accuracy, not this loss.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlrun.errors import at_least
+from tlrun.losses.feature_norm import hard_norm_loss, stepwise_norm_loss
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.adaptation import each_domain
+from tlrun.models.net import Net
+
+
+class AFN(Term):
+    """weight: λ. step: Δr of the stepwise form. radius: R of the hard form; None = stepwise."""
+
+    def __init__(
+        self, weight: float = 0.05, step: float = 1.0, radius: float | None = None
+    ) -> None:
+        at_least(0, **{"terms.afn.weight": weight, "terms.afn.step": step})
+        if radius is not None:
+            at_least(0, **{"terms.afn.radius": radius})
+        self.weight, self.step, self.radius = weight, step, radius
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        losses = [self.of_one(f) for f in each_domain(update, "afn", "features")]
+        return {"afn": self.weight * torch.stack(losses).sum()}
+
+    def of_one(self, features: Tensor) -> Tensor:
+        """features: (B, D) of one domain -> scalar."""
+        if self.radius is None:
+            return stepwise_norm_loss(features, self.step)
+        return hard_norm_loss(features, self.radius)

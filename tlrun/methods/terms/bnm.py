@@ -1,0 +1,27 @@
+"""`terms=[bnm]`: batch nuclear-norm maximisation on the target (Cui et al., CVPR 2020).
+
+    −weight · ‖softmax(Z_T)‖_* / B,      Z_T: (B, K), the target's logits
+
+Sure and diverse predictions at once. It couples the batch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tlrun.errors import at_least
+from tlrun.losses.nuclear_norm import nuclear_norm_loss
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.adaptation import shown
+from tlrun.models.net import Net
+
+
+class BNM(Term):
+    """weight: the paper's λ."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        at_least(0, **{"terms.bnm.weight": weight})
+        self.weight = weight
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        return {"bnm": self.weight * nuclear_norm_loss(shown(update, "bnm", "target", "logits"))}

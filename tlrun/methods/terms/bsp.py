@@ -1,0 +1,34 @@
+"""`terms=[bsp]`: batch spectral penalization (Chen et al., ICML 2019, eq. 6).
+
+    weight · Σ_domains Σ_{i ≤ k} σ_i²(F),      F: (B, D) features of a domain, σ_i its i-th largest
+
+singular value, over the target and, where the method shows it, the source. Domain-adversarial
+training leaves its transferable information in the few largest directions; holding these down lets
+the others tell classes apart. Made to join `dann` and its kin. Not `bss`, which shrinks the
+smallest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlrun.errors import at_least
+from tlrun.losses.spectral import squared_singular_values
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.adaptation import each_domain
+from tlrun.models.net import Net
+
+
+class BSP(Term):
+    """weight: β; the paper's 1e-4 is too much for `dann_cnn`. k: how many of the largest."""
+
+    def __init__(self, weight: float = 1e-5, k: int = 1) -> None:
+        at_least(0, **{"terms.bsp.weight": weight})
+        at_least(1, **{"terms.bsp.k": k})
+        self.weight, self.k = weight, k
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        domains = each_domain(update, "bsp", "features")
+        largest = [squared_singular_values(f)[: self.k].sum() for f in domains]
+        return {"bsp": self.weight * torch.stack(largest).sum()}

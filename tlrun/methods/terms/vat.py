@@ -1,0 +1,57 @@
+"""`terms=[vat]`: predictions on the target that hold in the worst direction (Miyato et al. 2018).
+
+    weight · mean KL( p(x_T) ‖ p(x_T + r_adv) ),      ‖r_adv‖ = radius for each example
+
+Miyato et al., "Virtual adversarial training", TPAMI 2018 (tlrun/losses/virtual_adversarial.py);
+Shu et al., "A DIRT-T approach to unsupervised domain adaptation" (VADA), ICLR 2018, use it on both
+domains with a radius of 3.5. x_T: (B, C, H, W) as the net gets it, after normalisation, and so is
+the radius. The term forwards the batch itself, iterations + 2 times, normalised by the target's
+batch statistics and without dropout; the running statistics stay put (models/repeatable.py).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tlrun.errors import ConfigError, at_least
+from tlrun.losses.virtual_adversarial import vat_loss
+from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.adaptation import shown
+from tlrun.models.net import Net
+from tlrun.models.repeatable import repeatable
+
+
+class VAT(Term):
+    """weight: of the divergence. radius: length of r. xi: of the probing step, in the same units.
+    iterations: of the power method."""
+
+    def __init__(
+        self, weight: float = 0.1, radius: float = 3.5, xi: float = 1.0, iterations: int = 1
+    ) -> None:
+        at_least(0, **{"terms.vat.weight": weight, "terms.vat.radius": radius})
+        at_least(1, **{"terms.vat.iterations": iterations})
+        if not xi > 0:
+            raise ConfigError(f"terms.vat.xi={xi:g} must be above 0")
+        self.weight, self.radius, self.xi, self.iterations = weight, radius, xi, iterations
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        shown(update, "vat", "target", "logits")  # the main head judges target images
+        x = update.seen["target"].x
+
+        def forward(images: Tensor) -> Tensor:
+            logits = net(images).logits
+            assert logits is not None
+            return logits
+
+        before, net.domain = net.domain, "target"
+        try:
+            with repeatable(net):
+                with torch.no_grad():  # not the update's own: its dropout and batch may differ
+                    clean = forward(x)
+                value = vat_loss(
+                    forward, x, clean, radius=self.radius, xi=self.xi, iterations=self.iterations
+                )
+        finally:
+            net.domain = before
+        return {"vat": self.weight * value}
