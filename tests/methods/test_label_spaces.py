@@ -80,6 +80,7 @@ def test_pada_finds_the_mean_prediction_on_the_target(tmp_path):
     assert set(session.data.role("target_test").labels.tolist()) == {3, 5}
     session.loop().fit()
     method, net, data = session.method, session.net, session.data
+    method.start(session.phases[0], net, data)
     method.refresh(session.phases[0], net, data, Progress(0, 6))
     assert torch.equal(method.weights, torch.ones(10))
     method.refresh(session.phases[0], net, data, Progress(3, 6))

@@ -177,7 +177,8 @@ def multi_source(
         joint_card(found),
     )
     domains["target"] = unseen
-    shared = augmentations(augment, ("source", "target"))  # all sources share that of `source`
+    note = "; all sources share that of `source`"
+    shared = augmentations(augment, ("source", "target"), note)
     mixed = everything.subset(permutation(len(everything), "statistics"))  # of every source
     conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
     return Data(

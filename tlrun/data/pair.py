@@ -288,12 +288,14 @@ def build_data(
     )
 
 
-def augmentations(conf: Mapping[str, Any] | None, domains: Iterable[str]) -> dict[str, Augment]:
-    """`data.augment`: of each domain, and of its strong view. Raises ConfigError."""
+def augmentations(
+    conf: Mapping[str, Any] | None, domains: Iterable[str], note: str = ""
+) -> dict[str, Augment]:
+    """`data.augment`: of each domain, and of its strong view. Raises ConfigError, with the note."""
     names = [name for d in domains for name in (d, f"{d}{STRONG}")]
     for name in conf or {}:
         if name not in names:
-            raise ConfigError(f"unknown key data.augment.{name}: {did_you_mean(name, names)}")
+            raise ConfigError(f"unknown key data.augment.{name}: {did_you_mean(name, names)}{note}")
     return {name: Augment((conf or {}).get(name)) for name in names}
 
 

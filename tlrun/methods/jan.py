@@ -30,7 +30,7 @@ class JAN(Discrepancy):
 
     kernels: int = 2
     bandwidth: str | float = "mean"
-    softmax_bandwidth: str | float = 1.68
+    softmax_bandwidth: float = 1.68
     estimator: str = "unbiased"
 
     def __post_init__(self) -> None:

@@ -44,12 +44,15 @@ class PADA(DANN):
     def phases(self, data: Data) -> list[Phase]:
         return [Phase(streams=self.needs.streams, refresh_every=self.reweight_every)]
 
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        device = next(net.parameters()).device
+        self.weights = torch.ones(data.num_classes, device=device)
+
     @torch.no_grad()
     def refresh(self, phase: Phase, net: Net, data: Data, progress: Progress) -> None:
-        device = next(net.parameters()).device
         if progress.step == 0:  # an untrained net's opinion is worth nothing
-            self.weights = torch.ones(data.num_classes, device=device)
             return
+        device = next(net.parameters()).device
         net.eval()
         net.domain = "target"
         total = torch.zeros(data.num_classes, device=device)
