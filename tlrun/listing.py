@@ -11,6 +11,7 @@ GROUPS = {
     "methods": "method",
     "data": "data",
     "backbones": "backbone",
+    "terms": "terms",
     "balances": "balance",
     "selectors": "select",
     "recipes": "recipe",

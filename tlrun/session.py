@@ -279,6 +279,13 @@ def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
             changes[key] = merged(own, changes[key]) if "name" in own else {**own, **changes[key]}
     if "frozen" in changes:
         changes["frozen"] = tuple(changes["frozen"])
+        freed = [stage for stage in phase.frozen if stage not in changes["frozen"]]
+        if freed:
+            log.warning(
+                "phases.%s.frozen replaces the method's own: %s will train",
+                phase.name,
+                ", ".join(freed),
+            )
     return replace(phase, **changes)
 
 

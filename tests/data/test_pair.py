@@ -300,6 +300,9 @@ def test_blending_needs_images_of_the_target():
     assert data.backdrops("target") is None
     with pytest.raises(ConfigError, match="target_images=none withholds them"):
         build_data(blended, seed=0, target_images="none").backdrops("source")
+    strong = {**conf(), "augment": {"target_strong": {"blend": 0.5}}}
+    with pytest.raises(ConfigError, match="only plain images are blended"):
+        build_data(strong, seed=0).view("target", "strong")
 
 
 def test_views_are_augmentations_of_a_stream():

@@ -132,5 +132,7 @@ def test_blending_lays_a_rolled_image_behind():
     away = ((batch.x - raw).abs() * 255).round()
     assert (away.flatten(1) > 0).sum(1).tolist() == [1] * 8  # one pixel each, somewhere else
     assert len({int(row.argmax()) for row in away.flatten(1)}) > 3
+    plain = stream(backdrops=backdrops, augment=Augment({"blend": 1.0}), views={"clean": None})
+    assert torch.equal(plain.batch(0).views["clean"], PRE(toy().read(batch.index)))
     off = stream(backdrops=backdrops, augment=Augment({"blend": 1e-9})).batch(0).x
     assert torch.equal(off, PRE(toy().read(batch.index)))

@@ -270,3 +270,16 @@ def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     again.process.world = 2
     with pytest.raises(ConfigError, match=r"trainer\.devices=1"):
         again.loop()._restore(checkpoint.load_last(session.run_dir.checkpoints), None)
+
+
+def test_an_update_without_anything_to_train_says_so(tmp_path):
+    session = small.session(
+        tmp_path / "run", "method=mcd", "phases.train.frozen=[classifier, classifier2]"
+    )
+    with pytest.raises(ConfigError, match="has nothing to train: all of it is frozen"):
+        session.loop().fit()
+
+
+def test_setting_free_what_a_method_holds_still_is_said(tmp_path, caplog):
+    small.session(tmp_path / "run", "method=shot", "phases.target.frozen=[backbone.conv1]")
+    assert "phases.target.frozen replaces the method's own: classifier will train" in caplog.text

@@ -81,6 +81,16 @@ def test_it_equals_a_sum_over_pairs(estimator, bandwidth, kernels):
     assert float(ours) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("bandwidth", ["mean", "median"])
+@pytest.mark.parametrize("count", [2, 6, 8, 9])
+def test_the_linear_form_counts_all_its_pairs_for_the_bandwidth(bandwidth, count):
+    """With 8 images there are 4 pairs of each of 4 kinds: a square that is no table of pairs."""
+    a, b = draws(count), draws(count, shift=0.7, seed=1)
+    ours = mmd_loss(torch.tensor(a), torch.tensor(b), bandwidth=bandwidth, estimator="linear")
+    expected = by_loops([a], [b], 2, [bandwidth], "linear")
+    assert float(ours) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_the_joint_form_multiplies_the_kernels_of_layers(estimator):
     source = [draws(6), draws(6, seed=2, dim=3)]

@@ -109,3 +109,9 @@ def test_a_net_without_batch_norm_is_refused_before_training(tmp_path):
     session = small.session(tmp_path / "run", *OPTIONS, "backbone.batch_norm=false")
     with pytest.raises(ConfigError, match=r"method=adabn .*backbone\.batch_norm=true"):
         session.check_patterns()
+
+
+def test_steps_of_the_last_phase_are_refused_before_training(tmp_path):
+    session = small.session(tmp_path / "run", "method=adabn", "phases.adapt.steps=3")
+    with pytest.raises(ConfigError, match=r"phases\.adapt\.steps=3"):
+        session.check_patterns()

@@ -108,6 +108,18 @@ def test_each_domain_is_judged_through_its_own_encoder():
     assert not torch.equal(own.features, other.features)
 
 
+def test_a_head_that_no_source_has_trained_is_refused(tmp_path):
+    """It would be frozen as it is drawn."""
+    source = small.session(tmp_path / "source", "method=source_only", "trainer.steps=1")
+    source.loop().fit()
+    source.run_dir.config.write_text("{}")  # makes it a run folder
+    words = ("method=adda", f"init={tmp_path / 'source'}", "trainer.steps=1")
+    small.session(tmp_path / "fits", *words).loop().fit()
+    other = small.session(tmp_path / "other", *words, "backbone.head.hidden=[9]")
+    with pytest.raises(ConfigError, match=r"no weights of the source for classifier\.fc1"):
+        other.loop().fit()
+
+
 def test_before_the_second_phase_the_source_encoder_serves_both():
     method = ADDA()
     net = small.net()

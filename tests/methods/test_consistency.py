@@ -122,6 +122,7 @@ def test_only_the_student_trains_and_the_teacher_predicts():
         (SelfEnsembling, {"consistency": -1.0}, "at least 0"),
         (VADA, {"radius": 0.0}, "method.radius"),
         (VADA, {"ema": -0.1}, "method.ema"),
+        (VADA, {"trade_off": -1.0}, "method.trade_off"),
         (DirtT, {"interval": 0}, "method.interval"),
         (DirtT, {"beta": -1.0}, "method.beta"),
     ],

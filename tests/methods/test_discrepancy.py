@@ -156,3 +156,11 @@ def test_arguments_that_cannot_be_are_refused_by_their_key(method, key, value, h
 def test_a_layer_that_is_not_there_is_a_clear_error(method):
     with pytest.raises(ConfigError, match=r"did you mean|Valid"):
         small.built(method, small.net())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_image_of_a_domain_is_refused_by_the_keys_that_give_more(name):
+    method, batch = METHODS[name](), small.batch(size=1)
+    net = small.built(method, small.net(batch_norm=False))
+    with pytest.raises(ConfigError, match=r"trainer\.batch_size.*trainer\.accumulate"):
+        update_of(method, net, batch)

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import domain_loss
+from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.method import Progress
 from tlrun.methods.mme import MME
 from tlrun.methods.osbp import OSBP
@@ -109,6 +110,53 @@ def test_osbp_reverses_the_boundary_for_the_features():
     adversarial.assert_gradients(net, expected)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
+    """The logits that it is shown reach the features with the sign they have."""
+    method = OSBP(trade_off=0.0)
+    net = small.built(method, small.net({"hidden": [8], "batch_norm": norm}, dropout=0.0))
+    batch, reference = small.batch(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    ours = adversarial.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
+    reference.domain = "target"
+    entropy = entropy_loss(reference(batch["target"].x).logits)
+    for mine, expected in zip(
+        ours, adversarial.gradients(entropy, reference["backbone"]), strict=True
+    ):
+        assert torch.allclose(mine, expected, atol=1e-6)
+    reference.domain = "source"
+    reference(batch["source"].x)  # one pass each has moved the running statistics
+    for name, buffer in reference.named_buffers():
+        assert torch.allclose(net.get_buffer(name), buffer), name
+
+
+def test_a_term_beside_mme_looks_at_the_images_without_labels():
+    method = MME()
+    net = small.built(method, small.net(dropout=0.0))
+    batch, reference = three(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    assert torch.equal(update.seen["source"].x, batch["source"].x)
+    shown = update.seen["target"]
+    assert torch.equal(shown.x, batch["target_unlabelled"].x)
+    ours = adversarial.gradients(entropy_loss(shown.logits), net["backbone"])
+    reference.domain = "target"
+    entropy = entropy_loss(reference(batch["target_unlabelled"].x).logits)
+    for mine, expected in zip(
+        ours, adversarial.gradients(entropy, reference["backbone"]), strict=True
+    ):
+        assert torch.allclose(mine, expected, atol=1e-6)
+
+
+def test_pada_leaves_frozen_stages_still_when_it_looks_at_the_target(tmp_path):
+    words = ("method=pada", "method.reweight_every=2", "phases.train.frozen=[backbone.conv1]")
+    session = small.session(tmp_path / "run", *words, "backbone.batch_norm=true")
+    session.loop().fit()
+    stage = session.net.module_of("backbone.conv1")
+    counts = [b for n, b in stage.named_buffers() if n.endswith("num_batches_tracked")]
+    assert counts
+    assert all(int(count) == 0 for count in counts)
+
+
 def test_osbp_needs_an_open_set(tmp_path):
     with pytest.raises(ConfigError, match="label_spaces=open"):
         small.session(tmp_path / "run", "method=osbp")
@@ -127,6 +175,7 @@ def test_osbp_needs_an_open_set(tmp_path):
         (MME, {"scale": 0.0}, "method.scale"),
         (MME, {"trade_off": -1.0}, "method.trade_off"),
         (PADA, {"reweight_every": 0}, "method.reweight_every"),
+        (PADA, {"trade_off": -1.0}, "method.trade_off"),
         (OSBP, {"boundary": 1.0}, "between 0 and 1"),
     ],
 )

@@ -6,7 +6,7 @@ from torch import nn
 
 from tlrun.losses.virtual_adversarial import vat_loss
 from tlrun.models.batch_norm import convert
-from tlrun.models.repeatable import repeatable
+from tlrun.models.repeatable import judging, repeatable
 
 
 @pytest.mark.parametrize("mode", ["joint", "per_domain"])
@@ -42,3 +42,12 @@ def test_modes_are_restored_after_an_error():
     assert net[0].momentum == 0.1
     assert not net[1].training
     assert int(net[0].num_batches_tracked) == 0
+
+
+def test_judging_wakes_only_what_trained():
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 2))
+    net.train()
+    net[0].eval()
+    with judging(net):
+        assert not any(module.training for module in net.modules())
+    assert [module.training for module in (net, *net)] == [True, False, True, True]

@@ -152,6 +152,11 @@ class Data:
                 f"data.augment.{domain}{STRONG}, for example "
                 f"'data.augment.{domain}{STRONG}={{rotate: 15, scale: 0.2, noise: 0.1}}'"
             )
+        if "blend" in strong.ops:
+            raise ConfigError(
+                f"data.augment.{domain}{STRONG}.blend: only plain images are blended, as "
+                f"data.augment.{domain}.blend"
+            )
         return strong
 
     def backdrops(self, stream: str) -> ImageSet | None:
@@ -165,6 +170,8 @@ class Data:
                 f"data.augment.{stream}.blend lays target images behind those of the {stream}, and "
                 "target_images=none withholds them"
             )
+        if len(found.shape) != 3:
+            raise ConfigError(f"data.augment.{stream}.blend is for images; these are features")
         return found
 
     def info(self) -> dict[str, Any]:

@@ -128,10 +128,11 @@ class Stream:
     def _seen(self, raw: Tensor, epoch: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the net is given of raw examples: augmented, and in every further view."""
         draws = Draws(self.seed, self.name, epoch, index)
+        clean = seen = self.preprocess(raw)
         if self.augment is not None and self.backdrops is not None:
-            raw = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
-        clean = self.preprocess(raw)
-        x = clean if self.augment is None else self.augment(clean, draws)
+            blended = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
+            seen = self.preprocess(blended)
+        x = seen if self.augment is None else self.augment(seen, draws)
         views = {}
         for view, augment in self.views.items():
             others = Draws(self.seed, f"{self.name}/{view}", epoch, index)

@@ -329,7 +329,13 @@ class Loop:
     def _parameters(self, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:
         """Trainable parameters of the parts of an update; what is trainable is fixed in a phase."""
         if parts not in self._parameter_lists:
-            self._parameter_lists[parts] = list(self.net.parameters_of(parts))
+            found = list(self.net.parameters_of(parts))
+            if not found:
+                raise ConfigError(
+                    f"an update of {', '.join(parts)} has nothing to train: all of it is frozen "
+                    "(transfer.freeze, phases.<name>.frozen)"
+                )
+            self._parameter_lists[parts] = found
         return self._parameter_lists[parts]
 
     def _apply(

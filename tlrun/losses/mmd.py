@@ -62,10 +62,12 @@ def joint_mmd_loss(
     layers = list(zip(source, target, bandwidths, strict=True))
     with torch.autocast(source[0].device.type, enabled=False):
         if estimator == "linear":
-            k = [_gaussian(_neighbours(s.float(), t.float()), kernels, b) for s, t, b in layers]
+            pairs = [(_neighbours(s.float(), t.float()), b) for s, t, b in layers]
+            k = [_gaussian(d, d, kernels, b) for d, b in pairs]
             same_s, same_t, first, second = torch.stack(k).prod(0)
             return (same_s + same_t - first - second).mean()
-        k = [_gaussian(_all_pairs(torch.cat([s, t]).float()), kernels, b) for s, t, b in layers]
+        pairs = [(_all_pairs(torch.cat([s, t]).float()), b) for s, t, b in layers]
+        k = [_gaussian(d, _each_once(d), kernels, b) for d, b in pairs]
         product = torch.stack(k).prod(0)
         within_s, within_t = product[:count, :count], product[count:, count:]
         across = product[:count, count:].mean()
@@ -91,15 +93,18 @@ def _neighbours(source: Tensor, target: Tensor) -> Tensor:
     return torch.stack([(a - b).square().sum(1) for a, b in pairs])
 
 
-def _gaussian(distances: Tensor, kernels: int, bandwidth: str | float) -> Tensor:
-    """Squared distances, (n, n) or (4, n) -> the mean kernel of each pair."""
+def _each_once(distances: Tensor) -> Tensor:
+    """(n, n) -> (n (n − 1) / 2,): each pair once, no example with itself."""
+    row, column = torch.triu_indices(len(distances), len(distances), 1, device=distances.device)
+    return distances[row, column]
+
+
+def _gaussian(distances: Tensor, counted: Tensor, kernels: int, bandwidth: str | float) -> Tensor:
+    """Squared distances -> the mean kernel of each. counted: those that set the bandwidth."""
     if not isinstance(bandwidth, str):
         return torch.exp(-distances / bandwidth)
-    pairs = distances.detach()
-    if len(pairs) == pairs.shape[1]:  # each pair once, no example with itself
-        row, column = torch.triu_indices(len(pairs), len(pairs), 1, device=pairs.device)
-        pairs = pairs[row, column]
-    scale = (pairs.median() if bandwidth == "median" else pairs.mean()).clamp_min(1e-12)
+    counted = counted.detach()
+    scale = (counted.median() if bandwidth == "median" else counted.mean()).clamp_min(1e-12)
     powers = range(-kernels, kernels + 1)
     return torch.stack([torch.exp(-distances / (2.0**u * scale)) for u in powers]).mean(0)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from tlrun.data.hashing import permutation
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
+from tlrun.errors import ConfigError
 from tlrun.methods.method import Phase
 from tlrun.methods.source_free import SourceFree, norms_of
 from tlrun.models.net import Net
@@ -40,6 +41,10 @@ class AdaBN(SourceFree):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         super().build(phase, net, data)
         norms_of(net, phase.frozen, "adabn")  # a clear error before anything is trained
+        if phase.name == self.adapting.name and phase.steps:
+            raise ConfigError(
+                f"phases.adapt.steps={phase.steps}: adabn takes no steps there, only 0"
+            )
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         super().start(phase, net, data)

@@ -25,6 +25,7 @@ from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
 from tlrun.methods.domain_head import domain_head_options
 from tlrun.methods.method import Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.source_free import check_carried
 from tlrun.methods.source_only import SourceOnly
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Net
@@ -74,6 +75,8 @@ class ADDA(SourceOnly):
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         if phase.name == "adversarial":
+            if self.init not in STARTS:  # what is frozen all along has to know the classes
+                check_carried(net)
             net[ENCODER].load_state_dict(net.backbone.state_dict())
             self.adapts = True
 
@@ -87,14 +90,11 @@ class ADDA(SourceOnly):
     def _domain_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
         with torch.no_grad():
             features = [self.features(net, batch[name].x, name) for name in self.needs.streams]
-        told = net["domain_head"](torch.cat(features))
-        source, target = told.split([len(f) for f in features])
-        return Update(
-            {"domain": domain_loss(source, target)},
-            parts=("domain_head",),
-            main=False,
-            metrics={"domain_accuracy": domain_accuracy(source, target)},
-        )
+        source, target = net["domain_head"](torch.cat(features)).split([len(f) for f in features])
+        losses = {"domain": domain_loss(source, target)}
+        told = domain_accuracy(source, target)
+        metrics: dict[str, Tensor | float] = {"domain_accuracy": told}
+        return Update(losses, parts=("domain_head",), main=False, metrics=metrics)
 
     def _encoder_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
         x, y = batch["target"].x, batch["target"].y

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, did_you_mean
+from tlrun.errors import ConfigError, at_least, did_you_mean
 from tlrun.losses.adversarial import (
     REVERSAL_SCHEDULES,
     domain_accuracy,
@@ -64,6 +64,7 @@ class DANN(Method):
                 f"method.lambda_schedule={self.lambda_schedule}: "
                 f"{did_you_mean(self.lambda_schedule, REVERSAL_SCHEDULES)}"
             )
+        at_least(0, **{"method.trade_off": self.trade_off, "method.gamma": self.gamma})
         self.taps = () if self.attach == "features" else (self.attach,)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

@@ -53,6 +53,7 @@ class Discrepancy(Method):
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in self.needs.streams}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
+        check_several(out["source"].features, out["target"].features)
         distance = self.distance(out["source"], out["target"])
         strength = self.trade_off * reversal_strength(self.lambda_schedule, progress.fraction)
         losses = {
@@ -89,6 +90,15 @@ def check_choice(key: str, word: str, choices: tuple[str, ...]) -> None:
     """Raises ConfigError for a word that is none of the choices."""
     if word not in choices:
         raise ConfigError(f"{key}={word}: {did_you_mean(word, choices)}")
+
+
+def check_several(source: Tensor, target: Tensor) -> None:
+    """Raises ConfigError for a batch of one image: between two there is a distance, of one none."""
+    if min(len(source), len(target)) < 2:
+        raise ConfigError(
+            "a distance between domains needs 2 images of each at once: raise trainer.batch_size, "
+            "or lower trainer.accumulate or trainer.devices, by which it is divided"
+        )
 
 
 def check_mmd(group: str, kernels: int, estimator: str, **bandwidths: str | float) -> None:

@@ -21,7 +21,7 @@ from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.domains import forward_domains, seen
-from tlrun.methods.method import Method, Needs, Phase, Progress, Update
+from tlrun.methods.method import Method, Needs, Phase, Progress, Seen, Update
 from tlrun.models.heads import CosineHead
 from tlrun.models.net import Net
 
@@ -55,6 +55,9 @@ class MME(Method):
                 "classification": 0.5 * (losses[0] + losses[1]),
                 "minimax_entropy": -self.trade_off * entropy,  # h rises in it, f falls
             },
-            seen=seen(labelled, out),
+            seen={
+                **seen(labelled, out),  # terms look at all of the target, not at its few labels
+                "target": Seen(batch[UNLABELLED].x, features, net["classifier"](features)),
+            },
             metrics={"entropy": entropy},
         )

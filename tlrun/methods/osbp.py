@@ -24,6 +24,7 @@ from tlrun.losses.open_set import unknown_boundary_loss
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Update
 from tlrun.models.net import Net
+from tlrun.models.repeatable import repeatable
 
 
 class OSBP(Method):
@@ -44,10 +45,13 @@ class OSBP(Method):
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, head=None)
+        head, features = net["classifier"], out["target"].features
         net.domain = "target"
-        game = net["classifier"](reverse_gradient(out["target"].features, 1.0))
+        game = head(reverse_gradient(features, 1.0))
+        with repeatable(head):  # for terms: they are no part of the game, so nothing is reversed
+            out["target"].logits = head(features)
         net.domain = "source"
-        out["source"].logits, out["target"].logits = net["classifier"](out["source"].features), game
+        out["source"].logits = head(out["source"].features)
         unknown = game.float().softmax(1)[:, -1]
         yield Update(
             {

@@ -28,6 +28,7 @@ from tlrun.methods.dann import DANN
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Net
+from tlrun.models.repeatable import judging
 
 
 @dataclass(eq=False)
@@ -40,6 +41,7 @@ class PADA(DANN):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, **{"method.reweight_every": self.reweight_every})
+        at_least(0, **{"method.trade_off": self.trade_off, "method.gamma": self.gamma})
 
     def phases(self, data: Data) -> list[Phase]:
         return [Phase(streams=self.needs.streams, refresh_every=self.reweight_every)]
@@ -53,12 +55,11 @@ class PADA(DANN):
         if progress.step == 0:  # an untrained net's opinion is worth nothing
             return
         device = next(net.parameters()).device
-        net.eval()
         net.domain = "target"
         total = torch.zeros(data.num_classes, device=device)
-        for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
-            total += net(x).logits.float().softmax(1).sum(0)
-        net.train()
+        with judging(net):
+            for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
+                total += net(x).logits.float().softmax(1).sum(0)
         self.weights = (total / total.max()).clamp_min(1e-3)  # a batch of rare classes is no 0/0
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

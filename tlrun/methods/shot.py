@@ -26,6 +26,7 @@ from tlrun.losses.tasks import known_class_loss
 from tlrun.methods.method import Phase, Progress
 from tlrun.methods.shot_im import ShotIM
 from tlrun.models.net import Net
+from tlrun.models.repeatable import judging
 
 ROUNDS = 15  # the authors' 15 epochs, labels anew in each
 
@@ -83,16 +84,13 @@ def pseudo_labels(net: Net, data: Data, hypothesis: str) -> Tensor:
     path = net.path()
     before = path[path.index(net.select([hypothesis])[0]) - 1]
     taps = () if before.startswith("backbone") else (before,)
-    training = [module for module in net.modules() if module.training]
-    net.eval()
     net.domain = "target"
     features, probabilities = [], []
     device = next(net.parameters()).device
-    for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
-        out = net(x, taps=taps)
-        assert out.logits is not None
-        features.append(out.taps[before].flatten(1) if taps else out.features)
-        probabilities.append(out.logits.float().softmax(1))
-    for module in training:
-        module.training = True
+    with judging(net):
+        for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
+            out = net(x, taps=taps)
+            assert out.logits is not None
+            features.append(out.taps[before].flatten(1) if taps else out.features)
+            probabilities.append(out.logits.float().softmax(1))
     return centroid_labels(torch.cat(features), torch.cat(probabilities))

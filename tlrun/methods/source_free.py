@@ -44,13 +44,9 @@ class SourceFree(SourceOnly):
         return [*source, self.adapting]
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
-        """Refuses to adapt what no source has trained (`carried` is empty in a dry run)."""
-        new = [stage for stage in net.path() if stage not in net.carried]
-        if phase.name == self.adapting.name and net.carried and new:
-            raise ConfigError(
-                f"there are no weights of the source for {new[0]} (transfer.json says why): "
-                "carry all stages over, from a run with the same backbone and head"
-            )
+        """Refuses to adapt what no source has trained."""
+        if phase.name == self.adapting.name:
+            check_carried(net)
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         if "target" not in batch:
@@ -70,6 +66,16 @@ class SourceFree(SourceOnly):
         return {
             "baseline": {**changes, **({"init": "auto"} if self.init == "source" else as_it_is)}
         }
+
+
+def check_carried(net: Net) -> None:
+    """ConfigError unless each stage has weights of the source (in a dry run none is carried)."""
+    new = [stage for stage in net.path() if stage not in net.carried]
+    if net.carried and new:
+        raise ConfigError(
+            f"there are no weights of the source for {new[0]} (transfer.json says why): "
+            "carry all stages over, from a run with the same backbone and head"
+        )
 
 
 def norms_of(net: Net, frozen: tuple[str, ...], method: str) -> list[Any]:

@@ -50,7 +50,9 @@ class VADA(Averaged, DANN):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_ema()
-        values = {"source_vat": self.source_vat, "target_weight": self.target_weight}
+        values = {
+            k: getattr(self, k) for k in ("trade_off", "gamma", "source_vat", "target_weight")
+        }
         at_least(0, **{f"method.{k}": v for k, v in values.items()})
         at_least(1e-6, **{"method.radius": self.radius})
 

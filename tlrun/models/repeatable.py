@@ -46,5 +46,20 @@ def repeatable(net: nn.Module) -> Iterator[None]:
                 net.get_buffer(name).copy_(count)
 
 
+@contextmanager
+def judging(net: nn.Module) -> Iterator[None]:
+    """Inside, the net is in eval mode; afterwards what trained before trains again, and no more.
+
+    `net.train()` would also wake what is frozen: its batch statistics would drift.
+    """
+    training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def _drops(module: nn.Module) -> bool:
     return isinstance(module, _DropoutNd) or type(module).__name__ in _DEPTH

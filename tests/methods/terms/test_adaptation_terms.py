@@ -103,6 +103,15 @@ def test_those_that_compare_domains_need_the_source(name):
         TERMS[name]().loss(shown("target"), None)
 
 
+@pytest.mark.parametrize("name", BOTH)
+def test_one_image_of_a_domain_is_refused(name):
+    update = shown("source", "target")
+    target = update.seen["target"]
+    target.features, target.logits = target.features[:1], target.logits[:1]
+    with pytest.raises(ConfigError, match=r"trainer\.batch_size"):
+        TERMS[name]().loss(update, None)
+
+
 @pytest.mark.parametrize("name", ["mcc", "bnm", "im", "vat", "coral"])
 def test_a_method_that_hides_the_logits_is_told_so(name):
     update = shown("source", "target")
@@ -228,3 +237,14 @@ class TestVAT:
         net, update = self.update("joint", SourceOnly())
         with pytest.raises(ConfigError, match="needs the logits of target images"):
             VAT().loss(update, net)
+
+
+def test_vat_refuses_a_net_of_which_nothing_is_trained():
+    """ADDA's second phase: the encoder that is trained is not the one that VAT would judge by."""
+    net = small.built(SourceOnly(), small.net(dropout=0.0)).requires_grad_(False)
+    x = small.batch("target")["target"].x
+    update = Update({}, seen={"target": Seen(x, net(x).features, net(x).logits)})
+    with pytest.raises(ConfigError, match="nothing is trained"):
+        VAT().loss(update, net)
+    net["backbone"].requires_grad_(True)
+    assert VAT().loss(update, net)["vat"].requires_grad

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tlrun.errors import at_least
 from tlrun.losses.coral import coral_loss
-from tlrun.methods.discrepancy import PLACES, check_choice
+from tlrun.methods.discrepancy import PLACES, check_choice, check_several
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
@@ -27,4 +27,5 @@ class Coral(Term):
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         source, target = (shown(update, "coral", d, self.layer) for d in ("source", "target"))
+        check_several(source, target)
         return {"coral": self.weight * coral_loss(source, target)}

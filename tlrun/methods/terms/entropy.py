@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, at_least
 from tlrun.losses.entropy import diversity_loss, entropy_loss
 from tlrun.methods.method import Term, Update
 from tlrun.models.net import Net
@@ -21,6 +21,7 @@ class Entropy(Term):
     """weight: of the whole. diversity: of the second part, at least 0."""
 
     def __init__(self, weight: float = 0.1, diversity: float = 0.0) -> None:
+        at_least(0, **{"terms.entropy.weight": weight, "terms.entropy.diversity": diversity})
         self.weight, self.diversity = weight, diversity
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tlrun.errors import at_least
 from tlrun.losses.mmd import mmd_loss
-from tlrun.methods.discrepancy import PLACES, check_choice, check_mmd
+from tlrun.methods.discrepancy import PLACES, check_choice, check_mmd, check_several
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
@@ -35,9 +35,11 @@ class MMD(Term):
         self.kernels, self.bandwidth, self.estimator = kernels, bandwidth, estimator
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        source, target = (shown(update, "mmd", d, self.layer) for d in ("source", "target"))
+        check_several(source, target)
         distance = mmd_loss(
-            shown(update, "mmd", "source", self.layer),
-            shown(update, "mmd", "target", self.layer),
+            source,
+            target,
             kernels=self.kernels,
             bandwidth=self.bandwidth,
             estimator=self.estimator,

@@ -54,4 +54,9 @@ class VAT(Term):
                 )
         finally:
             net.domain = before
+        if not value.requires_grad and torch.is_grad_enabled():
+            raise ConfigError(
+                "terms=[vat] judges images by backbone and classifier, of which nothing is trained "
+                "in this phase"
+            )
         return {"vat": self.weight * value}
