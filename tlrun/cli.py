@@ -19,13 +19,13 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
 
   tlrun [key=value ...]                    train, evaluate, write a run folder with report.html
   tlrun -m key=a,b,c [key=value ...]       every combination, with a leaderboard (sweep)
-  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly (of a sweep: begun jobs)
+  tlrun resume RUN_DIR|SWEEP_DIR           go on where it stopped, exactly (of a sweep: every job)
   tlrun reproduce RUN_DIR [key=value ...]  run its saved config again; exit 1 on any difference
   tlrun evaluate RUN_DIR [key=value ...]   evaluate the trained model, also on other data
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
   tlrun export RUN_DIR --to torch_export|onnx
   tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
-  tlrun list [methods|data|backbones|balances|selectors|recipes|experiments]
+  tlrun list [methods|data|backbones|terms|balances|selectors|recipes|experiments]
   tlrun prepare data=...                   download, verify and build a data set
 
 Examples
@@ -216,7 +216,7 @@ def parser_of(verb: str) -> Parser:
         return parser
     if verb == "list":
         parser = new("What can be chosen, a line each.", "list methods", run_dir=False)
-        kinds = "methods|data|backbones|balances|selectors|recipes|experiments"
+        kinds = "methods|data|backbones|terms|balances|selectors|recipes|experiments"
         parser.add_argument("kinds", nargs="*", metavar=kinds)
         parser.add_argument(
             "--config-dir", "-cd", type=Path, help="a further folder of config groups"
@@ -290,6 +290,10 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
 
         load_config(config, args.overrides)
     if verb == "resume":
+        from tlrun.sweep import is_sweep, resume_sweep
+
+        if is_sweep(args.run_dir):
+            return resume_sweep(args.run_dir, args.overrides)
         from tlrun.resume import resume
 
         resume(args.run_dir, args.overrides)
@@ -308,6 +312,6 @@ def check_folder(path: Path, *, sweep_allowed: bool) -> None:
     """Raise ConfigError unless `path` is a run folder, or a sweep where that will do."""
     from tlrun.run_dir import RunDir, runs_in
 
-    if sweep_allowed and path.is_dir() and runs_in(path):
+    if sweep_allowed and path.is_dir() and (runs_in(path) or (path / "sweep.yaml").is_file()):
         return
     RunDir.open(path)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tlrun import schema
@@ -28,7 +30,8 @@ from tlrun.explain import explain
 
 OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
-NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run")
+NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
+NOT_IN_HASH_OF_JOB = ("tags", "choices", "dry_run", "sweep", "hydra")
 NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
 
 
@@ -97,7 +100,7 @@ def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     if job.get("init") not in (None, *schema.INITS):
         job.init = str(Path(str(job.init)).expanduser().absolute())
     job.choices = choices
-    settle_budget(job, hydra_cfg.overrides.task)
+    settle_budget(job, words_of(hydra_cfg.overrides.task))
     validate(job)
     OmegaConf.set_struct(job, True)
     return job
@@ -126,7 +129,7 @@ def open_keys(overrides: Iterable[str]) -> list[str]:
 
 def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
     """Leave one of `trainer.steps` and `trainer.epochs`: the typed one, else epochs if given."""
-    keys = {override.partition("=")[0].lstrip("+~") for override in typed}
+    keys = {key_of(override) for override in typed}
     trainer = cfg.trainer
     if trainer.get("steps") is None or trainer.get("epochs") is None:
         return
@@ -238,7 +241,57 @@ def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
     trainer = tree.get("trainer", {})
     tree["trainer"] = {k: v for k, v in trainer.items() if k not in NOT_IN_HASH_OF_TRAINER}
     tree["data"] = _without_paths(tree.get("data", {}))
-    text = json.dumps(_numbers_alike(tree), sort_keys=True)
+    return _hash(tree)
+
+
+def job_hash(cfg: DictConfig) -> str:
+    """Names a job of a sweep, from its composed config: two jobs that were typed apart differ.
+
+    Unlike `config_hash` it counts devices, precision and paths (as typed: a moved project finds its
+    sweeps again), since these may be what is swept. An invalid config has a hash too.
+    """
+    tree: Any = OmegaConf.to_container(cfg, resolve=False)
+    tree = OmegaConf.create({k: v for k, v in tree.items() if k not in NOT_IN_HASH_OF_JOB})
+    with suppress(OmegaConfBaseException):  # the job itself says what is wrong
+        OmegaConf.resolve(tree)
+    return _hash(OmegaConf.to_container(tree, resolve=False))
+
+
+def command_hash(cfg: DictConfig) -> str:
+    """Names a sweep: the same for the same overrides in any order, however they are run.
+
+    cfg: as composed, with its `hydra` node. Of one key given twice the last word counts.
+    """
+    words = [*words_of(cfg.hydra.overrides.hydra), *words_of(cfg.hydra.overrides.task)]
+    words = sorted((word for word in words if _names_jobs(key_of(word))), key=key_of)
+    folder = config_dir_of(cfg)
+    return _hash([words, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
+
+
+def words_of(overrides: Any) -> list[str]:
+    """Hydra's list of overrides as typed; to iterate over it would resolve `a=${b}` in it."""
+    found: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(found)
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _names_jobs(key: str) -> bool:
+    """Not so: where a sweep lies, which launcher runs it."""
+    of_hydra = key.startswith(("hydra.sweeper", "hydra/sweeper", "hydra.searchpath"))
+    return of_hydra or not key.startswith(("hydra.", "hydra/", "sweep."))
+
+
+def config_dir_of(cfg: DictConfig) -> str | None:
+    """The folder given by --config-dir."""
+    sources = cfg.hydra.runtime.config_sources
+    return next((s.path for s in sources if s.provider == "command-line"), None)
+
+
+def _hash(node: Any) -> str:
+    text = json.dumps(_numbers_alike(node), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -258,7 +311,7 @@ def _numbers_alike(node: Any) -> Any:
 
 
 def register_resolvers() -> None:
-    """Resolvers for folder names: tlrun.choice:GROUP, tlrun.config_hash:, tlrun.command_hash:."""
+    """Resolvers for the names of folders: tlrun.choice:GROUP and the hashes above."""
 
     def choice(group: str, *, _root_: DictConfig) -> str:
         return str(_root_.hydra.runtime.choices[group]).replace("/", "-")
@@ -269,23 +322,29 @@ def register_resolvers() -> None:
         except ConfigError:  # the job itself says what is wrong
             return "invalid"
 
-    def hash_of_command() -> str:
-        return hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()[:6]
+    def hash_of_job(*, _root_: DictConfig) -> str:
+        return job_hash(_root_)[:8]
+
+    def hash_of_command(*, _root_: DictConfig) -> str:
+        return command_hash(_root_)[:8]
 
     OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)
     OmegaConf.register_new_resolver("tlrun.config_hash", hash_of_config, replace=True)
-    OmegaConf.register_new_resolver(
-        "tlrun.command_hash", hash_of_command, replace=True, use_cache=True
-    )
+    OmegaConf.register_new_resolver("tlrun.job_hash", hash_of_job, replace=True)
+    OmegaConf.register_new_resolver("tlrun.command_hash", hash_of_command, replace=True)
 
 
 __all__ = [
     "build",
+    "command_hash",
     "compose",
     "conf_dir",
+    "config_dir_of",
     "config_hash",
     "explain",
     "finish",
+    "job_hash",
+    "key_of",
     "load_config",
     "locate",
     "plain",
@@ -293,4 +352,5 @@ __all__ = [
     "validate",
     "version_base",
     "with_new_keys",
+    "words_of",
 ]

@@ -21,7 +21,6 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,24 +32,16 @@ from tlrun.config import (
     open_keys,
     register_resolvers,
     version_base,
+    words_of,
 )
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.run_dir import RunDir, runs_in, write_atomic
+from tlrun.sweep import Sweep, finish_sweep, run_job
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.
 VALUES_CHECKED = 20
 
 register_resolvers()  # at import: the processes of a launcher import this module to find `job`
-
-
-class Sweep(Callback):
-    """What this process knows of its jobs (named under hydra.callbacks in conf/config.yaml)."""
-
-    folder: Path | None = None  # of the sweep; None: a single run
-    failures: list[Exception] | None = None  # of the jobs run here; None: in a launcher's process
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        Sweep.folder = Path(config.hydra.sweep.dir)
 
 
 # ---- the command line -----------------------------------------------------------------------
@@ -65,7 +56,7 @@ def train(argv: list[str]) -> int:
     parser.error = _command_error  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(argv)
     words = [*open_keys(args.overrides), *(word for word in argv if word not in args.overrides)]
-    Sweep.folder, Sweep.failures = None, []
+    Sweep.folder, Sweep.failures, Sweep.problem = None, [], None
     try:
         if not (
             args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
@@ -74,13 +65,16 @@ def train(argv: list[str]) -> int:
         with _sys_argv(words):
             hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
         failures = Sweep.failures
-    except Exception as error:
+    except (Exception, SystemExit) as stop:
+        error = Sweep.problem or stop
+        if isinstance(error, SystemExit):  # an interrupted sweep, Hydra's own help
+            raise
         explained = explain(error, search_folders(args.config_dir))
         if Sweep.folder is not None and Sweep.folder.is_dir() and runs_in(Sweep.folder):
             report(explained or error)  # a launcher's process failed: the other jobs still count
             return finish_sweep(Sweep.folder, failed=1)
         if explained is None:
-            raise
+            raise error from None
         raise explained from error
     finally:
         Sweep.failures = None
@@ -123,18 +117,6 @@ def _values(override: Override) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
-def finish_sweep(folder: Path, failed: int) -> int:
-    """The leaderboard, one closing line, and the exit code."""
-    states = [RunDir(path).read_status().get("state") for path in runs_in(folder)]
-    done = states.count("completed")
-    if done:
-        from tlrun.report.page import write_report
-
-        write_report(folder)
-    print(f"{done} of {len(states)} jobs completed: {folder}", file=sys.stderr)
-    return 1 if failed or done < len(states) else 0
-
-
 def _command_error(message: str) -> NoReturn:
     raise ConfigError(f"{message}; see tlrun --help")
 
@@ -154,29 +136,18 @@ def _sys_argv(words: Sequence[str]) -> Iterator[None]:
 
 
 def job(cfg: DictConfig) -> None:
-    """Hydra's task function: one run.
-
-    In this process a failure is remembered, so that the other jobs of a sweep go on; an
-    interruption ends the sweep. In a launcher's process it is raised, for the launcher to pass on.
-    """
+    """Hydra's task function: one run, or a job of a sweep."""
     hydra_cfg = HydraConfig.get()
-    in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        run_job(cfg, hydra_cfg)
+        return
     try:
         config = finish(cfg, hydra_cfg)
-        if in_sweep and config.baseline == "auto":
-            config.baseline = False  # a sweep names its own baselines
-        run = start(config, hydra_cfg.runtime.output_dir, list(hydra_cfg.overrides.task))
-        if in_sweep:
-            print(f"#{hydra_cfg.job.num} {run.path}", file=sys.stderr)
-        execute(run)
+        execute(start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)))
     except Exception as error:
         if Sweep.failures is None:
             raise
-        Sweep.failures.append(error)
-        if in_sweep:
-            code = report(error)
-            if isinstance(error, Interrupted):
-                sys.exit(code)
+        Sweep.failures.append(error)  # `train` raises it, as it is
 
 
 def start(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
@@ -185,9 +156,13 @@ def start(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunD
     made_by_hydra = Path(folder) / ".hydra"
     if run.path != Path(folder) and made_by_hydra.is_dir():
         shutil.copytree(made_by_hydra, run.path / ".hydra", dirs_exist_ok=True)
+    write_start(run, cfg, overrides)
+    return run
+
+
+def write_start(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
     write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-    return run
 
 
 def execute(run: RunDir) -> dict[str, Any]:
@@ -203,25 +178,30 @@ def run_overrides(
 ) -> dict[str, Any]:
     """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
     cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
-    folder, typed = str(cfg.hydra.run.dir), list(cfg.hydra.overrides.task)
+    folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
     run = start(finish(cfg, cfg.hydra), folder, typed)
     return {**execute(run), "run_dir": str(run.path)}
 
 
-def report(error: BaseException) -> int:
-    """One sentence on stderr, a traceback only with --debug; returns the exit code."""
+def report(error: BaseException, where: str = "") -> int:
+    """One sentence on stderr, a traceback only with --debug; returns the exit code.
+
+    where: the job of a sweep, of which several may speak at once.
+    """
+    of_job = f" [{where}]" if where else ""
     if os.environ.get("TLRUN_DEBUG"):
         traceback.print_exception(error)
     if isinstance(error, TlrunError):
         word = "interrupted" if isinstance(error, Interrupted) else "error"
-        print(f"tlrun: {word}: {error}", file=sys.stderr)
+        print(f"tlrun: {word}: {error}{of_job}", file=sys.stderr)
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("tlrun: interrupted", file=sys.stderr)
         return 130
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    line = f"{Path(frame.filename).name}:{frame.lineno}"
     log = getattr(error, "tlrun_log", None)
     rest = f"traceback in {log}" if log else "run with --debug for the traceback"
-    print(f"tlrun: error: {type(error).__name__}: {error} ({where}); {rest}", file=sys.stderr)
+    what = f"{type(error).__name__}: {error} ({line}); {rest}"
+    print(f"tlrun: error: {what}{of_job}", file=sys.stderr)
     return 1

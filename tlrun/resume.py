@@ -13,8 +13,7 @@ from tlrun.config import PATH_KEYS, load_config, plain, with_new_keys
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 from tlrun.launch import execute
-from tlrun.run import locked
-from tlrun.run_dir import RunDir, runs_in, write_atomic
+from tlrun.run_dir import RunDir, locked, runs_in, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +23,7 @@ FREE = (
     "tags",
     "baseline",
     "choices",
+    "sweep",
     "trainer.log_every",
     "trainer.workers",
 )  # may change

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,7 +22,7 @@ from tlrun.config import build, conf_dir, load_config, plain
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.selection import without_target
-from tlrun.run_dir import RunDir, write_atomic
+from tlrun.run_dir import RunDir, locked, write_atomic
 from tlrun.session import Session, open_session
 
 log = logging.getLogger(__name__)
@@ -177,22 +176,6 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.target_images == "none":
         cfg.select.name = without_target(str(cfg.select.name))
     return cfg
-
-
-@contextlib.contextmanager
-def locked(run_dir: RunDir) -> Iterator[None]:
-    """One process per run folder."""
-    lock = filelock.FileLock(run_dir.path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise RunError(
-            f"another process is working on {run_dir.path}; wait for it or stop it"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -73,6 +73,12 @@ class Evaluate:
 
 
 @dataclass
+class Sweep:
+    new: bool
+    fail_fast: bool
+
+
+@dataclass
 class Adam:
     """adam and adamw."""
 
@@ -189,6 +195,7 @@ class Experiment:
     selectors: list[SelectionRule]
     phases: dict[str, Any]
     evaluate: Evaluate
+    sweep: Sweep
     tags: list[str]
     dry_run: bool
     choices: dict[str, Any]
