@@ -29,7 +29,7 @@ PRESETS = ROOT / "conf" / "experiment"
 TABLE = ROOT / "docs" / "results.md"
 CURVES = ROOT / "docs" / "digits_time.png"
 ACCURACY = "target_test/accuracy"
-BOUNDS = ("source_only", "target_only")
+BOUNDS = {"source_only": ":", "target_only": "--"}  # and how their curves are drawn
 BEST = 5  # curves in a panel, beside the bounds
 
 
@@ -58,10 +58,15 @@ class Row:
     def published(self) -> str:
         """That of the header: one figure, or `MNIST→USPS 95.6, ...` by pair."""
         found = re.search(r"^# published: +(.*)", text_of(self.preset), re.MULTILINE)
-        pair = self.recipe.upper().replace("MNISTM", "MNIST-M").split("_")
-        pattern = rf"{pair[0]}→{pair[1]} ([\d.-]+)" if self.recipe else r"^([\d.-]+)"
+        pattern = rf"{_title(self.recipe)} ([\d.-]+)" if self.recipe else r"^([\d.-]+)"
         figure = re.search(pattern, found[1]) if found else None
         return figure[1] if figure else "–"
+
+
+def _title(recipe: str) -> str:
+    """mnist_mnistm_blend -> MNIST→MNIST-M."""
+    source, target = recipe.upper().replace("MNISTM", "MNIST-M").split("_")[:2]
+    return f"{source}→{target}"
 
 
 def text_of(preset: str) -> str:
@@ -121,8 +126,9 @@ def jobs(rows: list[Row], seeds: list[int] | None) -> Iterator[tuple[Row, int]]:
 
 
 def spread(values: list[float]) -> str:
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):.1f} ± {100 * std:.1f}"
+    """In per cent; one run has no spread."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def line(row: Row, out: Path) -> str | None:
@@ -176,9 +182,10 @@ def draw_time(rows: list[Row], out: Path, path: Path) -> None:
             for i, row in enumerate([*best, *bounds]):
                 curve = _curve(here[row][0])
                 colour = LINES[i] if row in best else QUIET
+                stroke = BOUNDS.get(row.preset.split("/")[-1], "-")
                 label = f"{row.preset.split('/')[-1]}: {100 * _mean(row, out):.1f}"
-                ax.plot(*zip(*curve, strict=True), color=colour, label=label, lw=1.6)
-            ax.set(title=recipe.replace("_", " → "), ylabel="target test, %")
+                ax.plot(*zip(*curve, strict=True), color=colour, label=label, ls=stroke, lw=1.6)
+            ax.set(title=_title(recipe), ylabel="target test, %", ylim=(70, 100.5))
             ax.legend(loc="lower right")
         axes[-1, 0].set_xlabel("training time, minutes on one shared core")
 
@@ -209,10 +216,14 @@ def write(out: Path) -> None:
     parts = {"table": [*head, *(text for row, text in found.items() if text and not row.recipe)]}
     for recipe in dict.fromkeys(row.recipe for row in rows if row.recipe):
         lines = [text for row, text in found.items() if text and row.recipe == recipe]
-        parts[recipe] = [
-            *head,
-            *sorted(lines, key=lambda text: -float(text.split("|")[3].split()[0])),
-        ]
+        parts[recipe] = (
+            ["No run yet."]
+            if not lines
+            else [
+                *head,
+                *sorted(lines, key=lambda text: -float(text.split("|")[3].split()[0])),
+            ]
+        )
     compared = [row for row in rows if row.recipe]
     if any(row.finished(out) for row in compared):
         parts["validators"] = validators(compared, out)
