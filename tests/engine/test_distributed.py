@@ -83,7 +83,10 @@ def wait_for_checkpoint(folder, process, seconds=60):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+# SIGTERM takes a minute more, and scripts/prove_resume.py has it too
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_two_processes_resume_exactly(number, tmp_path):
     straight = run(tmp_path / "straight", *LONG)
     process = command(tmp_path / "broken", *LONG)
