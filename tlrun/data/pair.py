@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -320,42 +320,34 @@ def only_classes(splits: Mapping[str, Splits], conf: Mapping[str, Any]) -> dict[
 
 
 def _only(found: Splits, names: list[str], key: str) -> Splits:
-    def keep(examples: ImageSet | None) -> ImageSet | None:
-        if examples is None or examples.labels is None or examples.classes is None:
-            return examples
-        unknown = [name for name in names if name not in examples.classes]
+    def keep(examples: ImageSet, before: Tensor, classes: tuple[str, ...]) -> ImageSet:
+        unknown = [name for name in names if name not in classes]
         if unknown:
             raise ConfigError(
                 f"{key}: {examples.name} has no class '{unknown[0]}': "
-                f"{did_you_mean(unknown[0], examples.classes)}"
+                f"{did_you_mean(unknown[0], classes)}"
             )
-        new = torch.full((len(examples.classes),), -1)
-        new[[examples.classes.index(name) for name in names]] = torch.arange(len(names))
-        labels = new[examples.labels]
+        new = torch.full((len(classes),), -1)
+        new[[classes.index(name) for name in names]] = torch.arange(len(names))
+        labels = new[before]
         inside = (labels >= 0).nonzero().flatten()
         return examples.subset(inside).with_labels(labels[inside], names)
 
     if found.train.labels is None:
         raise ConfigError(f"{key}: {found.train.name} has no labels to choose by")
-    train = keep(found.train)
-    assert train is not None
-    return replace(found, train=train, val=keep(found.val), test=keep(found.test))
+    return relabelled(found, keep)
 
 
 def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
     """The target with all images of classes that `classes` does not name under UNKNOWN."""
 
-    def merge(examples: ImageSet | None) -> ImageSet | None:
-        if examples is None or examples.labels is None or examples.classes is None:
-            return examples
-        known = [name for name in examples.classes if name in classes]
+    def merge(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
+        known = [name for name in own if name in classes]
         names = (*known, UNKNOWN)
-        order = [names.index(name if name in known else UNKNOWN) for name in examples.classes]
-        return examples.with_labels(torch.tensor(order)[examples.labels], names)
+        order = [names.index(name if name in known else UNKNOWN) for name in own]
+        return examples.with_labels(torch.tensor(order)[labels], names)
 
-    train = merge(target.train)
-    assert train is not None
-    return replace(target, train=train, val=merge(target.val), test=merge(target.test))
+    return relabelled(target, merge)
 
 
 def _build_own(
@@ -411,13 +403,11 @@ def match_classes(
     lacking: whether it may have fewer of them.
     """
 
-    def match(examples: ImageSet | None) -> ImageSet | None:
-        if examples is None or examples.labels is None or examples.classes is None:
+    def match(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
+        if own == classes:
             return examples
-        if examples.classes == classes:
-            return examples
-        extra = sorted(set(examples.classes) - set(classes))
-        missing = [] if lacking else sorted(set(classes) - set(examples.classes))
+        extra = sorted(set(own) - set(classes))
+        missing = [] if lacking else sorted(set(classes) - set(own))
         if extra or missing:
             only = "; ".join(
                 f"only in {name}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
@@ -428,12 +418,25 @@ def match_classes(
                 f"{what} must have the same classes ({only}); rename or remove class "
                 "folders or labels, or set data.label_spaces=partial (or open)."
             )
-        order = torch.tensor([classes.index(name) for name in examples.classes])
-        return examples.with_labels(order[examples.labels], classes)
+        order = torch.tensor([classes.index(name) for name in own])
+        return examples.with_labels(order[labels], classes)
 
-    train = match(target.train)
+    return relabelled(target, match)
+
+
+def relabelled(
+    found: Splits, change: Callable[[ImageSet, Tensor, tuple[str, ...]], ImageSet]
+) -> Splits:
+    """Each set that has labels after `change(set, its labels, its classes)`; others as they are."""
+
+    def changed(examples: ImageSet | None) -> ImageSet | None:
+        if examples is None or examples.labels is None or examples.classes is None:
+            return examples
+        return change(examples, examples.labels, examples.classes)
+
+    train = changed(found.train)
     assert train is not None
-    return Splits(train, match(target.val), match(target.test), target.card, target.fit)
+    return replace(found, train=train, val=changed(found.val), test=changed(found.test))
 
 
 def _warn_of_equal_sets(splits: Splits) -> None:

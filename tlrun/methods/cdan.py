@@ -53,7 +53,6 @@ class CDAN(DANN):
         if str(self.randomised).lower() not in RANDOMISED:
             near = did_you_mean(str(self.randomised), RANDOMISED)
             raise ConfigError(f"method.randomised={self.randomised}: {near}")
-        at_least(0, **{"method.trade_off": self.trade_off, "method.gamma": self.gamma})
         at_least(1, **{"method.randomised_dim": self.randomised_dim})
         self.head = domain_head_options(self.domain_hidden, self.domain_layers, self.domain_dropout)
 
@@ -68,8 +67,13 @@ class CDAN(DANN):
         net.add("domain_head", DomainHead(joint, **self.head))
 
     def domain_losses(
-        self, net: Net, out: Mapping[str, Forward], strength: float
+        self,
+        net: Net,
+        out: Mapping[str, Forward],
+        strength: float,
+        source_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """Weights of its own take the place of `source_weights`."""
         domains = (out["source"], out["target"])
         joint = [self.conditioned(net, one) for one in domains]
         logits = net["domain_head"](reverse_gradient(torch.cat(joint), strength))

@@ -93,13 +93,20 @@ class DANN(Method):
         )
 
     def domain_losses(
-        self, net: Net, out: Mapping[str, Forward], strength: float
+        self,
+        net: Net,
+        out: Mapping[str, Forward],
+        strength: float,
+        source_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The domain loss behind the reversal, and the share of domains told apart."""
+        """The domain loss behind the reversal, and the share of domains told apart.
+
+        source_weights: (B,), of the source's images.
+        """
         attached = [self._attached(out[name]) for name in ("source", "target")]
         logits = net["domain_head"](reverse_gradient(torch.cat(attached), strength))
         source, target = logits.split([len(a) for a in attached])
-        return domain_loss(source, target), domain_accuracy(source, target)
+        return domain_loss(source, target, source_weights), domain_accuracy(source, target)
 
     def _attached(self, out: Forward) -> Tensor:
         return out.taps[self.attach].flatten(1) if self.taps else out.features

@@ -23,7 +23,6 @@ from torch.nn.functional import cross_entropy
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch, batches
 from tlrun.errors import at_least
-from tlrun.losses.adversarial import domain_accuracy, domain_loss, reverse_gradient
 from tlrun.methods.dann import DANN
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Phase, Progress, Update
@@ -41,7 +40,6 @@ class PADA(DANN):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, **{"method.reweight_every": self.reweight_every})
-        at_least(0, **{"method.trade_off": self.trade_off, "method.gamma": self.gamma})
 
     def phases(self, data: Data) -> list[Phase]:
         return [Phase(streams=self.needs.streams, refresh_every=self.reweight_every)]
@@ -69,19 +67,17 @@ class PADA(DANN):
         weight = self.weights.to(labels.device)[labels]
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
-        attached = torch.cat([self._attached(out[name]) for name in inputs])
-        domains = net["domain_head"](reverse_gradient(attached, self.strength(progress)))
-        source, target = domains.split([len(x) for x in inputs.values()])
+        domain, told_apart = self.domain_losses(net, out, self.strength(progress), weight)
         logits = out["source"].logits
         assert logits is not None
         each = cross_entropy(logits.float(), labels, reduction="none")
         yield Update(
             {
                 "classification": (weight * each).sum() / weight.sum(),
-                "domain": domain_loss(source, target, weight),
+                "domain": domain,
             },
             seen=seen(batch, out),
-            metrics={"domain_accuracy": domain_accuracy(source, target), "weight": weight.mean()},
+            metrics={"domain_accuracy": told_apart, "weight": weight.mean()},
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,10 +10,10 @@ NeurIPS 2019 (η = 1e-3, k = 1). The singular values couple the batch: with seve
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from tlrun.errors import at_least
+from tlrun.losses.spectral import squared_singular_values
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.shown import target_seen
 from tlrun.models.net import Net
@@ -30,6 +30,4 @@ class BSS(Term):
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         features = target_seen(update, "bss").features
         assert features is not None
-        with torch.autocast(features.device.type, enabled=False):
-            values = torch.linalg.svdvals(features.float())  # descending
-        return {"bss": self.weight * values[-self.k :].square().sum()}
+        return {"bss": self.weight * squared_singular_values(features)[-self.k :].sum()}

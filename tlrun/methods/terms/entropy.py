@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import ConfigError, at_least
-from tlrun.losses.entropy import diversity_loss, entropy_loss
+from tlrun.errors import at_least
+from tlrun.losses.entropy import information_loss
 from tlrun.methods.method import Term, Update
+from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
 
 
@@ -25,13 +26,5 @@ class Entropy(Term):
         self.weight, self.diversity = weight, diversity
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        target = update.seen.get("target")
-        if target is None or target.logits is None:
-            raise ConfigError(
-                "terms=[entropy] needs the logits of target images, and the main updates of this "
-                "method hold none"
-            )
-        value = entropy_loss(target.logits)
-        if self.diversity:
-            value = value + self.diversity * diversity_loss(target.logits)
-        return {"entropy": self.weight * value}
+        logits = shown(update, "entropy", "target", "logits")
+        return {"entropy": self.weight * information_loss(logits, self.diversity)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tlrun.errors import at_least
-from tlrun.losses.entropy import diversity_loss, entropy_loss
+from tlrun.losses.entropy import information_loss
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
@@ -25,5 +25,4 @@ class IM(Term):
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         logits = shown(update, "im", "target", "logits")
-        value = entropy_loss(logits) + self.diversity * diversity_loss(logits)
-        return {"im": self.weight * value}
+        return {"im": self.weight * information_loss(logits, self.diversity)}
