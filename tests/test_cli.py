@@ -345,7 +345,13 @@ def run_folder(in_tmp: Path) -> Path:
             "tlrun.reproduce",
             "reproduce",
             ["reproduce", "sweep/run", "seed=7"],
-            (Path("sweep/run"), ["seed=7"]),
+            (Path("sweep/run"), ["seed=7"], None),
+        ),
+        (
+            "tlrun.reproduce",
+            "reproduce",
+            ["reproduce", "sweep", "--tolerance", "0.05"],
+            (Path("sweep"), [], 0.05),
         ),
         (
             "tlrun.conclude",

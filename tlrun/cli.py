@@ -150,8 +150,15 @@ def parser_of(verb: str) -> Parser:
     if verb == "reproduce":
         parser = new(
             "Run a saved config again in a new folder and compare: exit code 0 if metrics and "
-            "weights are equal bit by bit, 1 with the differences if not.",
+            "weights are equal bit by bit (on another machine: closing figures within a "
+            "tolerance), 1 with the differences if not. Of a sweep: every completed job.",
             "reproduce RUN_DIR seed=7",
+        )
+        parser.add_argument(
+            "--tolerance",
+            type=float,
+            metavar="T",
+            help="closing figures may differ by T (by T of their value if above 1), on any machine",
         )
         return with_overrides(parser)
     if verb == "evaluate":
@@ -301,7 +308,7 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
     if verb == "reproduce":
         from tlrun.reproduce import reproduce
 
-        return reproduce(args.run_dir, args.overrides)
+        return reproduce(args.run_dir, args.overrides, args.tolerance)
     from tlrun.conclude import evaluate
 
     evaluate(args.run_dir, args.overrides)

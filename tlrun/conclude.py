@@ -16,6 +16,7 @@ from safetensors.torch import save
 from tlrun.config import config_hash, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
+from tlrun.environment import with_history
 from tlrun.errors import ConfigError
 from tlrun.evaluate.selection import rules, sees_target_labels
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
@@ -109,7 +110,12 @@ def describe(session: Session) -> None:
     """What predict and a reader need to know of data and machine, before training starts."""
     run_dir = session.run_dir
     run_dir.write_json(run_dir.label_space, session.data.label_space())
-    run_dir.write_json(run_dir.environment, collect_environment(session.data.info()))
+    found = collect_environment(session.data.info(), session.device)
+    if run_dir.environment.is_file() and (run_dir.checkpoints / "last.pt").is_file():
+        found = with_history(found, run_dir.read_json(run_dir.environment))
+    elif origin := session.start.origin():
+        found["init"] = origin
+    run_dir.write_json(run_dir.environment, found)
 
 
 def peak_memory_mb(device: torch.device) -> float:

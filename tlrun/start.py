@@ -60,6 +60,15 @@ class Start:
         asked = bool(marked or carry is not None or reinit or freeze or init not in INITS)
         return cls(init, marked[0] if marked else 0, asked, carry, reinit, freeze, cut)
 
+    def origin(self) -> dict[str, Any] | None:
+        """The run whose weights it starts from, and the sha256 of its checkpoint; else None."""
+        if self.init in INITS:
+            return None
+        path = checkpoint_path(RunDir.open(self.init), "selected")
+        about = path.with_suffix(".json")
+        sha256 = RunDir.read_json(about).get("sha256") if about.is_file() else None
+        return {"run": self.init, "checkpoint": path.stem, "sha256": sha256}
+
     def check(self, net: Net) -> None:
         """net: as phase `self.phase` finds it. Raises ConfigError for a pattern without a match."""
         chosen(net, self.carry, self.reinit)
