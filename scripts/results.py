@@ -142,7 +142,19 @@ def line(row: Row, out: Path) -> str | None:
     minutes = statistics.mean(s["train_seconds"] for s in summaries) / 60
     seen = summaries[0]["images_seen"]
     cells = [f"`{row.name}`", str(len(summaries)), *rules, oracle, source]
-    return "| " + " | ".join([*cells, row.published(), f"{seen:,}", f"{minutes:.1f}"]) + " |"
+    devices = {device_of(folder) for folder in row.finished(out)}
+    cells += [row.published(), f"{seen:,}", f"{minutes:.1f}", "/".join(sorted(devices))]
+    return "| " + " | ".join(cells) + " |"
+
+
+def device_of(folder: Path) -> str:
+    """What a run was trained on: "H100" or "CPU"."""
+    from tlrun.config import load_config
+
+    gpus = read_json(folder / "environment.json")["devices"]
+    if not gpus or load_config(folder / "config.yaml").trainer.device == "cpu":
+        return "CPU"
+    return next((w for w in gpus[0].split() if w not in ("NVIDIA", "GeForce", "Tesla")), "GPU")
 
 
 def validators(rows: list[Row], out: Path) -> list[str]:
@@ -187,7 +199,8 @@ def draw_time(rows: list[Row], out: Path, path: Path) -> None:
                 ax.plot(*zip(*curve, strict=True), color=colour, label=label, ls=stroke, lw=1.6)
             ax.set(title=_title(recipe), ylabel="target test, %", ylim=(70, 100.5))
             ax.legend(loc="lower right")
-        axes[-1, 0].set_xlabel("training time, minutes on one shared core")
+        on = "/".join(sorted({device_of(f) for row in rows for f in row.finished(out)}))
+        axes[-1, 0].set_xlabel(f"training time, minutes of a run that shares its device ({on})")
 
 
 def _mean(row: Row, out: Path) -> float:
@@ -208,7 +221,8 @@ def write(out: Path) -> None:
     text = TABLE.read_text(encoding="utf-8")
     known = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     titles = (
-        "preset | n | selected | last | oracle | source test | published | images seen | minutes"
+        "preset | n | selected | last | oracle | source test | published | images seen "
+        "| minutes | on"
     )
     head = [f"| {titles} |", "|" + "---|" * len(titles.split("|"))]
     rows = [row for preset in presets() for row in rows_of(preset)]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.data.conftest import write_image
 from tlrun.data.fit import fit_arrays, fit_image, read_image, to_mode
@@ -147,3 +148,12 @@ def test_read_files_names_the_bad_file(tmp_path):
         pre.read_files([good, bad])
     with pytest.raises(DataError, match="no image at"):
         pre.read_files([tmp_path / "c.png"])
+
+
+@pytest.mark.parametrize("mode", ["half", "imagenet", "instance", "none"])
+def test_it_works_where_the_images_are(mode):
+    """On a GPU, which fake tensors stand for: training hands over images that lie there."""
+    with FakeTensorMode():
+        preprocess = Preprocess((1, 28, 28), normalize=mode)
+        raw = torch.empty(4, 1, 28, 28, dtype=torch.uint8, device="cuda")
+        assert preprocess(raw).device.type == "cuda"

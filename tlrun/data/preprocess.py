@@ -95,6 +95,8 @@ class Preprocess(nn.Module):
             return x
         if self.mode == "instance":  # layer_norm is the fastest kernel for "zero mean, unit std"
             return F.layer_norm(x, x.shape[2:] if self.images else x.shape[1:], eps=1e-8)
+        if self.mean.device != x.device:  # training hands over images that lie on its device
+            self.to(x.device)
         return x.sub(self.mean).div_(self.std)
 
     def forward(self, raw: Tensor) -> Tensor:
