@@ -25,6 +25,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
   tlrun export RUN_DIR --to torch_export|onnx
   tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
+  tlrun report SWEEP_A SWEEP_B --compare FOLDER    one leaderboard over all of them
   tlrun list [methods|data|backbones|terms|balances|selectors|recipes|experiments]
   tlrun prepare data=...                   download, verify and build a data set
 
@@ -215,10 +216,15 @@ def parser_of(verb: str) -> Parser:
         return parser
     if verb == "report":
         parser = new(
-            "Write report.html, or a sweep's leaderboard, again.", "report RUN_DIR", run_dir=False
+            "Write report.html, or a sweep's leaderboard, again; or one page over all the folders.",
+            "report SWEEP_A SWEEP_B --compare FOLDER",
+            run_dir=False,
         )
         parser.add_argument(
             "paths", nargs="+", type=Path, metavar="RUN_DIR|SWEEP_DIR", help="folders"
+        )
+        parser.add_argument(
+            "--compare", type=Path, metavar="FOLDER", help="one leaderboard over all, written here"
         )
         return parser
     if verb == "list":
@@ -261,8 +267,14 @@ def run_verb(verb: str, words: list[str]) -> int:
         prepare.main(cfg)
         return 0
     for path in args.paths if verb == "report" else [args.run_dir]:
-        check_folder(path, sweep_allowed=verb in ("resume", "report"))
-    if verb == "report":
+        if verb == "report" and next(path.rglob("status.json"), None):
+            continue  # also a folder of sweeps
+        check_folder(path, sweep_allowed=verb in ("resume", "reproduce", "report"))
+    if verb == "report" and args.compare:
+        from tlrun.report.leaderboard import write_comparison
+
+        print(write_comparison(args.paths, args.compare))
+    elif verb == "report":
         from tlrun.report.page import write_report
 
         for path in args.paths:

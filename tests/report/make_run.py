@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 DIGITS = tuple("0123456789")
+# learning rate, value of the selector, target test: the selector and the test disagree
+TRIALS = ((0.0001, 1.0, 0.6), (0.001, 2.0, 0.8), (0.01, 1.9, 0.9), (0.1, None, None))
 
 
 def make_run(
@@ -99,6 +101,31 @@ def make_sweep(path: Path) -> Path:
                         images=60,
                     )
     make_run(path / "job99", method="dann", data="usps_mnist", seed=7, state="running")
+    return path
+
+
+def make_search(path: Path, **changed: Any) -> Path:
+    """Four trials of one learning rate each, the last failed, and their search.json."""
+    trials: list[dict[str, Any]] = []
+    for k, (lr, value, test) in enumerate(TRIALS):
+        state = "completed" if test else "failed"
+        make_run(
+            path / f"job{k}",
+            data="mnist_usps",
+            overrides=(f"optimizer.lr={lr}",),
+            final=test or 0.5,
+            state=state,
+            error=None if test else "The loss became NaN at step 3.",
+            baseline=False,
+            images=10,
+            evaluations=3,
+        )
+        trials.append(
+            {"number": k, "job": f"job{k}", "params": {"optimizer.lr": lr, "net": "a"}}
+            | {"value": value, "state": state}
+        )
+    whole = {"sampler": "tpe", "direction": "maximize", "metric": "information_maximization"}
+    (path / "search.json").write_text(json.dumps(whole | {"trials": trials} | changed))
     return path
 
 

@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from make_run import make_run, make_sweep
+from make_run import make_run, make_search, make_sweep
 
+from tlrun.report.leaderboard import write_comparison
 from tlrun.report.page import write_report
 
 CHROMIUM = next(
@@ -35,11 +36,26 @@ addEventListener("load", () => {
     const column = [...head.parentNode.cells].indexOf(head);
     order = all("#leaderboard tbody tr").map((tr) => tr.cells[column].dataset.value);
   }
+  const sorted = head ? head.getAttribute("aria-sort") : "";
+  const unreachable = all(".sortable th button").filter((button) => button.tabIndex !== 0).length;
+  let kept = "";
+  const box = document.querySelector("label.filter input");
+  if (box) {
+    box.value = "source mnist_USPS";
+    box.dispatchEvent(new Event("input"));
+    const rows = all("#leaderboard tbody tr");
+    kept = rows.filter((tr) => tr.checkVisibility()).map((tr) => tr.cells[0].textContent).join();
+  }
+  const oracle = document.querySelector("#rule-oracle");
+  if (oracle) oracle.click();
+  const shown = all(".switch > .scroll").filter((table) => table.checkVisibility());
+  const tables = shown.map((table) => table.className.replace(" ", ".")).join();
   const broken = [...document.images].filter((image) => image.naturalWidth === 0).length;
   const entries = performance.getEntriesByType("resource");
   const fetched = entries.filter((entry) => !entry.name.startsWith("data:")).length;
   const wide = document.documentElement.scrollWidth > innerWidth;
-  document.title = `broken=${broken} fetched=${fetched} wide=${wide} order=${order.join(",")} `;
+  document.title = `broken=${broken} fetched=${fetched} wide=${wide} order=${order.join(",")} ` +
+    `sorted=${sorted} unreachable=${unreachable} kept=${kept} tables=${tables} `;
 });
 </script></body>"""
 
@@ -124,3 +140,26 @@ def test_sweep_page_sorts(tmp_path: Path) -> None:
     numbers = [float(value) for value in values[:-1]]
     assert numbers == sorted(numbers)
     assert len(numbers) == 6
+    assert (found["sorted"], found["unreachable"]) == ("ascending", "0")
+    assert found["kept"] == "source_only"  # the filter: both words, in any case
+    assert found["tables"] == "scroll.for-oracle"  # the switch shows one rule at a time
+
+
+def test_comparison_and_search_page(tmp_path: Path) -> None:
+    search = make_search(tmp_path / "search")
+    page = write_comparison([search, make_sweep(tmp_path / "sweep")], tmp_path / "out")
+    found = probe(page, tmp_path / "profile", width=1200)
+    assert (found["broken"], found["fetched"], found["wide"]) == ("0", "0", "false")
+    numbers = [float(value) for value in found["order"].split(",") if value]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 9
+
+
+def test_nothing_is_cut_in_print(tmp_path: Path) -> None:
+    """In print nothing scrolls: a table that is wider than the paper would lose its right side."""
+    page = write_report(make_sweep(tmp_path / "sweep"))
+    rules = page.read_text(encoding="utf-8").replace("@media print", "@media screen")
+    printed = page.with_name("printed.html")
+    printed.write_text(rules.replace("</body>", PROBE), encoding="utf-8")
+    # A4 across less its margins, at 96 pixels an inch.
+    assert title_of(printed, tmp_path / "profile", width=1030)["wide"] == "false"

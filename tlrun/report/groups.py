@@ -7,6 +7,7 @@ under each rule of selection. Differences are tested pairwise over the seeds bot
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,8 @@ class Group:
     data: str
     settings: dict[str, str]
     jobs: list[Record] = field(default_factory=list)
+    sweep: str = ""  # where several sweeps are compared: which one
+    shared: frozenset[str] = frozenset()  # keys that all groups of its sweep have alike
 
     @property
     def done(self) -> list[Record]:
@@ -64,25 +67,70 @@ class Group:
         )
 
     @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells the group from others of the same data."""
+        return (self.method, tuple(self.settings.items()), self.sweep)
+
+    @property
     def name(self) -> str:
-        return " ".join([self.method, *(f"{key}={value}" for key, value in self.settings.items())])
+        return " ".join([self.short_name, *([f"[{self.sweep}]"] if self.sweep else [])])
+
+    @property
+    def short_name(self) -> str:
+        """Within its sweep."""
+        return " ".join([self.method, *self.written(self.varying)])
+
+    @property
+    def varying(self) -> dict[str, str]:
+        """The settings that tell it from others of its sweep."""
+        return {key: value for key, value in self.settings.items() if key not in self.shared}
+
+    @staticmethod
+    def written(settings: Mapping[str, str]) -> list[str]:
+        """'key=value' each, to be read."""
+        return [f"{key}={render.setting_text(value)}" for key, value in settings.items()]
+
+    def values(self, key: str) -> list[float]:
+        """A figure of summary.json, of every completed job that has it."""
+        return [v for job in self.done if (v := number(job.summary.get(key))) is not None]
 
     def spread(self, rule: str, metric: str) -> Spread:
         values = {job.seed: number(job.figures(rule).get(metric)) for job in self.done}
         return Spread({seed: value for seed, value in values.items() if value is not None})
 
 
-def group_jobs(jobs: list[Record]) -> list[Group]:
-    """Jobs by method, data and every other override that is not the same in all jobs."""
+def group_jobs(jobs: list[Record], sweeps: Sequence[str] = ()) -> list[Group]:
+    """Jobs by method, data and every other override that is not the same in all jobs.
+
+    sweeps: of each job the sweep, where several are compared; jobs of two sweeps never mix.
+    """
     given = [_overrides(job) for job in jobs]
     names = list(dict.fromkeys(key for overrides in given for key in overrides if key not in APART))
     varying = [key for key in names if len({overrides.get(key) for overrides in given}) > 1]
     groups: dict[tuple[Any, ...], Group] = {}
-    for job, overrides in zip(jobs, given, strict=True):
+    places = sweeps or [""] * len(jobs)
+    for job, overrides, sweep in zip(jobs, given, places, strict=True):
         settings = {key: overrides[key] for key in varying if key in overrides}
-        key = (job.method, job.data, *settings.items())
-        groups.setdefault(key, Group(job.method, job.data, settings)).jobs.append(job)
-    return list(groups.values())
+        key = (sweep, job.method, job.data, *settings.items())
+        group = groups.setdefault(key, Group(job.method, job.data, settings, sweep=sweep))
+        group.jobs.append(job)
+    found = list(groups.values())
+    for sweep in set(sweeps):
+        own = [group for group in found if group.sweep == sweep]
+        for group in own:
+            group.shared = frozenset(
+                key
+                for key, value in group.settings.items()
+                if all(other.settings.get(key) == value for other in own)
+            )
+    return found
+
+
+def best_of(groups: Sequence[Group], metric: str, rule: str = "selected") -> Group | None:
+    """The highest mean; of groups that saw target labels only if all did. None without a result."""
+    having = [group for group in groups if group.spread(rule, metric).n]
+    fair = [group for group in having if not group.saw_target_labels] or having
+    return max(fair, key=lambda group: group.spread(rule, metric).mean or 0.0, default=None)
 
 
 def primary_metric(jobs: list[Record]) -> str:

@@ -1,22 +1,35 @@
-"""The leaderboard of a sweep: leaderboard.csv, leaderboard.md and report.html over its jobs."""
+"""The leaderboard of a sweep, or of several: leaderboard.csv, leaderboard.md and report.html."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-from tlrun.report import render
-from tlrun.report.axes import draw_axes
-from tlrun.report.groups import SOURCE, Group, compare, group_jobs, metric_name, primary_metric
-from tlrun.report.record import RULES, Record, is_run, number, read_record
-from tlrun.report.regrets import over_runs
-from tlrun.report.style import Missing
-from tlrun.report.sweep_curves import draw_learning_curves
+from tlrun.errors import ConfigError
+from tlrun.report import provenance, render
+from tlrun.report.board import Board, board_of
+from tlrun.report.board_files import leaderboard_csv, leaderboard_md
+from tlrun.report.board_page import Found, board_html
+from tlrun.report.cautions import cautions
+from tlrun.report.record import Record, is_run, read_record
+from tlrun.report.search import NAME, Search, read_search
 from tlrun.run_dir import write_atomic
+
+RUNS = "runs"  # what single run folders are called in a comparison
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of jobs, or a job; label: its name where several are compared, else empty."""
+
+    path: Path
+    label: str
+
+    @property
+    def jobs(self) -> list[Path]:
+        return [self.path] if is_run(self.path) else find_jobs(self.path)
 
 
 def find_jobs(path: Path) -> list[Path]:
@@ -33,198 +46,108 @@ def find_jobs(path: Path) -> list[Path]:
 
 def write_leaderboard(path: Path) -> Path:
     """Write the three files of a sweep folder; returns the page's path."""
-    path = Path(path)
-    jobs = [read_record(folder) for folder in find_jobs(path)]
-    groups = group_jobs(jobs)
-    metric = primary_metric(jobs)
-    rules = [
-        rule
-        for rule in ("selected", "last", "oracle")
-        if any(g.spread(rule, metric).n for g in groups)
-    ]
-    groups = _ranked(groups, metric)
-    picture = path / "plots" / "learning_curves.png"
-    try:
-        draw_learning_curves(groups, picture)
-    except Missing:
-        picture.unlink(missing_ok=True)
-    rows = [_row(group, groups, metric, rules) for group in groups]
-    settings = list(dict.fromkeys(key for group in groups for key in group.settings))
-    write_atomic(path / "leaderboard.csv", _csv(groups, metric, settings))
-    write_atomic(path / "leaderboard.md", _markdown(rows, metric, rules, settings))
-    html = render.render(
-        "sweep.html",
-        title=f"Sweep of {len(jobs)} jobs",
-        subtitle=str(path.resolve()),
-        states=_states(jobs),
-        winners=_winners(groups, metric),
-        metric=metric_name(metric),
-        rules=rules,
-        settings=settings,
-        rows=rows,
-        picture=picture if picture.exists() else None,
-        validators=over_runs(jobs),
-        axes=draw_axes(groups, metric, path / "plots"),
-        unfinished=[_unfinished(job, path) for job in jobs if job.state != "completed"],
-        jobs=[_job(job, path, metric, rules) for job in jobs],
-        warn=any(group.saw_target_labels for group in groups),
+    path, source = Path(path), Source(Path(path), "")
+    board = board_of([read_record(folder) for folder in source.jobs])
+    return _write(
+        board,
+        [source],
+        path,
+        title=f"Sweep of {len(board.jobs)} jobs",
         resume=render.command("resume", str(path.resolve())),
+        again=render.command("report", str(path.resolve())),
     )
-    write_atomic(path / "report.html", html)
-    return path / "report.html"
 
 
-def _ranked(groups: list[Group], metric: str) -> list[Group]:
-    """By data, best selected mean first, groups without a result last."""
+def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
+    """Write the three files over the jobs of several folders into `folder`; returns the page.
 
-    def place(group: Group) -> tuple[str, float]:
-        mean = group.spread("selected", metric).mean
-        return group.data, -mean if mean is not None else float("inf")
-
-    return sorted(groups, key=place)
-
-
-def _best(group: Group, groups: list[Group]) -> Group:
-    """The first of its data in ranked order."""
-    return next(other for other in groups if other.data == group.data)
-
-
-def _row(group: Group, groups: list[Group], metric: str, rules: list[str]) -> dict[str, Any]:
-    best = _best(group, groups)
-    difference = None if group is best else compare(group, best, metric)
-    return {
-        "group": group,
-        "best": group is best and group.spread("selected", metric).n > 0,
-        "spreads": [group.spread(rule, metric) for rule in rules],
-        "source": group.spread("selected", SOURCE),
-        "n": len(group.done),
-        "total": len(group.jobs),
-        "difference": difference,
-        "difference_text": _difference_text(difference),
-    }
-
-
-def _difference_text(difference: tuple[float, float | None, int] | None) -> str:
-    if difference is None:
-        return render.NONE
-    mean, p, n = difference
-    test = "" if p is None else f", p = {p:.3f}" if p >= 0.001 else ", p < 0.001"
-    return f"{render.points(mean)} (n = {n}{test})"
-
-
-def _winners(groups: list[Group], metric: str) -> list[dict[str, Any]]:
-    """For each data the group in front, with the runner-up."""
-    found = []
-    for data in dict.fromkeys(group.data for group in groups):
-        ranked = [g for g in groups if g.data == data and g.spread("selected", metric).n]
-        if ranked:
-            second = None if len(ranked) < 2 else ranked[1]
-            found.append(
-                {
-                    "data": data,
-                    "name": ranked[0].name,
-                    "text": ranked[0].spread("selected", metric).text(),
-                    "n": ranked[0].spread("selected", metric).n,
-                    "second": second
-                    and f"{second.name} with {second.spread('selected', metric).text()} %",
-                }
-            )
-    return found
-
-
-def _states(jobs: list[Record]) -> list[dict[str, str]]:
-    counts: dict[str, int] = {}
-    for job in jobs:
-        counts[job.state] = counts.get(job.state, 0) + 1
-    kinds = {"completed": "good"}
-    return [
-        {"kind": kinds.get(state, "warn"), "text": f"{n} {state}"}
-        for state, n in sorted(counts.items())
-    ]
-
-
-def _unfinished(job: Record, path: Path) -> dict[str, Any]:
-    return {
-        "name": str(job.path.relative_to(path)),
-        "overrides": " ".join(job.overrides),
-        "state": job.state,
-        "step": job.status.get("step"),
-        "error": str(job.status.get("error") or render.NONE),
-    }
-
-
-def _job(job: Record, path: Path, metric: str, rules: list[str]) -> dict[str, Any]:
-    folder = job.path.relative_to(path)
-    return {
-        "name": str(folder),
-        "link": quote(f"{folder.as_posix()}/report.html") if job.run.report.exists() else None,
-        "overrides": " ".join(job.overrides),
-        "state": job.state,
-        "values": [number(job.figures(rule).get(metric)) for rule in rules],
-        "step": job.figures("selected").get("step"),
-        "seconds": number(job.summary.get("train_seconds")),
-    }
-
-
-def _csv(groups: list[Group], metric: str, settings: list[str]) -> str:
-    """One line per group, values in [0, 1] as in summary.json; empty where there is none."""
-    out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n")
-    columns = [f"{rule}/{metric}/{part}" for rule in RULES for part in ("mean", "std", "n")]
-    source = [f"selected/{SOURCE}/{part}" for part in ("mean", "std")] if metric != SOURCE else []
-    write.writerow(
-        ["data", "method", *settings, "jobs", "completed", "saw_target_labels", *columns, *source]
+    paths: sweep folders, folders of run folders, and single run folders, in any mixture; each is a
+    sweep of the table by its own name, single runs together one called "runs". A job that is given
+    twice counts once. Raises ConfigError if `folder` holds runs itself or a path holds none.
+    """
+    folder = Path(folder)
+    if is_run(folder) or (folder / "sweep.yaml").exists() or find_jobs(folder):
+        raise ConfigError(
+            f"{folder} holds runs with a leaderboard of their own; give another folder for the "
+            "comparison"
+        )
+    sources = sources_of(paths)
+    found: dict[Path, str] = {}
+    for source in sources:
+        if not (jobs := source.jobs):
+            raise ConfigError(f"{source.path} is neither a run folder nor a folder of run folders")
+        for job in jobs:
+            found.setdefault(job.resolve(), source.label)
+    board = board_of([read_record(job) for job in found], list(found.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    n = len(set(found.values()))
+    return _write(
+        board,
+        sources,
+        folder,
+        title=f"{n} sweep{'s' if n != 1 else ''}, {len(found)} jobs",
+        resume=None,
+        again=render.command(
+            "report", *(str(s.path) for s in sources), "--compare", str(folder.resolve())
+        ),
     )
-    for group in groups:
-        cells: list[Any] = []
-        for rule in RULES:
-            spread = group.spread(rule, metric)
-            cells += [spread.mean, spread.std, spread.n]
-        if source:
-            spread = group.spread("selected", SOURCE)
-            cells += [spread.mean, spread.std]
-        chosen = [group.settings.get(key, "") for key in settings]
-        saw = str(group.saw_target_labels).lower()
-        write.writerow(
-            [group.data, group.method, *chosen, len(group.jobs), len(group.done), saw, *cells]
-        )
-    return out.getvalue()
 
 
-def _markdown(
-    rows: list[dict[str, Any]], metric: str, rules: list[str], settings: list[str]
-) -> str:
-    def line(cells: list[str]) -> str:
-        escaped = [
-            cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ") for cell in cells
-        ]
-        return "| " + " | ".join(escaped) + " |\n"
+def sources_of(paths: Sequence[Path]) -> list[Source]:
+    """Each folder once, by its name, with so much of the path that two of them differ."""
+    whole = list(dict.fromkeys(Path(path).resolve() for path in paths))
+    sweeps = [path for path in whole if not is_run(path)]
+    depth = 1
+    while len({path.parts[-depth:] for path in sweeps}) < len(sweeps):
+        depth += 1
+    return [Source(path, RUNS if is_run(path) else "/".join(path.parts[-depth:])) for path in whole]
 
-    header = ["data", "method", *settings, "n", *rules, "selected, against the best"]
-    text = f"Mean ± standard deviation over seeds of {metric_name(metric)}, in percent.\n\n"
-    text += line(header) + line(["---"] * len(header))
-    for row in rows:
-        group: Group = row["group"]
-        done = str(row["n"]) if row["n"] == row["total"] else f"{row['n']} of {row['total']}"
-        mark = "*" if group.saw_target_labels else ""
-        cells = [
-            group.data,
-            group.method + mark,
-            *(group.settings.get(key, "") for key in settings),
-            done,
-        ]
-        text += line(
-            [
-                *cells,
-                *(spread.text() for spread in row["spreads"]),
-                "best" if row["best"] else row["difference_text"],
-            ]
-        )
-    if any(row["group"].saw_target_labels for row in rows):
-        text += "\n\\* saw target labels in training or selection.\n"
-    failed = [job for row in rows for job in row["group"].jobs if job.state != "completed"]
-    if failed:
-        text += "\nNot completed:\n\n" + line(["job", "state", "error"]) + line(["---"] * 3)
-        for job in failed:
-            text += line([job.path.name, job.state, str(job.status.get("error") or "")])
-    return text
+
+def _write(
+    board: Board,
+    sources: list[Source],
+    folder: Path,
+    title: str,
+    resume: str | None,
+    again: str,
+) -> Path:
+    searches = {
+        source: one
+        for source in sources
+        if (one := read_search(source.path, board.jobs, board.metric))
+    }
+    board = replace(board, barred=_not_chosen(board, searches.values()))
+    missing = [_never_begun(source, board.jobs) for source in sources]
+    warnings = cautions(board, sum(n for n, _ in missing))
+    write_atomic(folder / "leaderboard.csv", leaderboard_csv(board))
+    write_atomic(folder / "leaderboard.md", leaderboard_md(board, warnings))
+    found = Found(
+        cautions=warnings,
+        searches=[(source.label, one) for source, one in searches.items()],
+        never_begun=[line for _, lines in missing for line in lines],
+        made=[(s.label, lines) for s in sources if (lines := provenance.commands(s.path))],
+        resume=resume,
+        again=again,
+    )
+    write_atomic(folder / "report.html", board_html(board, found, folder, title))
+    return folder / "report.html"
+
+
+def _never_begun(source: Source, jobs: list[Record]) -> tuple[int, list[str]]:
+    """Nothing of a search, which draws its jobs as it goes."""
+    if is_run(source.path) or (source.path / NAME).exists():
+        return 0, []
+    here = source.path.resolve()
+    inside = [job for job in jobs if here in job.path.resolve().parents]
+    return provenance.never_begun(source.path, inside)
+
+
+def _not_chosen(board: Board, searches: Iterable[Search]) -> frozenset[int]:
+    """Ids of the groups of trials that a search did not choose."""
+    barred: set[Path] = set()
+    for one in searches:
+        if one.best is not None:
+            barred |= {t.record.path for t in one.trials if t.record and t is not one.best}
+    return frozenset(
+        id(group) for group in board.groups if all(job.path in barred for job in group.jobs)
+    )

@@ -33,6 +33,9 @@ def _environment() -> jinja2.Environment:
         "percent": percent,
         "count": count,
         "duration": duration,
+        "points": points,
+        "p": p_value,
+        "setting": setting_text,
         "picture": picture,
         "plain": plain,
     }
@@ -48,6 +51,22 @@ def percent(value: Any, digits: int = 1) -> str:
 def points(value: float | None) -> str:
     """A difference of two accuracies: 0.381 -> '+38.1'; the minus is a plain hyphen."""
     return NONE if value is None else f"{100 * value:+.1f}"
+
+
+def p_value(value: Any) -> str:
+    """0.0312 -> '0.031'; below a thousandth only that; no test -> a dash."""
+    known = number(value)
+    return NONE if known is None else f"{known:.3f}" if known >= 0.001 else "< 0.001"
+
+
+def setting_text(value: str) -> str:
+    """A drawn number (0.0027567930613802) to four digits; what a person typed as it is."""
+    if len(value) < 9:
+        return value
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def count(value: Any) -> str:

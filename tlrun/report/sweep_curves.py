@@ -14,6 +14,8 @@ from tlrun.report.style import LINES, Missing, figure, short
 
 SOURCE_VAL = "source_val/accuracy"
 PANELS = 12
+NAMED = 14  # groups with a look of their own, the first of the table: 7 colours, 2 strokes
+OTHER = {"color": "#b9b9b9", "lw": 0.7, "zorder": 1}
 
 
 def draw_learning_curves(groups: list[Group], path: Path) -> None:
@@ -25,10 +27,12 @@ def draw_learning_curves(groups: list[Group], path: Path) -> None:
     if not drawn:
         raise Missing("nothing was logged over steps")
     sets = list(dict.fromkeys(group.data for group in drawn))[:PANELS]
-    names = list(dict.fromkeys(group.name for group in drawn))
+    keys = list(dict.fromkeys(group.key for group in drawn))
+    named, rest = keys[:NAMED], len(keys) - NAMED
+    names = [next(g.name for g in drawn if g.key == key) for key in named]
     columns = min(2, len(sets))
     rows = -(-len(sets) // columns)
-    legend = 0.22 * -(-len(names) // 2)
+    legend = 0.22 * -(-(len(names) + (rest > 0)) // 2)
     with figure(path, 0.6 + 2.9 * rows + legend, rows=rows, columns=columns, sharey=True) as (
         fig,
         axes,
@@ -42,33 +46,44 @@ def draw_learning_curves(groups: list[Group], path: Path) -> None:
         )
         for ax in axes.flat[len(sets) :]:
             ax.set_visible(False)
-        handles: dict[str, Any] = {}
+        handles: dict[int, Any] = {}
         for ax, data in zip(axes.flat, sets, strict=False):
             ax.set(title=data, xlabel="training step")
             for group in (g for g in drawn if g.data == data):
-                place = names.index(group.name)
-                look = {
-                    "color": LINES[place % len(LINES)],
-                    "ls": STROKES[place // len(LINES) % len(STROKES)],
-                }
-                handles.setdefault(group.name, _draw_group(ax, group, key, look))
+                if group.key in named:
+                    place = named.index(group.key)
+                    handles.setdefault(place, _draw_group(ax, group, key, _look(place)))
+                else:
+                    handles.setdefault(NAMED, _draw_group(ax, group, key, OTHER, band=False))
         for ax in axes[:, 0]:
             ax.set_ylabel("accuracy, %")
-        labels = [short(name, 60) for name in handles]
+        places = sorted(handles)
+        texts = [*(short(name, 60) for name in names), f"{rest} others, further down the table"]
         fig.legend(
-            handles.values(), labels, loc="outside lower left", ncols=2 if len(labels) > 1 else 1
+            [handles[place] for place in places],
+            [texts[place] for place in places],
+            loc="outside lower left",
+            ncols=2 if len(places) > 1 else 1,
         )
 
 
-def _draw_group(ax: Any, group: Group, key: str, look: dict[str, str]) -> Any:
+def _look(place: int) -> dict[str, Any]:
+    return {
+        "color": LINES[place % len(LINES)],
+        "ls": STROKES[place // len(LINES) % len(STROKES)],
+        "lw": 1.6,
+    }
+
+
+def _draw_group(ax: Any, group: Group, key: str, look: dict[str, Any], *, band: bool = True) -> Any:
     """Seeds share their steps; where one stopped early the others go on without it."""
     values: dict[float, list[float]] = {}
     for job in group.jobs:
         for at, value in zip(*series(job.split("eval"), key), strict=True):
             values.setdefault(float(at), []).append(100 * float(value))
     steps = sorted(values)
-    if any(len(values[step]) > 1 for step in steps):
+    if band and any(len(values[step]) > 1 for step in steps):
         low, high = ([edge(values[step]) for step in steps] for edge in (min, max))
         ax.fill_between(steps, low, high, color=look["color"], alpha=0.15, lw=0)
     mean = [float(np.mean(values[step])) for step in steps]
-    return ax.plot(steps, mean, lw=1.6, marker="o" if len(steps) == 1 else None, **look)[0]
+    return ax.plot(steps, mean, marker="o" if len(steps) == 1 else None, **look)[0]

@@ -27,3 +27,25 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// A box above a long table: only rows that hold all its words are shown.
+for (const table of document.querySelectorAll("table.filtered")) {
+  const rows = [...table.tBodies[0].rows];
+  if (rows.length < 6) continue;
+  const label = document.createElement("label");
+  const box = document.createElement("input");
+  const count = document.createElement("span");
+  label.className = "filter";
+  box.type = "search";
+  count.setAttribute("role", "status");
+  label.append("Filter ", box, count);
+  table.parentElement.before(label);
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    count.textContent = words.length ? ` ${shown} of ${rows.length}` : "";
+  });
+}

@@ -1,0 +1,100 @@
+"""A search in a sweep folder: read leniently, shown with what the oracle would have chosen."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from html_check import Page
+from make_run import make_search
+
+from tlrun.report.page import write_report
+from tlrun.report.record import read_record
+from tlrun.report.search import Search, read_search, sentences, table
+from tlrun.report.search_plots import _spans_decades, draw_history, draw_params
+from tlrun.report.style import Missing
+
+METRIC = "target_test/accuracy"
+
+
+def found_in(path: Path) -> Search:
+    jobs = [read_record(job) for job in sorted(path.glob("job*"))]
+    found = read_search(path, jobs, METRIC)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = make_search(tmp_path_factory.mktemp("search") / "search")
+    write_report(path)
+    return path
+
+
+def test_best_and_oracle(folder: Path) -> None:
+    found = found_in(folder)
+    assert found.best is not None
+    assert found.oracle is not None
+    assert (found.best.number, found.oracle.number) == (1, 2)
+    assert found.params == ["optimizer.lr"]  # "net" has one value only
+    assert found.spearman() == pytest.approx(0.5)
+    assert [row["trial"].number for row in table(found)] == [1, 2, 0, 3]
+    text = " ".join(sentences(found))
+    assert "4 trials (3 completed, 1 failed) by the sampler tpe, for the highest" in text
+    assert "Best: trial 1 with 2: optimizer.lr=0.001 net=a." in text
+    assert "the oracle would have chosen trial 2 with 90.0 %" in text.replace("The o", "the o")
+    assert "the search lost 10.0 points" in text
+
+
+def test_minimize(tmp_path: Path) -> None:
+    found = found_in(make_search(tmp_path, direction="minimize"))
+    assert found.best is not None
+    assert found.best.number == 0
+    assert found.spearman() == pytest.approx(-0.5)
+
+
+def test_page(folder: Path) -> None:
+    page = Page(folder / "report.html")
+    page.assert_self_contained()
+    for expected in ("the oracle's choice", "for reading only", "The loss became NaN at step 3."):
+        assert expected in page.text, expected
+    assert "leads with" not in page.text  # the trial in front by test figures is no winner
+    assert {path.name for path in (folder / "plots").iterdir()} == {
+        "learning_curves.png",
+        "search_history.png",
+        "search_params.png",
+    }
+
+
+def test_the_best_of_the_leaderboard_is_what_the_search_chose(folder: Path) -> None:
+    rows = list(csv.DictReader((folder / "leaderboard.csv").open()))
+    against = {row["optimizer.lr"]: row["against_best/difference"] for row in rows}
+    assert against["0.001"] == ""
+    assert float(against["0.01"]) == pytest.approx(0.1)  # better by test, and not the best
+
+
+def test_a_search_that_has_only_begun_or_is_damaged(tmp_path: Path) -> None:
+    folder = make_search(tmp_path / "a")
+    trials = json.loads((folder / "search.json").read_text())["trials"]
+    for trial in trials:
+        trial["value"] = None
+    (folder / "search.json").write_text(json.dumps({"trials": trials}))
+    found = found_in(folder)
+    assert found.best is None
+    assert "No trial has a value yet." in sentences(found)
+    for draw in (draw_history, draw_params):
+        with pytest.raises(Missing):
+            draw(found, tmp_path / "none.png")
+    assert "No trial has a value yet." in Page(write_report(folder)).text
+    for broken in ("{", "[]", '{"trials": 3}'):
+        (folder / "search.json").write_text(broken)
+        assert read_search(folder, [], METRIC) is None
+    (folder / "search.json").write_text('{"trials": [7, {"value": "much"}]}')
+    assert "Leaderboard" in Page(write_report(folder)).text
+
+
+def test_an_axis_is_logarithmic_where_the_values_span_decades() -> None:
+    assert _spans_decades([1e-4, 3e-4, 1e-3, 1e-2, 1e-1])
+    assert not _spans_decades([0.01, 0.2, 0.5, 0.7, 0.9])  # even, and only begins near 0
+    assert not _spans_decades([0.0, 0.001, 0.1])
+    assert not _spans_decades([1, 2, 4, 8])

@@ -1,0 +1,104 @@
+"""What a leaderboard is made of: groups in order, the rules they have, and their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlrun.report import render
+from tlrun.report.groups import SOURCE, Group, best_of, group_jobs, primary_metric
+from tlrun.report.record import Record
+from tlrun.report.significance import Pair, pair, pairs
+
+RULES = ("selected", "last", "oracle")
+
+
+@dataclass(frozen=True)
+class Board:
+    """sweeps: the label of each job where several sweeps are compared, else empty.
+
+    settings: the columns of the table; shared: further keys, alike in all jobs of a sweep. barred:
+    ids of the groups that are no candidates for the best, the trials that a search did not choose.
+    """
+
+    jobs: list[Record]
+    sweeps: list[str]
+    groups: list[Group]
+    metric: str
+    rules: list[str]
+    settings: list[str]
+    shared: list[str]
+    pairs: list[Pair]
+    barred: frozenset[int] = frozenset()
+
+    @property
+    def compares(self) -> bool:
+        return bool(self.sweeps)
+
+    @property
+    def candidates(self) -> list[Group]:
+        return [group for group in self.groups if id(group) not in self.barred]
+
+    def best(self, data: str) -> Group | None:
+        return best_of([group for group in self.candidates if group.data == data], self.metric)
+
+    def between(self, first: Group, second: Group) -> Pair | None:
+        """first - second, corrected where it is one of the tested pairs."""
+        for one in self.pairs:
+            if one.first is first and one.second is second:
+                return one
+            if one.first is second and one.second is first:
+                return one.reversed()
+        return pair(first, second, self.metric)
+
+    def against_best(self, group: Group) -> Pair | None:
+        """None for the best itself, and without a common seed."""
+        best = self.best(group.data)
+        return None if best is None or best is group else self.between(group, best)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row per group, ready to be written."""
+        return [self._row(group) for group in self.groups]
+
+    def _row(self, group: Group) -> dict[str, Any]:
+        seconds = group.values("train_seconds")
+        mean = sum(seconds) / len(seconds) if seconds else None
+        return {
+            "group": group,
+            "best": group is self.best(group.data),
+            "spreads": [group.spread(rule, self.metric) for rule in self.rules],
+            "source": group.spread("selected", SOURCE),
+            "n": len(group.done),
+            "total": len(group.jobs),
+            "difference": self.against_best(group),
+            "seconds": mean,
+            "time": render.duration(mean),
+        }
+
+
+def board_of(jobs: list[Record], sweeps: Sequence[str] = ()) -> Board:
+    groups, metric = group_jobs(jobs, sweeps), primary_metric(jobs)
+    groups = _ranked(groups, metric)
+    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
+    varying = {key for group in groups for key in group.varying}
+    return Board(
+        jobs=jobs,
+        sweeps=list(sweeps),
+        groups=groups,
+        metric=metric,
+        rules=[rule for rule in RULES if any(g.spread(rule, metric).n for g in groups)],
+        settings=[key for key in keys if key in varying],
+        shared=[key for key in keys if key not in varying],
+        pairs=pairs(groups, metric),
+    )
+
+
+def _ranked(groups: list[Group], metric: str) -> list[Group]:
+    """By data, best selected mean first, groups without a result last."""
+
+    def place(group: Group) -> tuple[str, float]:
+        mean = group.spread("selected", metric).mean
+        return group.data, -mean if mean is not None else float("inf")
+
+    return sorted(groups, key=place)

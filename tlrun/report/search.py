@@ -1,0 +1,208 @@
+"""A search over hyperparameters, read from `search.json` of a sweep folder.
+
+    {"sampler": "tpe", "direction": "maximize", "metric": "information_maximization",
+     "trials": [{"number": 0, "job": "<folder>", "params": {"optimizer.lr": 0.01}, "value": 2.1,
+                 "state": "completed"}]}
+
+The search looks at `value` alone. Target test accuracy stands beside it, after the fact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlrun.evaluate.selection import sees_target_labels
+from tlrun.report import render
+from tlrun.report.record import Record, mapping, number
+
+SHOWN = 15  # trials in the table, the best ones; the leaderboard has all
+NAME = "search.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """test: target test figure of its selected checkpoint, in [0, 1]; nothing chose by it."""
+
+    number: int
+    job: str
+    params: dict[str, Any]
+    value: float | None
+    state: str
+    test: float | None
+    record: Record | None
+
+    @property
+    def failed(self) -> bool:
+        return self.value is None and self.state not in ("running", "created", "waiting")
+
+
+@dataclass(frozen=True)
+class Search:
+    sampler: str
+    metric: str
+    maximize: bool
+    trials: list[Trial]
+
+    @property
+    def valued(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.value is not None]
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """With a value, best first; the earlier one wins a tie."""
+        sign = -1.0 if self.maximize else 1.0
+        return sorted(self.valued, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    @property
+    def best(self) -> Trial | None:
+        return self.ranked[0] if self.valued else None
+
+    @property
+    def oracle(self) -> Trial | None:
+        """What target test labels would have chosen among the trials with a value."""
+        tested = [trial for trial in self.valued if trial.test is not None]
+        return max(tested, key=lambda trial: trial.test or 0.0, default=None)
+
+    @property
+    def params(self) -> list[str]:
+        """Searched keys, in order of appearance, that took more than one value."""
+        keys = dict.fromkeys(key for trial in self.trials for key in trial.params)
+        return [k for k in keys if len({repr(t.params.get(k)) for t in self.trials}) > 1]
+
+    @property
+    def saw_target_labels(self) -> bool:
+        return sees_target_labels(self.metric)
+
+    def spearman(self) -> float | None:
+        """Rank correlation of value (turned so that high is good) and test figure over trials."""
+        both = [(t.value, t.test) for t in self.valued if t.test is not None]
+        if len(both) < 3 or any(len(set(column)) < 2 for column in zip(*both, strict=True)):
+            return None
+        from scipy.stats import spearmanr
+
+        table = np.array(both, dtype=float)
+        found = float(spearmanr(table[:, 0], table[:, 1]).statistic)
+        return found if self.maximize else -found
+
+
+def read_search(folder: Path, jobs: Sequence[Record], metric: str) -> Search | None:
+    """None without the file, or if it holds no trial that can be read."""
+    try:
+        found = mapping(json.loads((folder / NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+    inside = [job for job in jobs if folder.resolve() in job.path.resolve().parents]
+    records = {job.path.name: job for job in inside}
+    listed = found.get("trials")
+    trials = [
+        _trial(mapping(one), place, records, metric)
+        for place, one in enumerate(listed if isinstance(listed, list) else [])
+    ]
+    if not trials:
+        return None
+    return Search(
+        sampler=str(found.get("sampler") or "unknown"),
+        metric=str(found.get("metric") or "value"),
+        maximize=found.get("direction") != "minimize",
+        trials=sorted(trials, key=lambda trial: trial.number),
+    )
+
+
+def _trial(one: dict[str, Any], place: int, records: dict[str, Record], metric: str) -> Trial:
+    job = str(one.get("job") or "")
+    record = records.get(Path(job).name)
+    state = str(one.get("state") or (record.state if record else "unknown"))
+    at = number(one.get("number"))
+    return Trial(
+        number=place if at is None else int(at),
+        job=job,
+        params=mapping(one.get("params")),
+        value=number(one.get("value")),
+        state=state,
+        test=None if record is None else number(record.figures("selected").get(metric)),
+        record=record,
+    )
+
+
+def sentences(search: Search) -> list[str]:
+    """What was searched, what it found, and what the oracle would have found."""
+    counts: dict[str, int] = {}
+    for trial in search.trials:
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+    goal = "the highest" if search.maximize else "the lowest"
+    labels = "which sees target labels" if search.saw_target_labels else "without target labels"
+    rule = search.metric.replace("_", " ")
+    found = [
+        f"{len(search.trials)} trials ({states}) by the sampler {search.sampler}, for {goal} "
+        f"{rule}, {labels}."
+    ]
+    best, oracle = search.best, search.oracle
+    if best is None:
+        return [*found, "No trial has a value yet."]
+    found.append(f"Best: trial {best.number} with {value_text(best.value)}: {settings(best)}.")
+    if best.test is not None and oracle is not None and oracle.test is not None:
+        text = f"For reading only: target test there is {render.percent(best.test)} %. "
+        if oracle is best:
+            text += "The oracle would have chosen the same trial."
+        else:
+            text += (
+                f"The oracle would have chosen trial {oracle.number} with "
+                f"{render.percent(oracle.test)} %: the search lost "
+                f"{render.percent(oracle.test - best.test)} points to it."
+            )
+        correlation = search.spearman()
+        if correlation is not None:
+            text += f" Rank correlation of value and target test over trials: {correlation:+.2f}."
+        found.append(text)
+        found.append(
+            "The figure is of one run and of the best of several: run the chosen setting again "
+            "with other seeds before you report it."
+        )
+    return found
+
+
+def value_text(value: float | None) -> str:
+    return render.NONE if value is None else f"{value:.4g}"
+
+
+def settings(trial: Trial) -> str:
+    return " ".join(f"{key}={param_text(value)}" for key, value in trial.params.items())
+
+
+def param_text(value: Any) -> str:
+    """0.00123456 -> '0.001235'; names as they are."""
+    known = number(value)
+    return render.plain(value) if known is None or isinstance(value, int) else f"{known:.4g}"
+
+
+def table(search: Search) -> list[dict[str, Any]]:
+    """The best trials, the one the oracle would have chosen, and those without a value."""
+    best, oracle = search.best, search.oracle
+    shown = search.ranked[:SHOWN]
+    if oracle is not None and oracle not in shown:
+        shown.append(oracle)
+    shown += [trial for trial in search.trials if trial.value is None][:SHOWN]
+    return [
+        {
+            "trial": trial,
+            "best": trial is best,
+            "oracle": trial is oracle,
+            "value": value_text(trial.value),
+            "params": [
+                (
+                    param_text(trial.params[key]) if key in trial.params else render.NONE,
+                    trial.params.get(key, ""),
+                )
+                for key in search.params
+            ],
+            "error": "" if trial.record is None else str(trial.record.status.get("error") or ""),
+        }
+        for trial in shown
+    ]
