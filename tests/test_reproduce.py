@@ -179,7 +179,7 @@ def elsewhere(run: RunDir) -> tuple[RunDir, RunDir]:
     rows = again.read_metrics()
     again.metrics.write_text("")
     for row in rows:
-        again.append_metrics({k: v * 1.001 if k.endswith("loss") else v for k, v in row.items()})
+        again.append_metrics({k: v * 1.0001 if k.endswith("loss") else v for k, v in row.items()})
     return run, again
 
 
@@ -214,6 +214,22 @@ def test_on_another_machine_closing_figures_are_compared(
     assert not found.equal
     assert any("selected target_test/accuracy" in line for line in found.lines())
     assert compare(old, new, tolerance=0.2).equal
+
+
+def test_other_initial_weights_are_found_before_any_training(
+    elsewhere: tuple[RunDir, RunDir],
+) -> None:
+    old, new = elsewhere
+    change(new.environment, other_cpu)
+    rows = new.read_metrics()
+    new.metrics.write_text("")
+    for row in rows:
+        more = {"source_val/loss": row["source_val/loss"] * 1.01} if row["step"] == 0 else {}
+        new.append_metrics({**row, **more})
+    found = compare(old, new)
+    assert not found.equal
+    (line,) = found.beyond
+    assert line.startswith("figures: before training, source_val/loss: ")
 
 
 def test_other_data_are_another_experiment_on_any_machine(

@@ -20,9 +20,10 @@ from tlrun.engine import checkpoint
 from tlrun.resume import FREE, differences
 from tlrun.run_dir import RunDir
 
-TOLERANCE = 0.02
+TOLERANCE = 0.03
+FIRST = 1e-3  # of losses before training, where nothing has carried a rounding on; bf16: 1e-2
 SHOWN = 10  # differences of one kind that are printed
-SILENT = ("baseline", "choices", "tags", "sweep", "dry_run")  # keys that are not compared
+SILENT = ("baseline", "choices", "tags", "sweep", "dry_run", "logger")  # keys that are not compared
 HARMLESS = (*FREE, "trainer.threads", "trainer.device")  # keys told as a note
 MACHINE = ("cpu.model", "cpu.capability", "threads", "device", "versions.torch")
 
@@ -92,7 +93,8 @@ def compare(old: RunDir, new: RunDir, tolerance: float | None = None) -> Compari
     found.tolerance = TOLERANCE if tolerance is None and found.machine else tolerance
     found.unequal = [*_metrics(old, new), *_figures(old, new), *_weights(old, new)]
     if found.unequal and found.tolerance is not None:
-        found.beyond = _few("figures", list(_beyond(old, new, found.tolerance)))
+        far = [*_beginning(old, new), *_beyond(old, new, found.tolerance)]
+        found.beyond = _few("figures", far)
     return found
 
 
@@ -254,6 +256,19 @@ def _beyond(old: RunDir, new: RunDir, tolerance: float) -> Iterator[str]:
             yield f"figures: {key}: {x} -> {y}"
         elif not abs(x - y) <= tolerance * max(1.0, abs(x)):
             yield f"figures: {key}: {x:.4g} -> {y:.4g} (by {abs(x - y):.2g})"
+
+
+def _beginning(old: RunDir, new: RunDir) -> Iterator[str]:
+    """Losses of the first evaluation: the same data and initial weights give nearly the same."""
+    a, b = (next((r for r in run.read_metrics() if r["split"] == "eval"), {}) for run in (old, new))
+    exact = plain(load_config(old.config))["trainer"]["precision"] == "fp32"
+    limit = FIRST if exact else 10 * FIRST
+    for key in a.keys() & b.keys():
+        x, y = a[key], b[key]
+        if not key.endswith("_val/loss") or None in (x, y):
+            continue
+        if not abs(x - y) <= limit * max(1.0, abs(x)):
+            yield f"figures: before training, {key}: {x:.6g} -> {y:.6g} (by {abs(x - y):.2g})"
 
 
 def closing_figures(run: RunDir) -> dict[str, float]:

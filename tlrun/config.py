@@ -99,6 +99,8 @@ def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     job.data = _absolute_paths(plain(job.data))
     if job.get("init") not in (None, *schema.INITS):
         job.init = str(Path(str(job.init)).expanduser().absolute())
+    if job.get("logger", {}).get("folder") is not None:
+        job.logger.folder = str(Path(str(job.logger.folder)).expanduser().absolute())
     job.choices = choices
     settle_budget(job, words_of(hydra_cfg.overrides.task))
     validate(job)

@@ -34,6 +34,7 @@ from tlrun.config import (
     version_base,
     words_of,
 )
+from tlrun.engine.loggers import check_installed
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.run_dir import RunDir, runs_in, write_atomic
 from tlrun.sweep import Sweep, finish_sweep, run_job
@@ -96,7 +97,8 @@ def check(args: argparse.Namespace) -> None:
         return  # Hydra merges the two, `compose` cannot
     is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
     for variant in variants(overrides) if is_sweep else [overrides]:
-        compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
+        cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
+        check_installed(str(cfg.logger.name))
 
 
 def variants(overrides: Sequence[str]) -> Iterator[list[str]]:

@@ -19,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.conclude import conclude, describe
 from tlrun.config import build, conf_dir, load_config, plain
+from tlrun.engine.loggers import check_installed, log_summary
+from tlrun.engine.loop import Loop
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.selection import without_target
@@ -39,6 +41,7 @@ def execute(path: Path) -> dict[str, Any]:
     run_dir = RunDir.open(path)
     with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
         cfg = resolve(load_config(run_dir.config))
+        check_installed(str(cfg.logger.name))
         if cfg.dry_run:
             from tlrun.dry_run import dry_run
 
@@ -52,6 +55,7 @@ def execute(path: Path) -> dict[str, Any]:
         summary = conclude(session)
         if cfg.baseline:
             summary = compare(session, cfg, summary)
+        log_summary(plain(cfg.logger), run_dir, summary)
         run_dir.set_status("completed", step=summary["steps"])
         show(run_dir)
     return summary
@@ -93,7 +97,8 @@ def train(run_dir: RunDir, cfg: dict[str, Any]) -> Session:
         raise ConfigError("there is no baseline to train beside this method: baseline=false")
     world = int(cfg["trainer"]["devices"])
     if world == 1:
-        session.loop().fit()
+        with closing_record(session.loop()) as loop:
+            loop.fit()
         return session
     from tlrun.worker import launch
 
@@ -108,9 +113,19 @@ def train_worker(path: Path, rank: int, world: int) -> None:
     with run_dir.logging() if rank == 0 else contextlib.nullcontext():
         session = open_session(run_dir, plain(load_config(run_dir.config)), rank, world)
         try:
-            session.loop().fit()
+            with closing_record(session.loop()) as loop:
+                loop.fit()
         finally:
             session.process.leave()
+
+
+@contextlib.contextmanager
+def closing_record(loop: Loop) -> Iterator[Loop]:
+    """However training ends, the logger writes out what it holds."""
+    try:
+        yield loop
+    finally:
+        loop.record.close()
 
 
 # ---- the models that it is compared with -------------------------------------------------------

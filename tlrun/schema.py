@@ -164,8 +164,24 @@ class Transfer:
 
 
 @dataclass
-class Logger:
+class PlainLogger:
     name: Literal["none", "tensorboard"]
+
+
+@dataclass
+class WandbLogger:
+    name: Literal["wandb"]
+    mode: Literal["offline", "online"]
+    project: str
+    entity: str | None
+
+
+@dataclass
+class MLflowLogger:
+    name: Literal["mlflow"]
+    folder: str | None
+    uri: str | None
+    experiment: str
 
 
 @dataclass
@@ -206,7 +222,7 @@ class Experiment:
     schedule: dict[str, Any]
     trainer: Trainer
     select: Select
-    logger: Logger
+    logger: dict[str, Any]
 
 
 INITS = ("auto", "source", "pretrained", "scratch")  # of `init`; anything else is a run's folder
@@ -217,6 +233,12 @@ SCHEDULES: dict[str, type] = {
     "dann": DannDecay,
     "step": StepDecay,
 }
+LOGGERS: dict[str, type] = {
+    "none": PlainLogger,
+    "tensorboard": PlainLogger,
+    "wandb": WandbLogger,
+    "mlflow": MLflowLogger,
+}
 
 
 def check(cfg: Mapping[str, Any]) -> None:
@@ -225,6 +247,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     check_variant(cfg["optimizer"], "optimizer", OPTIMIZERS)
     check_nesterov(cfg["optimizer"], "optimizer")
     check_variant(cfg["schedule"], "schedule", SCHEDULES)
+    check_variant(cfg["logger"], "logger", LOGGERS)
     for name, phase in cfg["phases"].items():
         if not isinstance(phase, Mapping):
             raise ConfigError(

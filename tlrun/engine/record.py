@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tlrun.engine.distributed import Process
-from tlrun.engine.loggers import make_logger
+from tlrun.engine.loggers import Logger, make_logger
 from tlrun.errors import RunError
 from tlrun.evaluate.selection import score_of
 from tlrun.run_dir import RunDir
@@ -54,7 +54,7 @@ class Record:
         self.rules, self.choose = rules, choose
         self.window: list[Logged] = []
         self.rows: list[Row] = []  # every eval row so far: selection reads nothing else
-        self._logger: Callable[[Mapping[str, Any]], None] = lambda row: None
+        self._logger = Logger()
 
     def open(self, logger: Mapping[str, Any], saved: Mapping[str, Any] | None) -> None:
         """Begin, or go on from a checkpoint: rows after it are cut off."""
@@ -67,6 +67,11 @@ class Record:
         window = saved["by_process"][self.process.rank]["window"]
         self.window = [Logged(step, name, value.to(self.device)) for step, name, value in window]
         self.rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
+
+    def close(self) -> None:
+        """After the last row of this process."""
+        self._logger.close()
+        self._logger = Logger()
 
     def state(self) -> list[tuple[int, str, Tensor]]:
         """The open window, for a checkpoint."""
