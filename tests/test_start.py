@@ -291,3 +291,28 @@ def test_a_method_may_be_asked_for_its_phases_without_a_net():
     method = Finetune()
     method.init = "scratch"
     assert [phase.name for phase in method.phases(None)] == ["target"]
+
+
+# ---- of a run, what predicts ---------------------------------------------------------------------
+
+
+def test_of_adda_it_is_the_encoder_of_the_target(run, tmp_path):
+    source = run("source", "method=adda", "method.adversarial_lr=0.1")
+    theirs = parts(source)
+    name = "conv2.conv.weight"
+    assert not torch.equal(theirs["backbone"][name], theirs["backbone_target"][name])
+    _, held = begun(tmp_path / "run", *FINETUNE, f"init={source.path}")
+    assert torch.equal(held[f"parts.backbone.{name}"], theirs["backbone_target"][name])
+
+
+@pytest.mark.parametrize("method", ["self_ensembling", "vada"])
+def test_of_a_teacher_and_its_student_it_is_the_teacher(method, run, tmp_path):
+    source = run("source", f"method={method}", "trainer.steps=4", "optimizer.lr=0.05")
+    theirs = parts(source)
+    for part, name in (("backbone", "conv2.conv.weight"), ("classifier", "out.weight")):
+        assert not torch.equal(theirs[part][name], theirs["teacher"][f"inner.parts.{part}.{name}"])
+    session, held = begun(tmp_path / "run", *FINETUNE, f"init={source.path}")
+    for part in ("backbone", "classifier"):
+        for name, _ in session.net[part].named_parameters():
+            expected = theirs["teacher"][f"inner.parts.{part}.{name}"]
+            assert torch.equal(held[f"parts.{part}.{name}"], expected), name

@@ -12,18 +12,22 @@ the first phase; from then on `transfer.freeze` and `transfer.freeze_carried` ho
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlrun.config import build, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.evaluate.predict import checkpoint_path
-from tlrun.methods.method import Phase
+from tlrun.methods.method import Method, Phase
 from tlrun.models.net import CARRIED, Net
 from tlrun.models.transfer import Fate, chosen, load_parts, transfer
 from tlrun.run_dir import RunDir
 from tlrun.schema import INITS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -112,7 +116,7 @@ class Start:
         if self.init not in INITS:
             run = RunDir.open(self.init)
             state = checkpoint.load(checkpoint_path(run, "selected"))
-            known = load_parts(net, state["parts"], self._other_classes(net, run, classes))
+            known = load_parts(net, predicting(run, state), self._other_classes(net, run, classes))
         else:
             held = before if index > 0 else ({"backbone"} if self.pretrained else set())
             known = {stage: "" for stage in net.stages() if stage.partition(".")[0] in held}
@@ -132,3 +136,14 @@ class Start:
         if list(theirs) == list(classes) or net.main_head not in net.parts:
             return {}
         return {net.path(net.main_head)[-1]: "of other classes there"}
+
+
+def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
+    try:
+        method: Method = build(plain(load_config(run.config))["method"])
+    except ConfigError as error:  # a method of one's own that is not here
+        log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
+        return dict(state["parts"])
+    method.load_state_dict(state["method"])
+    return method.predictor(state["parts"])

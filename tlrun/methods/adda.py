@@ -112,6 +112,9 @@ class ADDA(SourceOnly):
         found = self.features(net, x, domain)
         return Output(scores=net["classifier"](found), features=found)
 
+    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        return {**parts, "backbone": parts[ENCODER]} if self.adapts else parts
+
     def state_dict(self) -> dict[str, Any]:
         return {"adapts": self.adapts}
 

@@ -66,6 +66,13 @@ class Averaged(Method):
         out = teacher_of(net)(x)
         return Output(scores=out.logits, features=out.features)
 
+    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        averaged: dict[str, dict[str, Tensor]] = {}
+        for key, value in parts[TEACHER].items():  # inner.parts.classifier.out.weight
+            _, _, part, name = key.split(".", 3)
+            averaged.setdefault(part, {})[name] = value
+        return {**parts, **averaged}
+
 
 class Consistency(Averaged):
     """Base class of those that learn from the teacher."""

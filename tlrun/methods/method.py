@@ -186,6 +186,13 @@ class Method:
         out = net(x)
         return Output(scores=out.logits, features=out.features)
 
+    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        """The parts of a checkpoint with those that predict under the names of a plain net.
+
+        For `init=RUN_DIR`: a run goes on from what the other one predicts with.
+        """
+        return parts
+
     def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
         """What `baseline=true` trains for comparison: folder in the run's own -> changed keys.
 
