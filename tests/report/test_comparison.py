@@ -84,6 +84,9 @@ def test_the_figures_of_a_sweep_are_not_overwritten(
     assert main(command) == 2
     assert "give another folder for the comparison" in capsys.readouterr().err
     assert not (sweeps / "a" / "leaderboard.csv").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is a file; give a folder"):
+        write_comparison([sweeps / "a"], tmp_path / "file")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="neither a run folder nor a folder of run folders"):
         write_comparison([sweeps / "a", tmp_path / "empty"], tmp_path / "out")

@@ -46,6 +46,27 @@ def test_best_and_oracle(folder: Path) -> None:
     assert "the search lost 10.0 points" in text
 
 
+def test_a_trial_of_several_seeds(tmp_path: Path) -> None:
+    folder = make_search(tmp_path)
+    whole = json.loads((folder / "search.json").read_text())
+    first, second = whole["trials"][0], whole["trials"][2]
+    whole["trials"] = [
+        {**first, "jobs": ["job0", "job1"], "start": True},
+        {**second, "number": 1, "jobs": ["job2"]},
+        {"number": 2, "jobs": ["job3"], "params": {}, "value": None, "state": "guarded"},
+        {"number": 3, "jobs": [], "params": {}, "value": None, "state": "waiting"},
+    ]
+    (folder / "search.json").write_text(json.dumps(whole))
+    found = found_in(folder)
+    assert found.trials[0].test == pytest.approx(0.7)  # of 0.6 and 0.8
+    assert [trial.failed for trial in found.trials] == [False, False, True, False]
+    notes = {row["trial"].number: row["notes"] for row in table(found)}
+    assert notes[0] == ["the setting as it was"]
+    assert notes[1] == ["best", "the oracle's choice"]
+    assert notes[2][0] == "no evaluation passed the guard"
+    assert "The oracle would have chosen the same trial." in " ".join(sentences(found))
+
+
 def test_minimize(tmp_path: Path) -> None:
     found = found_in(make_search(tmp_path, direction="minimize"))
     assert found.best is not None
@@ -58,6 +79,7 @@ def test_page(folder: Path) -> None:
     page.assert_self_contained()
     for expected in ("the oracle's choice", "for reading only", "The loss became NaN at step 3."):
         assert expected in page.text, expected
+    assert "tlrun -m method=dann data=mnist_usps optimizer.lr=0.001 seed=1,2,3" in page.text
     assert "leads with" not in page.text  # the trial in front by test figures is no winner
     assert {path.name for path in (folder / "plots").iterdir()} == {
         "learning_curves.png",

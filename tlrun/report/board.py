@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tlrun.report import render
@@ -35,6 +35,11 @@ class Board:
     @property
     def compares(self) -> bool:
         return bool(self.sweeps)
+
+    def without(self, barred: frozenset[int]) -> Board:
+        """With these groups barred; tests are between the others alone."""
+        found = replace(self, barred=barred)
+        return replace(found, pairs=pairs(found.candidates, self.metric)) if barred else found
 
     @property
     def candidates(self) -> list[Group]:

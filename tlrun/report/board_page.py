@@ -95,6 +95,7 @@ def _shown(one: search.Search, label: str, folder: Path) -> dict[str, Any]:
         "search": one,
         "sentences": search.sentences(one),
         "rows": search.table(one),
+        "fresh_seeds": search.fresh_seeds(one),
         "pictures": drawn,
     }
 

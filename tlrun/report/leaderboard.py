@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tlrun.errors import ConfigError
@@ -66,6 +66,8 @@ def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
     twice counts once. Raises ConfigError if `folder` holds runs itself or a path holds none.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; give a folder for the comparison")
     if is_run(folder) or (folder / "sweep.yaml").exists() or find_jobs(folder):
         raise ConfigError(
             f"{folder} holds runs with a leaderboard of their own; give another folder for the "
@@ -116,7 +118,7 @@ def _write(
         for source in sources
         if (one := read_search(source.path, board.jobs, board.metric))
     }
-    board = replace(board, barred=_not_chosen(board, searches.values()))
+    board = board.without(_not_chosen(board, searches.values()))
     missing = [_never_begun(source, board.jobs) for source in sources]
     warnings = cautions(board, sum(n for n, _ in missing))
     write_atomic(folder / "leaderboard.csv", leaderboard_csv(board))
@@ -147,7 +149,8 @@ def _not_chosen(board: Board, searches: Iterable[Search]) -> frozenset[int]:
     barred: set[Path] = set()
     for one in searches:
         if one.best is not None:
-            barred |= {t.record.path for t in one.trials if t.record and t is not one.best}
+            chosen = {record.path for record in one.best.records}
+            barred |= {r.path for trial in one.trials for r in trial.records} - chosen
     return frozenset(
         id(group) for group in board.groups if all(job.path in barred for job in group.jobs)
     )

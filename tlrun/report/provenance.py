@@ -45,6 +45,8 @@ def _combinations(words: list[str]) -> set[frozenset[str]] | None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    if any(word.startswith(("search=", "+search=")) for word in words):
+        return None
     words = _apart(words)
     try:
         parsed = OverridesParser.create().parse_overrides(words)

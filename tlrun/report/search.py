@@ -1,15 +1,17 @@
 """A search over hyperparameters, read from `search.json` of a sweep folder.
 
     {"sampler": "tpe", "direction": "maximize", "metric": "information_maximization",
-     "trials": [{"number": 0, "job": "<folder>", "params": {"optimizer.lr": 0.01}, "value": 2.1,
-                 "state": "completed"}]}
+     "trials": [{"number": 0, "jobs": ["<folder>"], "params": {"optimizer.lr": 0.01},
+                 "value": 2.1, "state": "completed", "start": false}]}
 
-The search looks at `value` alone. Target test accuracy stands beside it, after the fact.
+A trial has a job per seed, and its value is their mean (tlrun/search.py writes it; one "job" is
+read too). The search looks at `value` alone. Target test accuracy stands beside it, after the fact.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +29,30 @@ NAME = "search.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """test: target test figure of its selected checkpoint, in [0, 1]; nothing chose by it."""
+    """start: whether it is the setting as it was before the search."""
 
     number: int
-    job: str
     params: dict[str, Any]
     value: float | None
     state: str
-    test: float | None
-    record: Record | None
+    start: bool
+    records: list[Record]
+    tests: list[float]
+
+    @property
+    def test(self) -> float | None:
+        """Target test figure in [0, 1] of the selected checkpoints, mean; nothing chose by it."""
+        return statistics.fmean(self.tests) if self.tests else None
 
     @property
     def failed(self) -> bool:
+        """Tried, and without a value: also where no evaluation passed the guard ("guarded")."""
         return self.value is None and self.state not in ("running", "created", "waiting")
+
+    @property
+    def errors(self) -> str:
+        found = (str(record.status.get("error") or "") for record in self.records)
+        return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 @dataclass(frozen=True)
@@ -115,18 +128,19 @@ def read_search(folder: Path, jobs: Sequence[Record], metric: str) -> Search | N
 
 
 def _trial(one: dict[str, Any], place: int, records: dict[str, Record], metric: str) -> Trial:
-    job = str(one.get("job") or "")
-    record = records.get(Path(job).name)
-    state = str(one.get("state") or (record.state if record else "unknown"))
+    jobs = one.get("jobs") or [one.get("job")]
+    names = [Path(str(job)).name for job in (jobs if isinstance(jobs, list) else [])]
+    own = [records[name] for name in names if name in records]
     at = number(one.get("number"))
+    tests = [number(record.figures("selected").get(metric)) for record in own]
     return Trial(
         number=place if at is None else int(at),
-        job=job,
         params=mapping(one.get("params")),
         value=number(one.get("value")),
-        state=state,
-        test=None if record is None else number(record.figures("selected").get(metric)),
-        record=record,
+        state=str(one.get("state") or (own[0].state if own else "unknown")),
+        start=one.get("start") is True,
+        records=own,
+        tests=[test for test in tests if test is not None],
     )
 
 
@@ -161,11 +175,22 @@ def sentences(search: Search) -> list[str]:
         if correlation is not None:
             text += f" Rank correlation of value and target test over trials: {correlation:+.2f}."
         found.append(text)
+        runs = "one run" if len(best.tests) == 1 else f"{len(best.tests)} runs"
         found.append(
-            "The figure is of one run and of the best of several: run the chosen setting again "
-            "with other seeds before you report it."
+            f"The figure is of {runs} and of the best of several trials: run the chosen setting "
+            "again with other seeds before you report it."
         )
     return found
+
+
+def fresh_seeds(search: Search) -> str | None:
+    """The command that runs the chosen setting with three seeds that the search did not use."""
+    if search.best is None or not search.best.records:
+        return None
+    used = [number(record.seed) for trial in search.trials for record in trial.records]
+    first = int(max([seed for seed in used if seed is not None], default=-1)) + 1
+    words = [w for w in search.best.records[0].overrides if not w.startswith(("seed=", "hydra"))]
+    return render.command("-m", *words, f"seed={first},{first + 1},{first + 2}")
 
 
 def value_text(value: float | None) -> str:
@@ -193,7 +218,6 @@ def table(search: Search) -> list[dict[str, Any]]:
         {
             "trial": trial,
             "best": trial is best,
-            "oracle": trial is oracle,
             "value": value_text(trial.value),
             "params": [
                 (
@@ -202,7 +226,13 @@ def table(search: Search) -> list[dict[str, Any]]:
                 )
                 for key in search.params
             ],
-            "error": "" if trial.record is None else str(trial.record.status.get("error") or ""),
+            "notes": [
+                *(["best"] if trial is best else []),
+                *(["the oracle's choice"] if trial is oracle else []),
+                *(["the setting as it was"] if trial.start else []),
+                *(["no evaluation passed the guard"] if trial.state == "guarded" else []),
+                *([trial.errors] if trial.errors else []),
+            ],
         }
         for trial in shown
     ]

@@ -129,7 +129,7 @@ def _cross_failed(ax: Any, failed: list[tuple[float, Trial]]) -> None:
             mew=1.6,
             transform=ax.get_xaxis_transform(),
             clip_on=False,
-            label="failed, no value",
+            label="no value (failed or guarded)",
         )
 
 
