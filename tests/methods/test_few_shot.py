@@ -129,6 +129,15 @@ def test_baseline_pp_is_a_scaled_cosine():
     )
 
 
+@pytest.mark.parametrize("method", [Baseline(), BaselinePP()])
+def test_the_head_of_a_baseline_is_fitted_under_autocast_too(method):
+    query, support = features()
+    exact = method.classify(None, query, support, LABELS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = method.classify(None, query, support, LABELS)
+    torch.testing.assert_close(scores.float(), exact, rtol=0.05, atol=0.1)
+
+
 def test_relation_net_compares_sums_and_squares_the_error():
     method = RelationNet(hidden=4)
     net = net_of(method).eval()

@@ -68,10 +68,12 @@ class Baseline(FewShot):
         """Gradient descent for E heads at once: scores(support (E, M, D), *weights) -> (E, M, K),
         each of the weights with a first dimension of E. Also under no_grad."""
         target = y.repeat(len(support))
+        # all in fp32: class means that autocast has made bf16 would not fit fp32 features
+        support, weights = support.detach().float(), [weight.float() for weight in weights]
         with torch.enable_grad(), torch.autocast(support.device.type, enabled=False):
             for _ in range(self.fit_steps):
                 weights = [weight.detach().requires_grad_() for weight in weights]
-                found = scores(support.detach(), *weights).flatten(0, 1)
+                found = scores(support, *weights).flatten(0, 1)
                 loss = F.cross_entropy(found, target, reduction="sum") / len(y)
                 slopes = torch.autograd.grad(loss, weights)
                 weights = [
