@@ -34,13 +34,15 @@ Examples
   tlrun method=dann data=mnist_mnistm
   tlrun method=source_only data=folder data.source.root=photos data.target.root=sketches
   tlrun -m method=source_only,dann seed=0,1,2
+  tlrun -m method=dann 'seed=range(8)' launcher=joblib     several jobs at once; on Slurm: submitit
+  tlrun -m method=dann search=optuna search.trials=20      look for a good setting, without labels
   tlrun experiment=mnist_mnistm/dann       a published row with all its settings
   tlrun trainer.steps=500 optimizer=sgd optimizer.lr=0.01
   tlrun --config-dir my_conf method=mine   your own method, `_target_: my_methods.Mine`
 
 Keys (all of them, with values: tlrun --cfg job)
-  data, backbone, method, optimizer, schedule, trainer, select, logger, recipe, experiment
-                         groups: `tlrun list` names the options, `method.trade_off=0.5` sets one key
+  data, backbone, method, optimizer, schedule, trainer, select, logger, recipe, experiment,
+  launcher, search       groups: `tlrun list` names the options, `method.trade_off=0.5` sets one key
   seed                   one number decides order, augmentation, weights and splits
   target_labels          auto | none | all | labels per class that the method may see
   target_images          all | none

@@ -29,7 +29,9 @@ from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
 
 OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
+SHORT_KEYS = {"launcher.": "hydra.launcher.", "search.": "hydra.sweeper."}
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
+NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
 NOT_IN_HASH_OF_JOB = ("tags", "choices", "dry_run", "sweep", "hydra")
 NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
@@ -90,7 +92,7 @@ def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     names of the chosen groups."""
     tree: Any = OmegaConf.to_container(cfg)
     tree.pop("hydra", None)
-    choices = {k: v for k, v in hydra_cfg.runtime.choices.items() if not k.startswith("hydra/")}
+    choices = {k: v for k, v in hydra_cfg.runtime.choices.items() if not k.startswith(NO_CHOICE)}
     job = OmegaConf.create(tree)
     missing = sorted(OmegaConf.missing_keys(job))
     if missing:
@@ -123,9 +125,12 @@ def _absolute_paths(node: Any) -> Any:
 def open_keys(overrides: Iterable[str]) -> list[str]:
     """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them.
 
-    One by one (`balance.weights.box=2`) or as a mapping (`'balance.weights={box: 2}'`).
+    One by one (`balance.weights.box=2`) or as a mapping (`'balance.weights={box: 2}'`). And
+    `launcher.*`, `search.*` are Hydra's keys by the names of their groups.
     """
     beginnings = (*OPEN_KEYS, *(f"{key.rstrip('.')}=" for key in OPEN_KEYS))
+    for short, long in SHORT_KEYS.items():
+        overrides = [long + o.removeprefix(short) if o.startswith(short) else o for o in overrides]
     return [f"++{o}" if o.startswith(beginnings) else o for o in overrides]
 
 
@@ -265,7 +270,7 @@ def command_hash(cfg: DictConfig) -> str:
     cfg: as composed, with its `hydra` node. Of one key given twice the last word counts.
     """
     words = [*words_of(cfg.hydra.overrides.hydra), *words_of(cfg.hydra.overrides.task)]
-    words = sorted((word for word in words if _names_jobs(key_of(word))), key=key_of)
+    words = sorted((word for word in words if names_jobs(key_of(word))), key=key_of)
     folder = config_dir_of(cfg)
     return _hash([words, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
 
@@ -280,8 +285,10 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _names_jobs(key: str) -> bool:
-    """Not so: where a sweep lies, which launcher runs it."""
+def names_jobs(key: str) -> bool:
+    """Not so: where a sweep lies, which launcher runs it, how long a search goes on."""
+    if key in ("launcher", "hydra.sweeper.trials", "hydra.sweeper.parallel"):
+        return False
     of_hydra = key.startswith(("hydra.sweeper", "hydra/sweeper", "hydra.searchpath"))
     return of_hydra or not key.startswith(("hydra.", "hydra/", "sweep."))
 
@@ -330,6 +337,12 @@ def register_resolvers() -> None:
     def hash_of_command(*, _root_: DictConfig) -> str:
         return command_hash(_root_)[:8]
 
+    def parallel_jobs() -> int:
+        from tlrun.launchers import parallel_jobs
+
+        return parallel_jobs()
+
+    OmegaConf.register_new_resolver("tlrun.parallel_jobs", parallel_jobs, replace=True)
     OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)
     OmegaConf.register_new_resolver("tlrun.config_hash", hash_of_config, replace=True)
     OmegaConf.register_new_resolver("tlrun.job_hash", hash_of_job, replace=True)

@@ -36,8 +36,9 @@ from tlrun.config import (
 )
 from tlrun.engine.loggers import check_installed
 from tlrun.errors import ConfigError, Interrupted, TlrunError
+from tlrun.launchers import check_extras
 from tlrun.run_dir import RunDir, runs_in, write_atomic
-from tlrun.sweep import Sweep, finish_sweep, run_job
+from tlrun.sweep import Sweep, finish_sweep, run_job, say, watched
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.
 VALUES_CHECKED = 20
@@ -63,7 +64,7 @@ def train(argv: list[str]) -> int:
             args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
         ):
             check(args)
-        with _sys_argv(words):
+        with _sys_argv(words), watched():
             hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
         failures = Sweep.failures
     except (Exception, SystemExit) as stop:
@@ -93,9 +94,10 @@ def search_folders(config_dir: str | None) -> list[Path]:
 def check(args: argparse.Namespace) -> None:
     """Compose and validate the command before any folder is made."""
     overrides = open_keys(args.overrides)
+    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
+    check_extras(overrides, multirun=is_sweep)
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
         return  # Hydra merges the two, `compose` cannot
-    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
     for variant in variants(overrides) if is_sweep else [overrides]:
         cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
         check_installed(str(cfg.logger.name))
@@ -195,7 +197,7 @@ def report(error: BaseException, where: str = "") -> int:
         traceback.print_exception(error)
     if isinstance(error, TlrunError):
         word = "interrupted" if isinstance(error, Interrupted) else "error"
-        print(f"tlrun: {word}: {error}{of_job}", file=sys.stderr)
+        _say(f"tlrun: {word}: {error}{of_job}")
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("tlrun: interrupted", file=sys.stderr)
@@ -205,5 +207,10 @@ def report(error: BaseException, where: str = "") -> int:
     log = getattr(error, "tlrun_log", None)
     rest = f"traceback in {log}" if log else "run with --debug for the traceback"
     what = f"{type(error).__name__}: {error} ({line}); {rest}"
-    print(f"tlrun: error: {what}{of_job}", file=sys.stderr)
+    _say(f"tlrun: error: {what}{of_job}")
     return 1
+
+
+def _say(text: str) -> None:
+    """On stderr; above the bar of a sweep."""
+    say(text) if Sweep.watch is not None else print(text, file=sys.stderr)

@@ -16,6 +16,8 @@ GROUPS = {
     "selectors": "select",
     "recipes": "recipe",
     "experiments": "experiment",
+    "launchers": "launcher",
+    "searches": "search",
 }
 
 
@@ -43,6 +45,7 @@ def options_of(group: Path) -> list[tuple[str, str]]:
     return [
         (str(file.relative_to(group).with_suffix("")), first_comment(file))
         for file in group.rglob("*.yaml")
+        if group.name != "search" or file.parent == group  # below are the spaces of the methods
     ]
 
 

@@ -189,7 +189,7 @@ class RunDir:
         except BaseException as error:
             if not self.path.is_dir() or self._held_by_another():
                 raise
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
             reason = (
                 str(error) if isinstance(error, TlrunError) else f"{type(error).__name__}: {error}"
             )

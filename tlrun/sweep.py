@@ -14,14 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
+from tlrun import gpus
 from tlrun.config import command_hash, config_dir_of, finish, job_hash, key_of, words_of
 from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.launchers import threads_of_job
 from tlrun.run_dir import Busy, RunDir, held_by_another, locked, runs_in, write_atomic
+
+if TYPE_CHECKING:
+    from tlrun.progress import Watch
 
 COMMANDS = "sweep.yaml"  # what `tlrun resume SWEEP_DIR` gives again
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
@@ -34,10 +39,12 @@ class Sweep(Callback):
     folder: Path | None = None  # of the sweep; None: a single run
     failures: list[Exception] | None = None  # of the jobs run here; None: in a launcher's process
     problem: Exception | None = None  # why no job was begun
+    watch: Watch | None = None  # of the process that began the sweep
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         try:
             open_sweep(config)
+            start_watch(config)
         except Exception as error:  # Hydra would warn and go on
             Sweep.problem = error
             sys.exit(1)
@@ -65,6 +72,30 @@ def open_sweep(config: DictConfig) -> None:
     with flag_override(config, ["struct", "readonly"], [False, False]):
         config.hydra.sweep.dir = str(folder.absolute())
         config.hydra.overrides.hydra = [*words_of(config.hydra.overrides.hydra), *more]
+
+
+def start_watch(config: DictConfig) -> None:
+    from tlrun.progress import Watch, jobs_of
+
+    kind = str(config.hydra.launcher.get("_target_"))
+    Sweep.watch = Watch(
+        Path(config.hydra.sweep.dir),
+        jobs_of(config),
+        elsewhere=not kind.endswith("BasicLauncher"),
+        silent="submitit" in kind,  # it keeps the output of jobs in files
+    )
+    Sweep.watch.__enter__()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Around a command that may be a sweep: its bar goes away whatever happens."""
+    try:
+        yield
+    finally:
+        watch, Sweep.watch = Sweep.watch, None
+        if watch is not None:
+            watch.__exit__()
 
 
 def claim_new(folder: Path) -> Path:
@@ -131,13 +162,13 @@ def finish_sweep(folder: Path, failed: int) -> int:
 def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
     """Give the sweep's command again. Returns the exit code.
 
-    overrides: how to run it (`sweep.*`, `hydra.*`). Others change the runs themselves, so they go
-    to the jobs that have begun, as they would in `tlrun resume RUN_DIR`.
+    overrides: how to run it (`sweep.*`, `launcher=`, `hydra.*`). Others change the runs themselves,
+    so they go to the jobs that have begun, as they would in `tlrun resume RUN_DIR`.
     """
     from tlrun.launch import report, train  # it imports this module
 
     folder = folder.absolute()
-    if not all(key_of(word).startswith(("sweep.", "hydra")) for word in overrides):
+    if any(_names_runs(key_of(word)) for word in overrides):
         from tlrun.resume import resume_jobs
 
         try:
@@ -154,6 +185,10 @@ def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
         with working_folder(Path(command["folder"])):
             code = max(code, train(["-m", *words, "--config-name", command["config_name"]]))
     return code
+
+
+def _names_runs(key: str) -> bool:
+    return not key.startswith(("sweep.", "hydra", "launcher", "search."))
 
 
 @contextmanager
@@ -174,7 +209,9 @@ def quoted(value: str) -> str:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr)
+    from tlrun.progress import tell  # 0.03 s
+
+    tell(text)
 
 
 # ---- a job ----------------------------------------------------------------------------------
@@ -190,6 +227,8 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> dict[str, Any] | None:
 
     name = f"#{hydra_cfg.job.num} {hydra_cfg.runtime.output_dir}"
     stopped = Path(hydra_cfg.sweep.dir) / STOPPED
+    if Sweep.failures is None:
+        _speak_softly()
     if cfg.sweep.fail_fast and stopped.exists():
         with suppress(OSError):
             Path(hydra_cfg.runtime.output_dir).rmdir()  # Hydra made it
@@ -198,6 +237,9 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> dict[str, Any] | None:
         return _claim_and_run(cfg, hydra_cfg, name)
     except Interrupted as error:
         if Sweep.failures is None:
+            from tlrun.engine.interrupt import queue_again
+
+            queue_again()
             raise  # for the launcher to pass on
         say(f"to go on with the sweep: tlrun resume {hydra_cfg.sweep.dir}")
         sys.exit(report(error))
@@ -210,6 +252,15 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> dict[str, Any] | None:
         elif not getattr(error, "tlrun_recorded", False):
             raise  # else the process that began the sweep would never know
         return None
+    finally:
+        if Sweep.watch is not None:
+            Sweep.watch.look()
+
+
+def _speak_softly() -> None:
+    """In a launcher's process beside a bar: what it says is in run.log, the bar's process tells."""
+    if os.environ.get("TLRUN_QUIET"):
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # until the process ends
 
 
 def _claim_and_run(cfg: DictConfig, hydra_cfg: Any, name: str) -> dict[str, Any] | None:
@@ -270,7 +321,8 @@ def _run(
             say(f"{name}: {_was(before)}, going on from its checkpoint")
             from tlrun.resume import resume
 
-            return resume(run.path)
+            with _gpus(run, cfg, hydra_cfg):
+                return resume(run.path)
         say(f"{name}: {_was(before)}, starting anew" if before else name)
         run.set_status("created", job=job)
         try:
@@ -280,10 +332,23 @@ def _run(
             raise
         if config.baseline == "auto":
             config.baseline = False  # a sweep names its own baselines
+        if config.trainer.threads == "auto" and (threads := threads_of_job(hydra_cfg.launcher)):
+            config.trainer.threads = threads
         if hydra_cfg.output_subdir is None:
             _write_hydra(run.path / ".hydra", cfg, hydra_cfg)
         write_start(run, config, words_of(hydra_cfg.overrides.task))
-        return execute(run)
+        with _gpus(run, cfg, hydra_cfg):
+            return execute(run)
+
+
+@contextmanager
+def _gpus(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> Iterator[None]:
+    """Nothing happens where there is no GPU."""
+    trainer = cfg.trainer
+    with gpus.dealt(hydra_cfg.job.num, str(trainer.device), int(trainer.devices)) as mine:
+        if mine:
+            run.set_status(run.read_status().get("state", "created"), gpus=mine)
+        yield
 
 
 def _was(state: str | None) -> str:

@@ -87,6 +87,8 @@ def _watch_parent(parent: int) -> None:
 
 def main(argv: list[str]) -> int:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    if hasattr(signal, "SIGUSR2"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's, for the process that began us
     run_dir, rank, world = Path(argv[0]), int(argv[1]), int(argv[2])
     try:
         # an orphan of a killed run ends itself within a second: wait for it, else two would write

@@ -1,4 +1,10 @@
-"""SIGINT and SIGTERM ask for a stop; a second one ends the process at once."""
+"""SIGINT and SIGTERM ask for a stop; a second one ends the process at once.
+
+In a job of submitit the scheduler announces its end (preemption, time limit) with a signal of its
+own, SIGUSR2, and submitit's handler queues the job again. So there that signal asks for the stop,
+and once the checkpoint is written `queue_again` calls submitit's handler. SIGTERM stays submitit's:
+Slurm sends it along with the announcement.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,32 @@ import threading
 from types import FrameType, TracebackType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_announced: set[int] = set()  # signals of a scheduler that were received
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Those that ask for a stop in this process."""
+    announcement = scheduler_signal()
+    if announcement is None:
+        return list(EXIT_CODES)
+    return [signal.SIGINT, announcement]
+
+
+def scheduler_signal() -> signal.Signals | None:
+    """Of a job of submitit: the signal that it handles. None elsewhere."""
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        return None
+    number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", None)
+    return number if number and callable(signal.getsignal(number)) else None
+
+
+def queue_again() -> None:
+    """After an announced stop: let submitit put the job back into the queue, which ends it here."""
+    for number in list(_announced):
+        _announced.discard(number)
+        handler = signal.getsignal(number)
+        if callable(handler):
+            handler(number, None)
 
 
 class StopRequest:
@@ -22,7 +54,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in EXIT_CODES:
+            for number in stop_signals():
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -36,7 +68,11 @@ class StopRequest:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        code = EXIT_CODES[signal.Signals(number)]
+        code = EXIT_CODES.get(signal.Signals(number))
+        if code is None:  # announced, maybe more than once
+            _announced.add(number)
+            self.exit_code = self.exit_code or EXIT_CODES[signal.SIGTERM]
+            return
         if self.exit_code is not None:
             os._exit(code)
         self.exit_code = code

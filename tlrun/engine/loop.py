@@ -159,6 +159,7 @@ class Loop:
             initial=done,
             desc=phase.name,
             unit="step",
+            leave=None,  # below the bar of a sweep it goes away
             disable=not (self.process.first and sys.stderr.isatty()),
             dynamic_ncols=True,
         )

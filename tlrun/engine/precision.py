@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from tlrun import gpus
 from tlrun.errors import ConfigError
 
 
@@ -13,7 +14,7 @@ def resolve_device(name: str) -> torch.device:
     """`auto` = cuda, else mps, else cpu. Raises ConfigError for a device that is not here."""
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     present = {
         "cpu": True,
@@ -23,7 +24,16 @@ def resolve_device(name: str) -> torch.device:
     if not present.get(name.partition(":")[0], False):
         here = ", ".join(kind for kind, found in present.items() if found)
         raise ConfigError(f"trainer.device={name} is not available here; use one of: auto, {here}")
-    return torch.device(name)
+    return _own_gpu() if name == "cuda" else torch.device(name)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU that a sweep dealt to this job, else PyTorch's current one."""
+    index = gpus.index()
+    if index is None:
+        return torch.device("cuda")
+    torch.cuda.set_device(index)  # for all that names no index
+    return torch.device("cuda", index)
 
 
 def cpu_has_fast_bf16() -> bool:
