@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tlrun.report import render
 from tlrun.report.groups import SOURCE, Group, best_of, group_jobs, primary_metric
-from tlrun.report.record import Record
+from tlrun.report.record import RULES, Record
 from tlrun.report.significance import Pair, pair, pairs
-
-RULES = ("selected", "last", "oracle")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,15 @@ class Board:
     def candidates(self) -> list[Group]:
         return [group for group in self.groups if id(group) not in self.barred]
 
+    @functools.cached_property
+    def _best(self) -> dict[str, Group | None]:
+        of_data: dict[str, list[Group]] = {}
+        for group in self.candidates:
+            of_data.setdefault(group.data, []).append(group)
+        return {data: best_of(groups, self.metric) for data, groups in of_data.items()}
+
     def best(self, data: str) -> Group | None:
-        return best_of([group for group in self.candidates if group.data == data], self.metric)
+        return self._best.get(data)
 
     def between(self, first: Group, second: Group) -> Pair | None:
         """first - second, corrected where it is one of the tested pairs."""
