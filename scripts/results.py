@@ -58,15 +58,16 @@ class Row:
     def published(self) -> str:
         """That of the header: one figure, or `MNIST→USPS 95.6, ...` by pair."""
         found = re.search(r"^# published: +(.*)", text_of(self.preset), re.MULTILINE)
-        pattern = rf"{_title(self.recipe)} ([\d.-]+)" if self.recipe else r"^([\d.-]+)"
+        pattern = rf"{re.escape(_title(self.recipe))} ([\d.-]+)" if self.recipe else r"^([\d.-]+)"
         figure = re.search(pattern, found[1]) if found else None
         return figure[1] if figure else "–"
 
 
 def _title(recipe: str) -> str:
-    """mnist_mnistm_blend -> MNIST→MNIST-M."""
-    source, target = recipe.upper().replace("MNISTM", "MNIST-M").split("_")[:2]
-    return f"{source}→{target}"
+    """mnist_usps_mnistm_blend -> MNIST+USPS→MNIST-M."""
+    words = recipe.upper().replace("MNISTM", "MNIST-M").split("_")
+    *sources, target = [word for word in words if word.startswith(("MNIST", "USPS"))]
+    return f"{'+'.join(sources)}→{target}"
 
 
 def text_of(preset: str) -> str:
@@ -181,13 +182,13 @@ def validators(rows: list[Row], out: Path) -> list[str]:
 
 
 def draw_time(rows: list[Row], out: Path, path: Path) -> None:
-    """Target test accuracy against training time: of each recipe the best rows and the bounds."""
+    """Target test accuracy against training time: of each pair the best rows and the bounds."""
     from tlrun.report.style import LINES, QUIET, figure
 
-    recipes = list(dict.fromkeys(row.recipe for row in rows))
-    with figure(path, 3.2 * len(recipes), rows=len(recipes)) as (_, axes):
-        for ax, recipe in zip(axes[:, 0], recipes, strict=True):
-            here = {row: row.finished(out) for row in rows if row.recipe == recipe}
+    pairs = list(dict.fromkeys(_title(row.recipe) for row in rows))
+    with figure(path, 3.2 * len(pairs), rows=len(pairs)) as (_, axes):
+        for ax, pair in zip(axes[:, 0], pairs, strict=True):
+            here = {row: row.finished(out) for row in rows if _title(row.recipe) == pair}
             ranked = sorted((r for r, f in here.items() if f), key=lambda r: -_mean(r, out))
             bounds = [r for r in ranked if r.preset.split("/")[-1] in BOUNDS]
             best = [r for r in ranked if r not in bounds][:BEST]
@@ -197,7 +198,7 @@ def draw_time(rows: list[Row], out: Path, path: Path) -> None:
                 stroke = BOUNDS.get(row.preset.split("/")[-1], "-")
                 label = f"{row.preset.split('/')[-1]}: {100 * _mean(row, out):.1f}"
                 ax.plot(*zip(*curve, strict=True), color=colour, label=label, ls=stroke, lw=1.6)
-            ax.set(title=_title(recipe), ylabel="target test, %", ylim=(70, 100.5))
+            ax.set(title=pair, ylabel="target test, %", ylim=(70, 100.5))
             ax.legend(loc="lower right")
         on = "/".join(sorted({device_of(f) for row in rows for f in row.finished(out)}))
         axes[-1, 0].set_xlabel(f"training time, minutes of a run that shares its device ({on})")
