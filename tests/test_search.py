@@ -383,3 +383,10 @@ def test_the_oracle_is_used_only_when_asked_for(jobs: Jobs) -> None:
     jobs.figure = lambda cfg: None
     assert jobs.search("search.trials=2", "select=oracle", NAMED)[0] == 0
     assert record()["metric"] == "oracle"
+
+
+def test_trials_at_once_are_at_most_a_quarter_unless_typed() -> None:
+    settings = Settings(sampler="tpe", trials=20, seed=0, start=True, parallel="auto")
+    assert [settings.at_a_time(jobs) for jobs in (1, 4, 64)] == [1, 4, 5]
+    settings.parallel = 10
+    assert settings.at_a_time(1) == 10

@@ -217,6 +217,13 @@ def test_resume_begins_jobs_in_the_folder_where_the_command_was_typed(
         assert cfg.method.width == 4
 
 
+def test_another_launcher_leaves_the_settings_of_the_first_behind(jobs: Jobs) -> None:
+    jobs.fail(0, Interrupted("stopped", 143))
+    assert jobs.again("-m", "method=source_only", "seed=0,1", "hydra.launcher._target_=x", NAMED)[0]
+    jobs.fail(-1)
+    assert jobs.again("resume", "sweep", "launcher=basic") == (0, [0, 1])
+
+
 def test_a_sweep_that_was_killed_before_its_first_job(jobs: Jobs) -> None:
     def stop(cfg: Any) -> None:
         raise SystemExit(9)

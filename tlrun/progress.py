@@ -96,7 +96,7 @@ class Watch:
 
     def look(self) -> None:
         """Tell what has ended since the last look."""
-        with self._lock, suppress(OSError):
+        with self._lock, suppress(OSError, ValueError):
             for path in runs_in(self.folder):
                 stamp = self._stamp(path)
                 if stamp == self._known.get(path.name):

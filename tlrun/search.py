@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config import finish, key_of, names_jobs
-from tlrun.errors import ConfigError, RunError
+from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import at_once
 from tlrun.progress import tell
 from tlrun.run_dir import RunDir
@@ -52,6 +52,15 @@ class Settings:
             raise ConfigError(f"search.trials={self.trials}: give a number of at least 1")
         if not (self.parallel == "auto" or (isinstance(self.parallel, int) and self.parallel > 0)):
             raise ConfigError(f"search.parallel={self.parallel}: give auto or a number")
+
+    def at_a_time(self, launcher: int) -> int:
+        """Trials that are asked for together. launcher: how many jobs that runs at once.
+
+        `auto` is at most a quarter of all: what is asked together learns nothing from each other.
+        """
+        if self.parallel == "auto":
+            return min(launcher, max(1, self.trials // 4))
+        return int(self.parallel)
 
 
 @dataclass
@@ -94,9 +103,7 @@ def run_search(
     with study.alone():
         study.read()
         OmegaConf.save(config, study.folder / "multirun.yaml")
-        at_a_time = at_once(config.hydra.launcher)
-        if settings.parallel != "auto":
-            at_a_time = int(settings.parallel)
+        at_a_time = settings.at_a_time(at_once(config.hydra.launcher))
         left = [trial for trial in study.trials if trial.state not in DONE]
         while batch := left[:at_a_time] or study.ask(at_a_time):
             left = left[at_a_time:]
@@ -108,12 +115,16 @@ def run_search(
                 trial.jobs.append(_folder_of(compose(config, words), number))
             study.write()
             try:
-                launch([words for _, words in jobs], first)
+                returns = launch([words for _, words in jobs], first)
             except Exception as error:  # its process died: the next settings may do better
                 tell(f"tlrun: error: {type(error).__name__}: {error}")
+                returns = []
             for trial in batch:
                 study.note(trial)
             study.write()
+            for returned in returns:
+                if isinstance(returned._return_value, Interrupted):  # in a launcher's process
+                    raise returned._return_value
         tell(study.verdict())
 
 

@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from tlrun import gpus
-from tlrun.config import command_hash, config_dir_of, finish, job_hash, key_of, words_of
+from tlrun.config import command_hash, config_dir_of, finish, job_hash, key_of, open_keys, words_of
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import threads_of_job
 from tlrun.run_dir import Busy, RunDir, held_by_another, locked, runs_in, write_atomic
@@ -167,7 +167,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
     """
     from tlrun.launch import report, train  # it imports this module
 
-    folder = folder.absolute()
+    folder, overrides = folder.absolute(), open_keys(overrides)
     if any(_names_runs(key_of(word)) for word in overrides):
         from tlrun.resume import resume_jobs
 
@@ -179,6 +179,10 @@ def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
     code, given = 0, {key_of(word) for word in overrides}
     for command in commands_of(folder).values():
         words = [word for word in command["overrides"] if key_of(word) not in given]
+        if given & {"launcher", "hydra/launcher"}:  # another one has other settings
+            words = [
+                w for w in words if not key_of(w).startswith(("hydra/l", "hydra.l", "launcher"))
+            ]
         words += [*overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
         if command["config_dir"]:
             words += ["--config-dir", command["config_dir"]]
