@@ -265,6 +265,19 @@ def test_build_checks_before_it_calls(my_methods: str, spec: dict[str, Any], sen
     assert sentence in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"widht": 3}, r"^unknown key 'method\.widht', .*did you mean 'width'\?"),
+        ({}, r"needs the argument 'method\.width'"),
+        ({"width": "x"}, r"^method\.width=x: expected a whole number \(an argument of my_methods"),
+    ],
+)
+def test_errors_of_build_name_the_key(my_methods: str, spec: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        build({"_target_": my_methods, **spec}, "method")
+
+
 def test_build_keeps_the_users_own_error(my_methods: str) -> None:
     with pytest.raises(KeyError, match="unlucky") as caught:
         build({"_target_": my_methods, "width": 13})

@@ -19,10 +19,11 @@ from tlrun import schema
 from tlrun.errors import ConfigError, did_you_mean
 
 
-def build(cfg: Mapping[str, Any] | DictConfig, **extra: Any) -> Any:
+def build(cfg: Mapping[str, Any] | DictConfig, key: str = "", /, **extra: Any) -> Any:
     """Call what `_target_` names with the other keys and `extra` as arguments.
 
-    The arguments are bound against the signature first. Inner `_target_`s stay plain dicts.
+    key: where `cfg` lies in the configuration ("method"), for errors. The arguments are bound
+    against the signature first. Inner `_target_`s stay plain dicts.
     Raises ConfigError (unknown or missing argument, wrong type, nothing to import); what the
     callable itself raises comes through with its traceback.
     """
@@ -31,10 +32,11 @@ def build(cfg: Mapping[str, Any] | DictConfig, **extra: Any) -> Any:
     if not isinstance(target, str):
         raise ConfigError(
             f"a `_target_: module.Name` is missing beside {', '.join(spec) or 'nothing'}"
+            + (f" in {key}" if key else "")
         )
     factory = locate(target)
     arguments = {**spec, **extra}
-    _check_arguments(factory, target, arguments)
+    _check_arguments(factory, target, arguments, key)
     return factory(**arguments)
 
 
@@ -83,7 +85,10 @@ def locate(target: str) -> Any:
     return found
 
 
-def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any]) -> None:
+def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any], key: str) -> None:
+    def said(name: str) -> str:
+        return f"{key}.{name}" if key else name
+
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError:  # some builtins have none
@@ -92,10 +97,13 @@ def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any]) ->
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in arguments:
             if name not in named:
-                raise ConfigError(f"{target} has no argument '{name}': {did_you_mean(name, named)}")
+                raise ConfigError(
+                    f"unknown key '{said(name)}', which is no argument of {target}: "
+                    f"{did_you_mean(name, named)}"
+                )
     missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise ConfigError(f"{target} needs the argument '{missing[0]}', which has no value")
+        raise ConfigError(f"{target} needs the argument '{said(missing[0])}', which has no value")
     try:
         hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     except Exception:  # names that exist for the type checker only
@@ -103,6 +111,9 @@ def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any]) ->
     for name, value in arguments.items():
         kind = hints.get(name)
         if kind is not None and not schema.matches(value, kind):
+            shown, wanted = schema.show(value), schema.describe(kind)
             raise ConfigError(
-                f"{target}: {name}={schema.show(value)}, expected {schema.describe(kind)}"
+                f"{key}.{name}={shown}: expected {wanted} (an argument of {target})"
+                if key
+                else f"{target}: {name}={shown}, expected {wanted}"
             )

@@ -182,7 +182,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
         cfg.trainer.threads = torch.get_num_threads()
     if cfg.baseline == "auto":
         # "before adaptation" costs about half as much again: only for methods that adapt
-        needs = build(cfg.method).needs
+        needs = build(cfg.method, "method").needs
         cfg.baseline = (
             "target" in needs.streams
             and cfg.target_labels in ("auto", "none")

@@ -182,7 +182,7 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
         )
     for rule in cfg["selectors"]:
         check_rule(str(rule))
-    method: Method = build(cfg["method"])
+    method: Method = build(cfg["method"], "method")
     if cfg["batch_norm"] != "auto":
         method.batch_norm = str(cfg["batch_norm"])
     trained = (run_dir.checkpoints / "last.pt").exists()  # what it started from is needed no more
@@ -245,7 +245,9 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     process = (
         Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     )
-    terms: dict[str, Term] = {name: build(spec) for name, spec in cfg["terms"].items()}
+    terms: dict[str, Term] = {
+        name: build(spec, f"terms.{name}") for name, spec in cfg["terms"].items()
+    }
     for phase in phases:
         check_weight_decay(cfg, phase, terms)
     check_one_target(method, terms)
@@ -291,7 +293,7 @@ def override_phase(phase: Phase, overrides: dict[str, Any]) -> Phase:
 
 def balance_of(cfg: dict[str, Any], method: Method) -> Balance | None:
     """How task losses are combined; None = the plain sum. Raises ConfigError where it cannot be."""
-    balance: Balance = build(cfg["balance"])
+    balance: Balance = build(cfg["balance"], "balance")
     if isinstance(balance, Equal):
         return None
     if not method.balanced:

@@ -141,7 +141,7 @@ class Start:
 def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
     try:
-        method: Method = build(plain(load_config(run.config))["method"])
+        method: Method = build(plain(load_config(run.config))["method"], "method")
     except ConfigError as error:  # a method of one's own that is not here
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
         return dict(state["parts"])

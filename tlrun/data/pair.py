@@ -358,6 +358,7 @@ def _build_own(
 
     data = build(
         conf,
+        "data",
         seed=seed,
         target_labels=labels,
         target_val_labels=val_labels,
@@ -382,7 +383,7 @@ def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool)
         raise ConfigError(
             f"data.{domain} must name a data set (_target_); see conf/data/digits_digitsm.yaml."
         )
-    splits = build(block, seed=seed, size=conf.get("size"), download=download)
+    splits = build(block, f"data.{domain}", seed=seed, size=conf.get("size"), download=download)
     if not isinstance(splits, Splits):
         raise ConfigError(
             f"data.{domain}: {block['_target_']} must return tlrun.data.splits.Splits."

@@ -223,7 +223,7 @@ def load(
     if task is not None and task not in data.tasks:
         raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
     preprocess = Preprocess.from_spec(space["preprocess"])
-    method: Method = build(cfg["method"])
+    method: Method = build(cfg["method"], "method")
     method.init = method.init if cfg["init"] == "auto" else cfg["init"]
     net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
     own = run.checkpoints / f"{TASK}{task}.pt"

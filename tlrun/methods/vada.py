@@ -15,20 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tlrun.data.streams import Batch
 from tlrun.errors import at_least
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
-from tlrun.losses.virtual_adversarial import vat_loss
 from tlrun.methods.consistency import Averaged
 from tlrun.methods.dann import DANN
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Progress, Update
+from tlrun.methods.smoothness import net_vat
 from tlrun.models.net import Net
-from tlrun.models.repeatable import repeatable
 
 
 @dataclass(eq=False)
@@ -81,17 +79,5 @@ class VADA(Averaged, DANN):
         }
 
     def vat(self, net: Net, x: Tensor, domain: str) -> Tensor:
-        """VAT of one domain. The passes share one dropout-free net, whose statistics stay put."""
-
-        def logits(images: Tensor) -> Tensor:
-            found = net(images).logits
-            assert found is not None
-            return found
-
-        before, net.domain = net.domain, domain
-        with repeatable(net):
-            with torch.no_grad():
-                clean = logits(x)
-            loss = vat_loss(logits, x, clean, radius=self.radius, xi=1.0, iterations=1)
-        net.domain = before
-        return loss
+        """VAT of one domain."""
+        return net_vat(net, x, domain, radius=self.radius)

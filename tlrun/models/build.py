@@ -38,7 +38,8 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
         raise ConfigError(f"backbone '{name}' has no pretrained weights: set backbone.weights=null")
     if "name" not in accepts:
         arguments.pop("name", None)
-    module = build(arguments, **({"input_shape": shape} if "input_shape" in accepts else {}))
+    more = {"input_shape": shape} if "input_shape" in accepts else {}
+    module = build(arguments, "backbone", **more)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"backbone '{name}' gave {type(module).__name__}, not an nn.Module")
     if getattr(module, "feature_dim", None) is None:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from tlrun.errors import ConfigError, at_least
-from tlrun.losses.virtual_adversarial import vat_loss
 from tlrun.methods.method import Term, Update
+from tlrun.methods.smoothness import net_vat
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
-from tlrun.models.repeatable import repeatable
 
 
 class VAT(Term):
@@ -37,23 +36,14 @@ class VAT(Term):
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         shown(update, "vat", "target", "logits")  # the main head judges target images
-        x = update.seen["target"].x
-
-        def forward(images: Tensor) -> Tensor:
-            logits = net(images).logits
-            assert logits is not None
-            return logits
-
-        before, net.domain = net.domain, "target"
-        try:
-            with repeatable(net):
-                with torch.no_grad():  # not the update's own: its dropout and batch may differ
-                    clean = forward(x)
-                value = vat_loss(
-                    forward, x, clean, radius=self.radius, xi=self.xi, iterations=self.iterations
-                )
-        finally:
-            net.domain = before
+        value = net_vat(
+            net,
+            update.seen["target"].x,
+            "target",
+            radius=self.radius,
+            xi=self.xi,
+            iterations=self.iterations,
+        )
         if not value.requires_grad and torch.is_grad_enabled():
             raise ConfigError(
                 "terms=[vat] judges images by backbone and classifier, of which nothing is trained "
