@@ -66,7 +66,7 @@ class Watch:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._known = {path.name: self._stamp(path) for path in runs_in(folder)}
         self._before = {name for name, (state, _) in self._known.items() if state == "completed"}
-        self._done: set[str] = set()  # of this command, in its time
+        self._ended: dict[str, str] = {}  # {job: state}, in the time of this command
         self._began = time.monotonic()
 
     def __enter__(self) -> Watch:
@@ -112,27 +112,26 @@ class Watch:
                 _bar.refresh()  # the clock goes on
 
     def _tell_end(self, run: RunDir, state: str) -> None:
-        status = run.read_status()
-        if state == "failed":
-            if self.tells_failures:
-                tell(f"{run.path.name}: failed: {status.get('error')}")
-            return
-        if run.path.name in self._done:
-            return
-        self._done.add(run.path.name)
+        before = self._ended.get(run.path.name)
+        self._ended[run.path.name] = state
         if _bar is not None:
-            _bar.update()
-        tell(f"{run.path.name}: {worth(run)}{self._left()}")
+            _bar.update(before is None)
+            if failed := list(self._ended.values()).count("failed"):
+                _bar.set_postfix(failed=failed)
+        if state == "completed" and before != state:
+            tell(f"{run.path.name}: {worth(run)}{self._left()}")
+        if state == "failed" and self.tells_failures:
+            tell(f"{run.path.name}: failed: {run.read_status().get('error')}")
 
     def _left(self) -> str:
         """For lines without a bar: how far it is, and how long the rest takes at this pace."""
         if _bar is not None or self.total is None:
             return ""
-        ended = len(self._before | self._done)
+        ended = len(self._before | self._ended.keys())
         rest = self.total - ended
         if rest <= 0:
             return f"; {ended} jobs done"
-        minutes = (time.monotonic() - self._began) / 60 / len(self._done) * rest
+        minutes = (time.monotonic() - self._began) / 60 / len(self._ended) * rest
         return f"; {ended} of {self.total} jobs done, about {minutes:.1f} min left"
 
     @staticmethod

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tlrun import gpus
 from tlrun.config import build, config_hash
 from tlrun.data.pair import UNKNOWN, Data, Labels, build_data
 from tlrun.engine import checkpoint
@@ -172,7 +173,8 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     prepare_process(cfg, rank, world)
     device = resolve_device(str(cfg["trainer"]["device"]))
     if world > 1 and device.type == "cuda":
-        device = torch.device("cuda", rank)
+        mine = gpus.index(rank)
+        device = torch.device("cuda", rank if mine is None else mine)
         torch.cuda.set_device(device)
     precision = resolve_precision(str(cfg["trainer"]["precision"]), device)
     check_rule(str(cfg["select"]["name"]))
