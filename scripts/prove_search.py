@@ -1,6 +1,6 @@
 """Does a search without target labels find a better DANN than the paper's settings?
 
-    python scripts/prove_search.py FOLDER [--trials 20] [--launcher launcher=joblib ...]
+    python scripts/prove_search.py FOLDER [--launcher launcher=joblib launcher.n_jobs=2]
 
 From experiment=bundled/dann_untuned, with seed 0 and the figures of the target's test set switched
 off while it searches. Then the start, the setting found, and the one that test labels would have
@@ -61,8 +61,9 @@ def main() -> int:
     parser.add_argument(
         "--launcher", nargs="*", default=[], help="launcher=joblib launcher.n_jobs=2"
     )
+    parser.add_argument("--steps", type=int, default=800, help="fewer: to try this script")
     arguments = parser.parse_args()
-    launcher: list[str] = arguments.launcher
+    launcher: list[str] = [*arguments.launcher, f"trainer.steps={arguments.steps}"]
     folder: Path = arguments.folder.absolute()
     trials = f"search.trials={arguments.trials}"
     hidden = "evaluate.target_test=false"

@@ -217,7 +217,7 @@ def test_jobs_of_two_processes_within_a_sweep(launcher: list[str], in_tmp: Path)
     assert done.returncode == 0, done.stderr
     for path in runs_in("sweep"):
         assert RunDir(path).read_status()["state"] == "completed"
-        assert RunDir(path).read_json(RunDir(path).summary)["steps"] == 4
+        assert RunDir(path).read_json(RunDir(path).summary)["steps"] == 6
     assert len(runs_in("sweep")) == 2
 
 
