@@ -409,3 +409,15 @@ def test_overrides_of_a_saved_config_are_checked_first(
 ) -> None:
     assert main(["reproduce", str(run_folder), "sed=7"]) == 2
     assert "unknown key 'sed': did you mean 'seed'?" in capsys.readouterr().err
+
+
+def test_ctrl_c_amid_the_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupting(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "tlrun.launch", Interrupting("tlrun.launch"))
+    assert main(["method=dann"]) == 130
+    assert capsys.readouterr().err == "tlrun: interrupted\n"

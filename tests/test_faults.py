@@ -416,16 +416,17 @@ def test_a_signal_ends_after_the_step_and_resume_goes_on(
     assert_same(RUN, straight)
 
 
-def test_ctrl_c_after_the_training(
-    tlrun: Command, monkeypatch: pytest.MonkeyPatch, straight: RunDir
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_after_the_training(
+    number: int, code: int, tlrun: Command, monkeypatch: pytest.MonkeyPatch, straight: RunDir
 ) -> None:
     module = importlib.import_module("tlrun.run")
     # A shell's background job ignores Ctrl-C, and so would this test there.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(module, "conclude", lambda session: stop(signal.SIGINT)())
-            assert tlrun(*WORDS) == 130
+            patch.setattr(module, "conclude", lambda session: stop(number)())
+            assert tlrun(*WORDS) == code
     finally:
         signal.signal(signal.SIGINT, before)
     assert RUN.read_status()["state"] == "interrupted"

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -104,7 +105,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `tlrun list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt as error:  # maybe amid an import: nothing more is imported
+        if os.environ.get("TLRUN_DEBUG"):
+            traceback.print_exception(error)
+        print("tlrun: interrupted", file=sys.stderr)
+        return int(getattr(error, "exit_code", 130))
+    except Exception as error:
         from tlrun.launch import report
 
         return report(error)
@@ -311,9 +317,11 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
 
         load_config(config, args.overrides)
     if verb == "resume":
-        from tlrun.sweep import is_sweep, resume_sweep
+        from tlrun.run_dir import is_sweep
 
         if is_sweep(args.run_dir):
+            from tlrun.sweep import resume_sweep
+
             return resume_sweep(args.run_dir, args.overrides)
         from tlrun.resume import resume
 
@@ -331,8 +339,8 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
 
 def check_folder(path: Path, *, sweep_allowed: bool) -> None:
     """Raise ConfigError unless `path` is a run folder, or a sweep where that will do."""
-    from tlrun.run_dir import RunDir, runs_in
+    from tlrun.run_dir import RunDir, is_sweep, runs_in
 
-    if sweep_allowed and path.is_dir() and (runs_in(path) or (path / "sweep.yaml").is_file()):
+    if sweep_allowed and path.is_dir() and (runs_in(path) or is_sweep(path)):
         return
     RunDir.open(path)

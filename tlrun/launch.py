@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -171,10 +173,37 @@ def write_start(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 def execute(run: RunDir) -> dict[str, Any]:
     """Train and evaluate in a started run folder; returns the summary ({} after a dry run)."""
-    with run.recorded():
+    with run.recorded(), termination_told():
         from tlrun.run import execute as execute_run  # torch comes in here
 
         return execute_run(run.path)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM while nothing is trained: ends the run as Ctrl-C does, and it is written down."""
+
+    exit_code = 143
+
+
+@contextmanager
+def termination_told() -> Iterator[None]:
+    """SIGTERM raises Terminated where it would end the process without a word.
+
+    The training loop has a handler of its own (engine/interrupt.py), and so has submitit.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(*_: object) -> None:
+        raise Terminated("SIGTERM")
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_overrides(
@@ -201,7 +230,7 @@ def report(error: BaseException, where: str = "") -> int:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         print("tlrun: interrupted", file=sys.stderr)
-        return 130
+        return int(getattr(error, "exit_code", 130))
     frame = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{Path(frame.filename).name}:{frame.lineno}"
     log = getattr(error, "tlrun_log", None)

@@ -17,8 +17,7 @@ from tlrun.compare import Comparison, compare
 from tlrun.config import load_config
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.launch import execute
-from tlrun.run_dir import RunDir, is_run_dir, runs_in
-from tlrun.sweep import is_sweep
+from tlrun.run_dir import RunDir, is_run_dir, is_sweep, runs_in
 
 log = logging.getLogger(__name__)
 

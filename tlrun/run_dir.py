@@ -22,6 +22,7 @@ from tlrun.environment import collect_environment
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 
 _held: set[Path] = set()  # the folders that this process has locked
+COMMANDS = "sweep.yaml"  # of a sweep's folder: what `tlrun resume SWEEP_DIR` gives again
 STATES = ("created", "running", "completed", "failed", "interrupted")
 
 
@@ -340,6 +341,11 @@ def held_by_another(folder: str | os.PathLike[str]) -> bool:
             return False
     except Busy:
         return True
+
+
+def is_sweep(path: str | Path) -> bool:
+    """Whether a folder is a sweep's (see tlrun/sweep.py)."""
+    return (Path(path) / COMMANDS).is_file()
 
 
 def is_run_dir(path: str | Path) -> bool:

@@ -23,12 +23,11 @@ from tlrun import gpus
 from tlrun.config import command_hash, config_dir_of, finish, job_hash, key_of, open_keys, words_of
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import threads_of_job
-from tlrun.run_dir import Busy, RunDir, held_by_another, locked, runs_in, write_atomic
+from tlrun.run_dir import COMMANDS, Busy, RunDir, held_by_another, locked, runs_in, write_atomic
 
 if TYPE_CHECKING:
     from tlrun.progress import Watch
 
-COMMANDS = "sweep.yaml"  # what `tlrun resume SWEEP_DIR` gives again
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
 NOT_REMEMBERED = ("hydra.mode", "hydra.sweep.dir", "sweep.new")  # of a command
 
@@ -136,10 +135,6 @@ def commands_of(folder: Path) -> dict[str, Any]:
     file = folder / COMMANDS
     found: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
     return dict(found.get("commands", {}))
-
-
-def is_sweep(path: Path) -> bool:
-    return (path / COMMANDS).is_file()
 
 
 def finish_sweep(folder: Path, failed: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlrun.errors import ConfigError, TlrunError
-from tlrun.run_dir import RunDir
+from tlrun.run_dir import RunDir, is_sweep
 
 log = logging.getLogger(__name__)
 
@@ -172,4 +172,4 @@ def title(run_dir: RunDir) -> str:
 def sweep_of(run_dir: RunDir) -> str | None:
     """The name of the sweep that a run is a job of."""
     folder = Path(run_dir.path).absolute().parent
-    return folder.name if (folder / "sweep.yaml").is_file() else None
+    return folder.name if is_sweep(folder) else None
