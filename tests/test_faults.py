@@ -336,6 +336,13 @@ def test_out_of_memory_names_the_knobs(
 # ---- the place it writes to -------------------------------------------------------------------
 
 
+def test_one_image_is_too_few_for_batch_norm(tlrun: Command) -> None:
+    words = [w for w in WORDS if not w.startswith("trainer.batch_size")]
+    more = ["backbone.head.batch_norm=true", "trainer.batch_size=1"]
+    assert tlrun(*words, *more) == 2
+    assert "batch norm needs at least two images in each batch" in tlrun.sentence
+
+
 def test_an_output_folder_that_cannot_be_written(
     tlrun: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,7 +110,8 @@ def train(run_dir: RunDir, cfg: dict[str, Any]) -> Session:
 def train_worker(path: Path, rank: int, world: int) -> None:
     """What each of several processes does (see worker.py)."""
     run_dir = RunDir.open(path)
-    with run_dir.logging() if rank == 0 else contextlib.nullcontext():
+    telling = run_dir.logging() if rank == 0 else contextlib.nullcontext()
+    with telling, _limits_explained(run_dir):
         session = open_session(run_dir, plain(load_config(run_dir.config)), rank, world)
         try:
             with closing_record(session.loop()) as loop:
@@ -195,7 +196,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
 @contextlib.contextmanager
 def _limits_explained(run_dir: RunDir) -> Iterator[None]:
-    """Too little memory or space on the disk, said in one sentence."""
+    """Too little memory, space on the disk or images in a batch, said in one sentence."""
     try:
         yield
     except Exception as error:
@@ -205,6 +206,11 @@ def _limits_explained(run_dir: RunDir) -> Iterator[None]:
             raise RunError(
                 "out of memory: try a smaller trainer.batch_size, or trainer.accumulate=2 "
                 "(less memory, the same gradient but for batch norm)"
+            ) from error
+        if "Expected more than 1 value per channel" in str(error):  # torch's batch norm
+            raise ConfigError(
+                "batch norm needs at least two images in each batch of a process and micro-batch: "
+                "give a larger trainer.batch_size (or fewer trainer.devices, trainer.accumulate)"
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
