@@ -70,6 +70,8 @@ def main() -> int:
     tlrun(folder / "search", "search=optuna", trials, "seed=0", hidden, *launcher)
     record = json.loads((folder / "search" / "search.json").read_text(encoding="utf-8"))
     done = [trial for trial in record["trials"] if trial["value"] is not None]
+    if not done:
+        raise SystemExit("no trial passed the guard: more --steps or more --trials")
     assert all(trial["target_test_accuracy"] is None for trial in record["trials"])
     best = max(done, key=lambda trial: trial["value"])
     first = record["trials"][0]
