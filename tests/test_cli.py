@@ -305,6 +305,16 @@ def test_a_config_folder_of_ones_own(executed: Callable[..., list[Path]]) -> Non
         (["list", "method"], "did you mean 'methods'?"),
         (["prepare", "data=nix"], "there is no data 'nix'"),
         (["."], "tlrun resume ."),
+        (["-m", "launcher.n_jobs=2"], "unknown key 'launcher.n_jobs': it needs launcher=joblib"),
+        (["-m", "search.trials=2"], "unknown key 'search.trials': it needs search=optuna"),
+        (["-m", "search=optuna", "search.trails=2"], "'search.trails': did you mean 'trials'?"),
+        (["-m", "search=optuna", "search.trials=few"], "search.trials=few: give a number"),
+        (["-m", "search=optunna"], "did you mean 'optuna'? Valid: optuna, random\n"),
+        (["-m", "launcher=joblib", "launcher.njobs=2"], "'launcher.njobs': did you mean 'n_jobs'?"),
+        (
+            ["-m", "launcher=joblib", "launcher.n_jobs=0"],
+            "launcher.n_jobs=0: give a number of jobs",
+        ),
     ],
 )
 def test_wrong_commands(

@@ -18,6 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tlrun.errors import ConfigError, RunError, TlrunError, did_you_mean
 
+SHORT_KEYS = {  # Hydra's place: how it is typed, and the choice without which no key is there
+    "hydra.launcher.": ("launcher.", "launcher=joblib or launcher=submitit"),
+    "hydra.sweeper.": ("search.", "search=optuna"),
+}
+
 
 def explain(error: BaseException, search: Sequence[Path] = ()) -> TlrunError | None:
     """The sentence for `error`, or None if it is not one that a user can mend.
@@ -77,6 +82,7 @@ def options(group: str, search: Iterable[Path]) -> list[str]:
             str(file.relative_to(folder / group).with_suffix(""))
             for folder in search
             for file in (folder / group).rglob("*.yaml")
+            if group != "search" or file.parent == folder / group  # below are its spaces
         }
     )
 
@@ -84,12 +90,18 @@ def options(group: str, search: Iterable[Path]) -> list[str]:
 def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
     full_key = str(cause.full_key or "")
     parent: Any = cause.parent_node
+    known = (
+        [str(k) for k in parent if k not in ("hydra", "choices", "_target_")]
+        if isinstance(parent, DictConfig)
+        else []
+    )
+    for of_hydra, (short, needs) in SHORT_KEYS.items():
+        name = full_key.removeprefix(of_hydra)
+        if name != full_key and re.search(r" (is )?not in ", str(cause)):
+            basic = isinstance(parent, DictConfig) and ".Basic" in str(parent.get("_target_"))
+            hint = f"it needs {needs} beside it" if basic else did_you_mean(name, known)
+            return ConfigError(f"unknown key '{short}{name}': {hint}")
     if "is not in struct" in str(cause) and full_key:
-        known = (
-            [str(k) for k in parent if k not in ("hydra", "choices")]
-            if isinstance(parent, DictConfig)
-            else []
-        )
         name = str(cause.key)
         prefix = full_key[: -len(name)] if full_key.endswith(name) else ""
         inside = _leaves(parent._get_root()) if parent is not None else []

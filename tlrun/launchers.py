@@ -27,6 +27,8 @@ ALSO = {"hydra/launcher=joblib": "launcher=joblib", "hydra/launcher=ray": "launc
 def check_extras(words: Sequence[str], multirun: bool) -> None:
     """Raise ConfigError where a chosen launcher or search is not installed, or needs `-m`."""
     for word in words:
+        if word == "hydra.launcher.n_jobs=0":
+            raise ConfigError("launcher.n_jobs=0: give a number of jobs, or -1 for one per core")
         chosen = ALSO.get(word, word)
         if chosen not in NEEDS:
             continue

@@ -170,4 +170,4 @@ def jobs_of(config: DictConfig) -> int | None:
             return None
         if override.is_discrete_sweep():
             number *= len(list(override.sweep_string_iterator()))
-    return number * int(trials or 1)
+    return number * (trials if isinstance(trials, int) else 1)
