@@ -10,7 +10,7 @@ from make_run import make_search
 
 from tlrun.report.page import write_report
 from tlrun.report.record import read_record
-from tlrun.report.search import Search, read_search, sentences, table
+from tlrun.report.search import Search, fresh_seeds, read_search, sentences, table
 from tlrun.report.search_plots import _spans_decades, draw_history, draw_params
 from tlrun.report.style import Missing
 
@@ -65,6 +65,17 @@ def test_a_trial_of_several_seeds(tmp_path: Path) -> None:
     assert notes[1] == ["best", "the oracle's choice"]
     assert notes[2][0] == "no evaluation passed the guard"
     assert "The oracle would have chosen the same trial." in " ".join(sentences(found))
+
+
+def test_the_command_for_fresh_seeds_searches_no_more(tmp_path: Path) -> None:
+    found = found_in(make_search(tmp_path))
+    assert found.best is not None
+    words = found.best.records[0].overrides
+    words += ["search=optuna", "search/space=mcd", "launcher=joblib"]
+    command = fresh_seeds(found)
+    assert command is not None
+    assert command.startswith("tlrun -m method=dann ")
+    assert not {"search", "launcher"} & set(command.replace("=", " ").replace("/", " ").split())
 
 
 def test_minimize(tmp_path: Path) -> None:

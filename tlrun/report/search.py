@@ -25,6 +25,8 @@ from tlrun.report.record import Record, mapping, number
 
 SHOWN = 15  # trials in the table, the best ones; the leaderboard has all
 NAME = "search.json"
+# Words of a trial that are no part of its setting; its overrides have `search=optuna` too.
+NOT_REPEATED = ("seed=", "hydra", "search=", "search/", "launcher=")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def fresh_seeds(search: Search) -> str | None:
         return None
     used = [number(record.seed) for trial in search.trials for record in trial.records]
     first = int(max([seed for seed in used if seed is not None], default=-1)) + 1
-    words = [w for w in search.best.records[0].overrides if not w.startswith(("seed=", "hydra"))]
+    words = [w for w in search.best.records[0].overrides if not w.startswith(NOT_REPEATED)]
     return render.command("-m", *words, f"seed={first},{first + 1},{first + 2}")
 
 

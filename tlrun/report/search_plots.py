@@ -89,6 +89,8 @@ def _axis(ax: Any, values: Sequence[Any]) -> Any:
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             ax.xaxis.set_minor_formatter(lambda value, _: "")
+        else:
+            ax.xaxis.get_major_locator().set_params(nbins=5)  # more would touch: 0.0025, 0.0030
         return float
     names = sorted({param_text(value) for value in values})
     ax.set_xticks(range(len(names)), [short(name, 14) for name in names],
