@@ -307,5 +307,6 @@ class Study:
 
 
 def _is_setting(key: str) -> bool:
-    """Whether a word of the command is part of the experiment."""
-    return key.partition("/")[0] not in ("search", "launcher") and names_jobs(key)
+    """Whether a word of the command is to be repeated; the test is for after the search."""
+    out = ("search", "launcher", "evaluate.target_test")
+    return key.partition("/")[0] not in out and names_jobs(key)

@@ -46,6 +46,15 @@ def test_best_and_oracle(folder: Path) -> None:
     assert "the search lost 10.0 points" in text
 
 
+def test_without_target_test_nothing_else_takes_its_place(folder: Path) -> None:
+    jobs = [read_record(job) for job in sorted(folder.glob("job*"))]
+    found = read_search(folder, jobs, "source_test/accuracy")  # evaluate.target_test=false
+    assert found is not None
+    assert found.oracle is None
+    assert [trial.test for trial in found.trials] == [None] * 4
+    assert "Target test was left out" in " ".join(sentences(found))
+
+
 def test_a_trial_of_several_seeds(tmp_path: Path) -> None:
     folder = make_search(tmp_path)
     whole = json.loads((folder / "search.json").read_text())

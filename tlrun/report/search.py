@@ -26,7 +26,7 @@ from tlrun.report.record import Record, mapping, number
 SHOWN = 15  # trials in the table, the best ones; the leaderboard has all
 NAME = "search.json"
 # Words of a trial that are no part of its setting; its overrides have `search=optuna` too.
-NOT_REPEATED = ("seed=", "hydra", "search=", "search/", "launcher=")
+NOT_REPEATED = ("seed=", "hydra", "search=", "search/", "launcher=", "evaluate.target_test=")
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,8 @@ def _trial(one: dict[str, Any], place: int, records: dict[str, Record], metric: 
     own = [records[name] for name in names if name in records]
     at = number(one.get("number"))
     tests = [number(record.figures("selected").get(metric)) for record in own]
+    if not metric.startswith("target_test/"):  # evaluate.target_test=false: another figure is shown
+        tests = []
     return Trial(
         number=place if at is None else int(at),
         params=mapping(one.get("params")),
@@ -163,6 +165,8 @@ def sentences(search: Search) -> list[str]:
     if best is None:
         return [*found, "No trial has a value yet."]
     found.append(f"Best: trial {best.number} with {value_text(best.value)}: {settings(best)}.")
+    if best.test is None:
+        found.append("Target test was left out of the search: it is known once fresh seeds ran.")
     if best.test is not None and oracle is not None and oracle.test is not None:
         text = f"For reading only: target test there is {render.percent(best.test)} %. "
         if oracle is best:
