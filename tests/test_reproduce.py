@@ -139,6 +139,13 @@ def test_what_the_environment_holds(run: RunDir) -> None:
     assert len(splits["train"]["checksum"]) == 64
 
 
+def test_an_edited_config_is_told(run: RunDir) -> None:
+    assert not [line for line in compare(run, run).notes if "edited" in line]
+    run.config.write_text(run.config.read_text().replace("seed: 0", "seed: 1"))
+    told = "note: config.yaml is not the one that summary.json is of: edited since?"
+    assert told in compare(run, run).lines()
+
+
 def test_a_run_of_an_older_tlrun_can_be_compared(run: RunDir) -> None:
     shutil.copytree("run", "again")
 

@@ -361,6 +361,23 @@ def test_another_search_in_the_same_folder_is_refused(
     assert (code, ran) == (1, [])  # the folder has jobs, so its table is written again
     assert "holds a search of other settings" in capsys.readouterr().err
     assert Path("sweep/search.json").read_text() == before
+    assert main(["resume", "sweep"]) == 0  # the refused command is not part of it
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("optimizer.lr=interval(1e-2, 1e-4)", "low <= high"),
+        ("optimizer.lr=tag(log, interval(0, 1))", "low > 0"),
+    ],
+)
+def test_a_range_that_holds_nothing_is_refused_before_the_first_trial(
+    jobs: Jobs, typed: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert jobs.search("search.trials=2", typed, NAMED) == (2, [])
+    said = capsys.readouterr().err
+    assert f"{typed} is no range to search: " in said
+    assert why in said
 
 
 def test_two_processes_never_search_in_one_folder(

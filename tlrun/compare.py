@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlrun.config import PATH_KEYS, load_config, plain
+from tlrun.config import PATH_KEYS, config_hash, load_config, plain
 from tlrun.engine import checkpoint
 from tlrun.resume import FREE, differences
 from tlrun.run_dir import RunDir
@@ -84,6 +84,9 @@ def compare(old: RunDir, new: RunDir, tolerance: float | None = None) -> Compari
             continue
         mild = key in HARMLESS or top in HARMLESS or leaf in PATH_KEYS
         (found.notes if mild else found.settings).append(f"config: {key}: {a} -> {b}")
+    trained = old.read_json(old.summary).get("config_hash") if old.summary.is_file() else None
+    if trained not in (None, config_hash(load_config(old.config))):
+        found.notes.append("config.yaml is not the one that summary.json is of: edited since?")
     found.notes += notes(here, there)
     found.settings += _few("data", list(_data(here.get("data"), there.get("data"))))
     for key in MACHINE:

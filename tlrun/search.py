@@ -189,6 +189,9 @@ class Study:
             return
         saved = RunDir.read_json(file)
         if saved.get("search") != self._identity():
+            from tlrun.sweep import forget  # it is there: the search is one of its commands
+
+            forget(self.folder)  # else `tlrun resume` would fail for ever
             raise ConfigError(
                 f"{self.folder} holds a search of other settings or another space: give "
                 "hydra.sweep.dir=... or sweep.new=true"

@@ -75,6 +75,14 @@ class Dimension:
             return IntDistribution(int(low), int(high), log=self.is_log, step=int(step or 1))
         return FloatDistribution(low, high, log=self.is_log, step=step)
 
+    def check(self) -> None:
+        """Raise ConfigError for a range that holds nothing: before the first trial, not after."""
+        try:
+            self.distribution()
+        except (ValueError, IndexError) as error:
+            why = "it is empty" if isinstance(error, IndexError) else str(error).rstrip(".")
+            raise ConfigError(f"{self.key}={self.text} is no range to search: {why}") from error
+
     def rounded(self, value: Any) -> Value:
         """A number that is asked for, to four digits: it is typed and read by people."""
         if self.choices or self.is_whole:
@@ -144,7 +152,10 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> Command
     for key, text in space.items():
         if not parse([f"{key}={text}"])[0].is_sweep_override():
             raise ConfigError(f"the search space has {key}: {text}, which is one value, no range")
-    return Command(words, [Dimension(key, text) for key, text in space.items()], seeds)
+    dimensions = [Dimension(key, text) for key, text in space.items()]
+    for dimension in dimensions:
+        dimension.check()
+    return Command(words, dimensions, seeds)
 
 
 def _values(override: Override) -> list[str]:

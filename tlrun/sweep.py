@@ -38,6 +38,7 @@ class Sweep(Callback):
     folder: Path | None = None  # of the sweep; None: a single run
     failures: list[Exception] | None = None  # of the jobs run here; None: in a launcher's process
     problem: Exception | None = None  # why no job was begun
+    added: tuple[str, Any] | None = None  # to sweep.yaml: the command's hash, what it had there
     watch: Watch | None = None  # of the process that began the sweep
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -126,8 +127,25 @@ def remember(folder: Path, config: DictConfig) -> None:
         "folder": str(Path.cwd()),
     }
     with locked(folder, wait=True):
-        commands = {**commands_of(folder), command_hash(config): command}
-        write_atomic(folder / COMMANDS, OmegaConf.to_yaml(OmegaConf.create({"commands": commands})))
+        before, key = commands_of(folder), command_hash(config)
+        Sweep.added = key, before.get(key)
+        _write_commands(folder, {**before, key: command})
+
+
+def forget(folder: Path) -> None:
+    """Take back what `remember` wrote: the command was refused, so `resume` shall not give it."""
+    if Sweep.added is None:
+        return
+    key, before = Sweep.added
+    with locked(folder, wait=True):
+        commands = {k: v for k, v in commands_of(folder).items() if k != key}
+        if before is not None:
+            commands[key] = before
+        _write_commands(folder, commands)
+
+
+def _write_commands(folder: Path, commands: dict[str, Any]) -> None:
+    write_atomic(folder / COMMANDS, OmegaConf.to_yaml(OmegaConf.create({"commands": commands})))
 
 
 def commands_of(folder: Path) -> dict[str, Any]:
