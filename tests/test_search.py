@@ -380,6 +380,19 @@ def test_a_range_that_holds_nothing_is_refused_before_the_first_trial(
     assert why in said
 
 
+def test_ctrl_c_between_two_trials_says_how_to_go_on(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Study, "note", stop)
+    assert jobs.search("search.trials=2", NAMED)[0] == 130
+    said = capsys.readouterr()
+    assert f"tlrun resume {Path('sweep').absolute()}" in said.out + said.err
+    assert said.err.endswith("tlrun: interrupted\n")
+
+
 def test_two_processes_never_search_in_one_folder(
     jobs: Jobs, capsys: pytest.CaptureFixture[str]
 ) -> None:

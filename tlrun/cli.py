@@ -27,7 +27,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
   tlrun export RUN_DIR --to torch_export|onnx
   tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
   tlrun report SWEEP_A SWEEP_B --compare FOLDER    one leaderboard over all of them
-  tlrun list [methods|data|backbones|terms|balances|selectors|recipes|experiments]
+  tlrun list [methods|data|backbones|experiments|recipes|launchers|searches ...]
   tlrun prepare data=...                   download, verify and build a data set
 
 Examples

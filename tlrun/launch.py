@@ -69,6 +69,10 @@ def train(argv: list[str]) -> int:
         with _sys_argv(words), watched():
             hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
         failures = Sweep.failures
+    except KeyboardInterrupt:  # in a launcher that waits for other processes, between two jobs
+        if Sweep.folder is not None:
+            say(f"to go on with the sweep: tlrun resume {Sweep.folder.absolute()}")
+        raise
     except (Exception, SystemExit) as stop:
         error = Sweep.problem or stop
         if isinstance(error, SystemExit):  # an interrupted sweep, Hydra's own help

@@ -18,6 +18,9 @@ GROUPS = {
     "experiments": "experiment",
     "launchers": "launcher",
     "searches": "search",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "loggers": "logger",
 }
 
 
