@@ -380,6 +380,12 @@ def test_a_range_that_holds_nothing_is_refused_before_the_first_trial(
     assert why in said
 
 
+def test_the_space_of_another_method_can_be_chosen(jobs: Jobs) -> None:
+    assert jobs.search("search.trials=1", "search/space=deep_coral", NAMED)[0] == 0
+    space = json.loads(Path("sweep/search.json").read_text())["search"]["space"]
+    assert space["method.trade_off"] == "tag(log, interval(0.1, 30))"
+
+
 def test_ctrl_c_between_two_trials_says_how_to_go_on(
     jobs: Jobs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

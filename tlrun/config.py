@@ -29,7 +29,11 @@ from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
 
 OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
-SHORT_KEYS = {"launcher.": "hydra.launcher.", "search.": "hydra.sweeper."}
+SHORT_KEYS = {
+    "launcher.": "hydra.launcher.",
+    "search.": "hydra.sweeper.",
+    "search/space=": "search/space@space=",  # as Hydra calls it, below a `_global_` file
+}
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")

@@ -151,7 +151,8 @@ class Study:
         if not self.space:
             method = base.hydra.runtime.choices.method
             raise ConfigError(
-                f"there is no conf/search/space/{method}.yaml: name what to search, as in "
+                f"nothing to search: there is no conf/search/space/{method}.yaml, or all of "
+                "its keys are fixed. Name what to search, as in "
                 "'optimizer.lr=tag(log, interval(1e-4, 1e-1))'"
             )
         self.start = {d.key: d.value_in(base) for d in self.space}
