@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tlrun.config import build, load_config, plain
+from omegaconf import OmegaConf
+
+from tlrun.config import build, plain
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.evaluate.predict import checkpoint_path
@@ -141,7 +143,10 @@ class Start:
 def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
     try:
-        method: Method = build(plain(load_config(run.config))["method"], "method")
+        spec = OmegaConf.select(OmegaConf.load(run.config), "method")
+        if spec is None:  # of a folder that holds no more than weights
+            return dict(state["parts"])
+        method: Method = build(plain(spec), "method")
     except ConfigError as error:  # a method of one's own that is not here
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
         return dict(state["parts"])

@@ -16,8 +16,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, cat, no_grad
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
@@ -88,19 +87,17 @@ class ADDA(SourceOnly):
             yield self._encoder_update(net, batch)
 
     def _domain_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
-        with torch.no_grad():
+        with no_grad():
             features = [self.features(net, batch[name].x, name) for name in self.needs.streams]
-        source, target = net["domain_head"](torch.cat(features)).split([len(f) for f in features])
-        losses = {"domain": domain_loss(source, target)}
-        told = domain_accuracy(source, target)
-        metrics: dict[str, Tensor | float] = {"domain_accuracy": told}
-        return Update(losses, parts=("domain_head",), main=False, metrics=metrics)
+        s, t = net["domain_head"](cat(features)).split([len(f) for f in features])
+        told: dict[str, Tensor | float] = {"domain_accuracy": domain_accuracy(s, t)}
+        return Update({"domain": domain_loss(s, t)}, ("domain_head",), main=False, metrics=told)
 
     def _encoder_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
         x, y = batch["target"].x, batch["target"].y
         features = self.features(net, x, "target")
-        loss = fooling_loss(net["domain_head"](features))
         seen = {"target": Seen(x, features, net["classifier"](features), y)}
+        loss = fooling_loss(net["domain_head"](features))
         return Update({"encoder": loss}, parts=(ENCODER,), seen=seen)
 
     def features(self, net: Net, x: Tensor, domain: str) -> Tensor:
