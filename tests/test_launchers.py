@@ -171,7 +171,6 @@ def run_beside(*words: str, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_submitit_runs_jobs_and_tells_what_failed(
     in_tmp: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
