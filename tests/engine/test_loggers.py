@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,16 @@ def wandb_records(file):
             whole = b""
 
 
+def finished_records(file):
+    """Once the last of them is there: W&B's own process writes them, and may be a moment late."""
+    for _ in range(100):
+        records = list(wandb_records(file))
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.1)
+    return records
+
+
 def test_wandb_offline_begins_anew_from_the_rows_that_count(tmp_path):
     pytest.importorskip("wandb", reason="needs tlrun[wandb]")
     run, cfg = RunDir(tmp_path), compose(["logger=wandb"]).logger
@@ -142,7 +153,9 @@ def test_wandb_offline_begins_anew_from_the_rows_that_count(tmp_path):
     logger({"step": 3, "split": "train", "loss/a": 0.25, "time": 1.0})
     logger.close()
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    records = [r.history for r in wandb_records(file) if r.WhichOneof("record_type") == "history"]
+    records = [
+        r.history for r in finished_records(file) if r.WhichOneof("record_type") == "history"
+    ]
     rows = [{"/".join(i.nested_key) or i.key: i.value_json for i in r.item} for r in records]
     assert [(int(r["_step"]), r["train/loss/a"]) for r in rows] == [
         (0, "0.5"),
@@ -157,7 +170,7 @@ def test_wandb_offline_has_each_step_once(stopped_and_resumed, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     run = stopped_and_resumed("logger=wandb", "tags=[mine]")
     (file,) = run.path.glob("wandb/offline-run-*/run-*.wandb")
-    records = list(wandb_records(file))
+    records = finished_records(file)
     (about,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (about.project, about.display_name, list(about.tags)) == ("tlrun", "run", ["mine"])
     assert "seed" in {item.key for item in about.config.update}

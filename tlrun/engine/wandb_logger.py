@@ -33,6 +33,7 @@ class WeightsAndBiases(Logger):
         offline = cfg["mode"] == "offline"
         folder = run_dir.path.absolute() / "wandb"
         folder.mkdir(exist_ok=True)
+        wandb.finish()  # what is open in this process writes until then, perhaps into that folder
         for old in folder.glob("offline-run-*") if offline else ():
             shutil.rmtree(old)
         config = plain(load_config(run_dir.config)) if run_dir.config.is_file() else {}
