@@ -232,9 +232,6 @@ def report(error: BaseException, where: str = "") -> int:
         word = "interrupted" if isinstance(error, Interrupted) else "error"
         _say(f"tlrun: {word}: {error}{of_job}")
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        print("tlrun: interrupted", file=sys.stderr)
-        return int(getattr(error, "exit_code", 130))
     frame = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{Path(frame.filename).name}:{frame.lineno}"
     log = getattr(error, "tlrun_log", None)

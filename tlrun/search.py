@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from tlrun.space import Command, Value, read_command
 FILE = "search.json"
 RANDOM_FIRST = 8  # trials before TPE has enough to go by; fixed: it decides what is asked
 DONE = ("completed", "guarded")
+NOT_REPEATED = ("seed", "hydra", "search", "launcher", "sweep.", "evaluate.target_test")  # keys
 
 
 @dataclass
@@ -299,18 +300,19 @@ class Study:
         best = max(done, key=lambda trial: (trial.value, -trial.number))
         start = next((t for t in done if t.start), None)
         against = f" (the start: {start.value:.4g})" if start is not None else ""
-        typed = [w for w in self.words(best)[0][:-1] if _is_setting(key_of(w))]
-        setting = " ".join(shlex.quote(word) for word in typed)
         found = ", ".join(f"{key}={value}" for key, value in best.params.items())
-        fresh = ",".join(str(max(self.command.seeds) + k) for k in (1, 2, 3))
         return (
             f"best of {len(done)} trials by {self.rule}: trial {best.number}, "
             f"{best.value:.4g}{against}: {found or 'as it is'}\n"
-            f"on fresh seeds: tlrun -m {setting} seed={fresh}"
+            f"on fresh seeds: {on_fresh_seeds(self.words(best)[0], self.command.seeds)}"
         )
 
 
-def _is_setting(key: str) -> bool:
-    """Whether a word of the command is to be repeated; the test is for after the search."""
-    out = ("search", "launcher", "evaluate.target_test")
-    return key.partition("/")[0] not in out and names_jobs(key)
+def on_fresh_seeds(words: Sequence[str], used: Iterable[int]) -> str:
+    """The command that runs a trial's setting with three seeds that its search did not use.
+
+    words: overrides of a job of the trial. Target test is for then, so it is not left out.
+    """
+    typed = [word for word in words if not key_of(word).startswith(NOT_REPEATED)]
+    first = max(used, default=-1) + 1
+    return shlex.join(["tlrun", "-m", *typed, f"seed={first},{first + 1},{first + 2}"])

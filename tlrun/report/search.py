@@ -22,11 +22,10 @@ import numpy as np
 from tlrun.evaluate.selection import sees_target_labels
 from tlrun.report import render
 from tlrun.report.record import Record, mapping, number
+from tlrun.search import on_fresh_seeds
 
 SHOWN = 15  # trials in the table, the best ones; the leaderboard has all
 NAME = "search.json"
-# Words of a trial that are no part of its setting; its overrides have `search=optuna` too.
-NOT_REPEATED = ("seed=", "hydra", "search=", "search/", "launcher=", "evaluate.target_test=")
 
 
 @dataclass(frozen=True)
@@ -194,9 +193,8 @@ def fresh_seeds(search: Search) -> str | None:
     if search.best is None or not search.best.records:
         return None
     used = [number(record.seed) for trial in search.trials for record in trial.records]
-    first = int(max([seed for seed in used if seed is not None], default=-1)) + 1
-    words = [w for w in search.best.records[0].overrides if not w.startswith(NOT_REPEATED)]
-    return render.command("-m", *words, f"seed={first},{first + 1},{first + 2}")
+    seeds = [int(seed) for seed in used if seed is not None]
+    return on_fresh_seeds(search.best.records[0].overrides, seeds)
 
 
 def value_text(value: float | None) -> str:
