@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +20,19 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page is written: seconds saved."""
+    page = importlib.import_module("tlrun.report.page")
+    monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
+
+
+@pytest.fixture
+def instead_of_training(
+    in_tmp: Path, no_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[..., Any]], None]:
+    """Give it what stands for `tlrun.launch.execute`: the jobs of a sweep train nothing."""
+    monkeypatch.delenv("TLRUN_DEBUG", raising=False)
+    return lambda execute: monkeypatch.setattr("tlrun.launch.execute", execute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import os
@@ -172,11 +171,9 @@ def run_beside(*words: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def test_submitit_runs_jobs_and_tells_what_failed(
-    in_tmp: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    in_tmp: Path, no_pages: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("submitit")
-    page = importlib.import_module("tlrun.report.page")  # seconds saved
-    monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
     words = [*SOURCE, "seed=0", "data.normalize=hal,half", NAMED]
     assert main([*words, "launcher=submitit_local"]) == 1
     failed, job = sorted(

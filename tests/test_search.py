@@ -64,12 +64,9 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+def jobs(instead_of_training: Callable[[Callable[..., Any]], None]) -> Jobs:
     made = Jobs()
-    monkeypatch.delenv("TLRUN_DEBUG", raising=False)
-    monkeypatch.setattr("tlrun.launch.execute", made.execute)
-    page = importlib.import_module("tlrun.report.page")
-    monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
+    instead_of_training(made.execute)
     return made
 
 
