@@ -140,22 +140,22 @@ def line(row: Row, out: Path) -> str | None:
     sources = [s["selected"].get("source_test/accuracy") for s in summaries]
     oracle = spread([s["oracle"][ACCURACY] for s in summaries])
     source = "–" if None in sources else spread(sources)
-    minutes = statistics.mean(s["train_seconds"] for s in summaries) / 60
+    spent: dict[str, list[float]] = {}  # by device: their minutes have no mean in common
+    for folder, summary in zip(row.finished(out), summaries, strict=True):
+        spent.setdefault(device_of(folder), []).append(summary["train_seconds"] / 60)
+    minutes = "/".join(f"{statistics.mean(spent[device]):.1f}" for device in sorted(spent))
     seen = summaries[0]["images_seen"]
     cells = [f"`{row.name}`", str(len(summaries)), *rules, oracle, source]
-    devices = {device_of(folder) for folder in row.finished(out)}
-    cells += [row.published(), f"{seen:,}", f"{minutes:.1f}", "/".join(sorted(devices))]
+    cells += [row.published(), f"{seen:,}", minutes, "/".join(sorted(spent))]
     return "| " + " | ".join(cells) + " |"
 
 
 def device_of(folder: Path) -> str:
     """What a run was trained on: "H100" or "CPU"."""
-    from tlrun.config import load_config
-
-    gpus = read_json(folder / "environment.json")["devices"]
-    if not gpus or load_config(folder / "config.yaml").trainer.device == "cpu":
+    name = read_json(folder / "environment.json").get("device") or "cpu"
+    if name == "cpu":
         return "CPU"
-    return next((w for w in gpus[0].split() if w not in ("NVIDIA", "GeForce", "Tesla")), "GPU")
+    return next((w for w in name.split() if w not in ("NVIDIA", "GeForce", "Tesla")), "GPU")
 
 
 def validators(rows: list[Row], out: Path) -> list[str]:

@@ -162,6 +162,14 @@ def test_a_source_phase_is_refused_to_a_method_without_one(tmp_path):
         small.session(tmp_path / "run", "method=source_only", "init=source")
 
 
+@pytest.mark.parametrize("method", ["finetune", "adda", "shot", "deep_jdot"])
+def test_the_baseline_of_a_run_with_a_source_phase_has_none(method, tmp_path):
+    session = small.session(tmp_path / "run", f"method={method}", "init=source")
+    (changes,) = session.method.baselines(session.data).values()
+    assert changes["method"] == "source_only"
+    assert changes["init"] == "auto"
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """Stands for torchvision's download: what was asked for; the weights are all 0.5."""

@@ -415,6 +415,17 @@ def test_a_dry_run_shows_the_net_and_leaves_nothing(
     assert list(in_tmp.iterdir()) == []
 
 
+def test_a_dry_run_finds_a_term_that_cannot_join(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*WORDS, "dry_run=true", "terms=[mcc]"]) == 0
+    assert "mcc 0." in capsys.readouterr().out
+    words = [*WORDS, "method=source_only", "dry_run=true", "terms=[mcc]"]
+    assert main(words) == 2
+    assert "terms=[mcc] needs the logits of target images" in capsys.readouterr().err
+    assert main([*WORDS, "method=finetune", "dry_run=true", "terms=[ewc,l2_sp]"]) == 0
+
+
 # ---- Python, sweeps, a method of one's own ------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tlrun.engine.precision import autocast
-from tlrun.methods.method import Progress
+from tlrun.methods.method import Progress, Term
 from tlrun.session import Session
 
 
@@ -27,6 +27,8 @@ def dry_run(session: Session) -> None:
         session.method.build(phase, net, data)
         session.finish_build(net)
     print_parameters(session)
+    # Those that start from carried weights have none here.
+    terms = [term for term in session.terms.values() if type(term).start is Term.start]
     for phase in session.phases:
         steps = session.loop().total_steps(phase)
         if steps == 0:  # a closed form over the whole set: not the work of a dry run
@@ -47,10 +49,13 @@ def dry_run(session: Session) -> None:
         while True:
             with autocast(session.precision, session.device):
                 update = next(generator, None)
-            if update is None:
-                break
-            torch.stack([loss.float() for loss in update.losses.values()]).sum().backward()
-            losses = ", ".join(f"{name} {loss.item():.4f}" for name, loss in update.losses.items())
+                if update is None:
+                    break
+                found = dict(update.losses)
+                for term in terms if update.main and phase.terms else ():
+                    found |= term.loss(update, net)
+            torch.stack([loss.float() for loss in found.values()]).sum().backward()
+            losses = ", ".join(f"{name} {loss.item():.4f}" for name, loss in found.items())
             print(f"phase {phase.name}: update of {', '.join(update.parts or net.parts)}: {losses}")
         for stream in streams.values():
             stream.close()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import multiprocessing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +30,7 @@ from tlrun.models.batch_norm import convert
 from tlrun.models.build import batch_norm_mode, build_net
 from tlrun.models.net import Net
 from tlrun.models.transfer import print_table
+from tlrun.process import prepare_process
 from tlrun.run_dir import RunDir
 from tlrun.schema import INITS
 from tlrun.start import Start
@@ -360,19 +360,3 @@ def resolve_target_labels(cfg: dict[str, Any], method: Method) -> Labels:
     """`auto` = what the method needs."""
     asked: Labels | str = cfg["target_labels"]
     return method.needs.target_labels if asked == "auto" else asked  # type: ignore[return-value]
-
-
-def prepare_process(cfg: dict[str, Any], rank: int = 0, world: int = 1) -> None:
-    """Threads, determinism and start method of this process."""
-    if multiprocessing.get_start_method(allow_none=True) == "loky":
-        # joblib's launcher leaves its own start method behind, under which DataLoader workers crash
-        multiprocessing.set_start_method("spawn", force=True)
-    threads = cfg["trainer"]["threads"]
-    if threads != "auto":
-        torch.set_num_threads(max(1, int(threads) // world))
-    if cfg["trainer"]["deterministic"] and torch.cuda.is_available():
-        import os
-
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False

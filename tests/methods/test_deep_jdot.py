@@ -60,6 +60,17 @@ def test_terms_are_given_both_domains_and_every_norm_sees_the_target():
     assert any("classifier" in key and "target" in key for key in counts)
 
 
+def test_a_source_phase_comes_first_unless_the_weights_do():
+    method = DeepJDOT()
+    assert [phase.streams for phase in method.phases(None)] == [("source",), ("source", "target")]
+    net, batch = small.built(method, small.net()), small.batch()
+    update = update_of(method, net, {"source": batch["source"]})
+    assert update.losses.keys() == {"classification"}
+    assert update.seen.keys() == {"source"}
+    method.init = "scratch"
+    assert [phase.name for phase in method.phases(None)] == ["transport"]
+
+
 def test_training_brings_the_coupled_features_together():
     def distance(weight):
         method = DeepJDOT(alpha=weight, label_weight=weight)

@@ -43,11 +43,11 @@ def test_dann_cnn_without_extras_is_the_papers_net():
     paper = nn.Sequential(
         nn.Conv2d(3, 32, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 48, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-    )  # fmt: skip
+    ).to(memory_format=torch.channels_last)  # fmt: skip
     for mine, theirs in zip(net.parameters(), paper.parameters(), strict=True):
         theirs.data.copy_(mine)
     x = torch.randn(5, 3, 28, 28)
-    mine, theirs = net(x), paper(x)
+    mine, theirs = net(x), paper(x.contiguous(memory_format=torch.channels_last))
     assert torch.equal(mine, theirs)
     weight = torch.randn_like(mine)
     (mine * weight).sum().backward()

@@ -251,6 +251,7 @@ def density_ratio(source: Tensor, target: Tensor) -> Tensor:
     if min(len(source), len(target)) < FEWEST or not varies.any():
         return torch.full((len(source),), math.nan, dtype=torch.float64)
     from sklearn.linear_model import LogisticRegression  # half a second to import
+    from threadpoolctl import threadpool_limits
 
     both = both[:, varies]
     # fp32: half the time of float64, and far more digits than the estimate has
@@ -261,7 +262,8 @@ def density_ratio(source: Tensor, target: Tensor) -> Tensor:
     for k in (0, 1):
         known, asked = half != k, (half == k) & ~is_target
         model = LogisticRegression(C=1 / x.shape[1], max_iter=500)
-        model.fit(x[known].numpy(), is_target[known].numpy())
+        with threadpool_limits(1, user_api="blas"):  # many small products: threads only wait
+            model.fit(x[known].numpy(), is_target[known].numpy())
         odds = torch.from_numpy(model.decision_function(x[asked].numpy())).double().exp()
         share = (~is_target[known]).sum() / is_target[known].sum()
         weights[half[: len(source)] == k] = share * odds

@@ -201,6 +201,8 @@ class Method:
         if self.needs.kind != "class":
             return {}
         fresh = {"batch_norm": "auto", "target_labels": "auto", "terms": {}, "phases": {}}
+        if self.init == "source":  # it has no source phase before its own
+            fresh["init"] = "auto"
         return {"baseline": {"method": "source_only", **fresh}}
 
     def remarks(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:

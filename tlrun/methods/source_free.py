@@ -62,10 +62,8 @@ class SourceFree(SourceOnly):
     def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
         """Source only; of a run that is given, its model as it is."""
         (changes,) = super().baselines(data).values()
-        as_it_is = {"phases": {"train": {"steps": 0}}}
-        return {
-            "baseline": {**changes, **({"init": "auto"} if self.init == "source" else as_it_is)}
-        }
+        as_it_is = {} if self.init == "source" else {"phases": {"train": {"steps": 0}}}
+        return {"baseline": {**changes, **as_it_is}}
 
 
 def check_carried(net: Net) -> None:
