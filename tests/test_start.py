@@ -170,6 +170,19 @@ def test_the_baseline_of_a_run_with_a_source_phase_has_none(method, tmp_path):
     assert changes["init"] == "auto"
 
 
+def test_a_run_of_which_nothing_fits_is_warned_of(run, tmp_path, caplog):
+    words = ("method=source_only", f"init={run('source', 'method=source_only').path}")
+    begun(tmp_path / "same", *words)
+    assert "nothing of that run fits" not in caplog.text
+    begun(tmp_path / "other", *words, "backbone=conv4", "backbone.pools=2")
+    assert "nothing of that run fits, all is new" in caplog.text
+
+
+def test_a_rule_of_tasks_is_refused_where_there_are_none(tmp_path):
+    with pytest.raises(ConfigError, match="select=task_mean is for data of several tasks"):
+        small.session(tmp_path / "run", "method=source_only", "select=task_mean")
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """Stands for torchvision's download: what was asked for; the weights are all 0.5."""

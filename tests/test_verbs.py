@@ -426,6 +426,24 @@ def test_a_dry_run_finds_a_term_that_cannot_join(
     assert main([*WORDS, "method=finetune", "dry_run=true", "terms=[ewc,l2_sp]"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method=mcd", "terms=[l2_sp]"], "needs weights that were carried over"),
+        (["method=adda", "terms=[vat]"], "nothing is trained in this phase"),
+        (["method=dann", "transfer.freeze=[backbone.convX]"], "no part or stage matches"),
+        (["method=shot", "method.hypothesis=classifier.nope"], "no part or stage matches"),
+        (["method=dan", "trainer.batch_size=2", "trainer.accumulate=2"], "2 images of each"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_run_would_and_leaves_nothing(
+    words: list[str], said: str, in_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*WORDS, *words, "dry_run=true", "hydra.run.dir=run"]) == 2
+    assert said in capsys.readouterr().err
+    assert list(in_tmp.iterdir()) == []
+
+
 # ---- Python, sweeps, a method of one's own ------------------------------------------------------
 
 

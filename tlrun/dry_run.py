@@ -1,17 +1,19 @@
-"""`dry_run=true`: build all, print shapes, run one batch of each phase, leave nothing."""
+"""`dry_run=true`: print shapes, take one real step of each phase, leave nothing."""
 
 from __future__ import annotations
 
-import torch
+import copy
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tlrun.engine.precision import autocast
-from tlrun.methods.method import Progress, Term
+from tlrun.run_dir import RunDir
 from tlrun.session import Session
 
 
 def dry_run(session: Session) -> None:
-    """Print the roles, the table of parts and stages, and the losses of one batch."""
-    data, net = session.data, session.net
+    """Print the roles, the losses of one step of each phase, and the table of parts and stages."""
+    data = session.data
     for domain, roles in data.domains.items():
         sizes = ", ".join(
             f"{split} {len(found)}"
@@ -23,43 +25,47 @@ def dry_run(session: Session) -> None:
         f"input    {tuple(data.input_shape)}, {data.num_classes} classes, "
         f"{session.precision} on {session.device}"
     )
-    for phase in session.phases:
-        session.method.build(phase, net, data)
-        session.finish_build(net)
+    with TemporaryDirectory() as folder:
+        rehearse(session, Path(folder))
     print_parameters(session)
-    # Those that start from carried weights have none here.
-    terms = [term for term in session.terms.values() if type(term).start is Term.start]
-    for phase in session.phases:
-        steps = session.loop().total_steps(phase)
-        if steps == 0:  # a closed form over the whole set: not the work of a dry run
-            print(f"phase {phase.name}: no steps")
-            continue
-        session.method.build(phase, net, data)  # a method may know its phase by the last build
-        session.method.start(phase, net, data)
-        streams = session.loop().open_streams(phase)
-        batch = {name: stream.batch(0) for name, stream in streams.items()}
-        for name, drawn in batch.items():
+    print("dry run: all of it works; nothing was kept")
+
+
+def rehearse(session: Session, folder: Path) -> None:
+    """Run the loop itself for a step of each phase, without evaluations, so that it refuses what a
+    run would refuse."""
+    steps = [session.loop().total_steps(phase) for phase in session.phases]
+    phases = list(session.phases)
+    while phases and steps[len(phases) - 1] == 0:  # a closed form: not the work of a dry run
+        print(f"phase {phases.pop().name}: no steps")
+    phases = [replace(phase, steps=min(1, n)) for phase, n in zip(phases, steps, strict=False)]
+    cfg = copy.deepcopy(session.cfg)
+    cfg["logger"] = {"name": "none"}
+    cfg["trainer"]["log_every"] = 1
+    short = replace(session, cfg=cfg, run_dir=RunDir(folder), phases=phases)
+    short.run_dir.checkpoints.mkdir()
+    loop = short.loop()
+    loop.evaluate = dict  # no figures
+    loop.record.eval_row = lambda row, *, quiet: []  # type: ignore[method-assign]
+    loop.fit()
+    rows = short.run_dir.read_metrics()
+    for phase in phases:
+        for name, stream in loop.open_streams(phase).items():
+            drawn = stream.batch(0)
+            stream.close()
             labels = "no labels" if drawn.y is None else f"y {tuple(drawn.y.shape)}"
             print(
                 f"phase {phase.name}: stream {name}: "
                 f"x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}"
             )
-        net.train()
-        generator = session.method.step(net, batch, Progress(0, steps))
-        while True:
-            with autocast(session.precision, session.device):
-                update = next(generator, None)
-                if update is None:
-                    break
-                found = dict(update.losses)
-                for term in terms if update.main and phase.terms else ():
-                    found |= term.loss(update, net)
-            torch.stack([loss.float() for loss in found.values()]).sum().backward()
-            losses = ", ".join(f"{name} {loss.item():.4f}" for name, loss in found.items())
-            print(f"phase {phase.name}: update of {', '.join(update.parts or net.parts)}: {losses}")
-        for stream in streams.values():
-            stream.close()
-    print("dry run: all of it works; nothing was kept")
+        losses = {
+            key.removeprefix("loss/"): value
+            for row in rows
+            for key, value in row.items()
+            if row.get("phase") == phase.name and key.startswith("loss/")
+        }
+        told = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        print(f"phase {phase.name}: {told or 'no steps'}")
 
 
 def print_parameters(session: Session) -> None:

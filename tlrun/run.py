@@ -45,8 +45,10 @@ def execute(path: Path) -> dict[str, Any]:
         if cfg.dry_run:
             from tlrun.dry_run import dry_run
 
-            dry_run(open_session(run_dir, plain(cfg)))
-            run_dir.discard()
+            try:
+                dry_run(open_session(run_dir, plain(cfg)))
+            finally:
+                run_dir.discard()
             return {}
         write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         run_dir.checkpoints.mkdir(exist_ok=True)

@@ -22,7 +22,7 @@ from tlrun.engine.optimize import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError
 from tlrun.evaluate.evaluators import Evaluator, evaluator_of
-from tlrun.evaluate.selection import check_rule, select_row
+from tlrun.evaluate.selection import TASK, check_rule, select_row
 from tlrun.methods.balance import PART, Balance
 from tlrun.methods.balances.equal import Equal
 from tlrun.methods.method import Method, Phase, Term
@@ -123,6 +123,8 @@ class Session:
         table = self.start.apply(self.net, index, before, self.data.classes, fresh)
         if table is not None and self.process.first:
             log.info("%s", print_table(table))
+            if self.start.init not in INITS and not self.net.carried and self.start.takes_all:
+                log.warning("init=%s: nothing of that run fits, all is new", self.start.init)
             self.run_dir.write_json(self.run_dir.transfer, [fate.row() for fate in table])
 
     def check_patterns(self) -> None:
@@ -240,6 +242,9 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
         seed=int(cfg["seed"]),
         target_test=bool(cfg["evaluate"]["target_test"]),
     )
+    of_tasks = [r for r in (cfg["select"]["name"], *cfg["selectors"]) if r.startswith(TASK)]
+    if of_tasks and not evaluator.rules:
+        raise ConfigError(f"select={of_tasks[0]} is for data of several tasks: method=multitask")
     torch.manual_seed(int(cfg["seed"]))
     weights = None if trained else start.weights(cfg["backbone"].get("weights"))
     net = build_net({"backbone": {**cfg["backbone"], "weights": weights}}, data.input_shape)

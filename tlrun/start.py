@@ -66,6 +66,11 @@ class Start:
         asked = bool(marked or carry is not None or reinit or freeze or init not in INITS)
         return cls(init, marked[0] if marked else 0, asked, carry, reinit, freeze, cut)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether `transfer.*` leaves it to the weights themselves what is carried over."""
+        return self.carry is None and not self.reinit
+
     def origin(self) -> dict[str, Any] | None:
         """The run whose weights it starts from, and the sha256 of its checkpoint; else None."""
         if self.init in INITS:

@@ -51,10 +51,15 @@ def test_a_batch_is_a_pure_function_of_the_step_and_the_seed():
     assert not torch.equal(stream(seed=1).positions(0)[1], want[0][1])
 
 
-def test_processes_share_a_batch():
+@pytest.mark.parametrize("world", [2, 3, 6])
+def test_processes_share_a_batch_and_each_has_every_class(world):
     whole = stream().positions(3)[1]
-    for rank in (0, 1):
-        assert torch.equal(stream(rank=rank, world=2).positions(3)[1], whole[rank::2])
+    shares = [stream(rank=rank, world=world).positions(3)[1] for rank in range(world)]
+    assert sorted(torch.cat(shares).tolist()) == sorted(whole.tolist())
+    labels = unequal().labels
+    for share in shares:
+        counts = torch.bincount(labels[share], minlength=3)
+        assert counts.max() - counts.min() <= 1
 
 
 def test_without_labels_there_is_nothing_to_balance():

@@ -17,7 +17,8 @@ class BalancedStream(Stream):
     """For `Phase.sampling`: the classes take turns, each through endless permutations of its own.
 
     Position p of the endless row is image p // K of class p mod K, so a batch holds ⌊B / K⌋ or
-    ⌈B / K⌉ of each, and a rare class comes round more often. Images without a label are left out.
+    ⌈B / K⌉ of each, as does each process's share of it, and a rare class comes round more often.
+    Images without a label are left out.
     Raises DataError where none has one.
     """
 
@@ -32,7 +33,9 @@ class BalancedStream(Stream):
     def positions(self, step: int) -> tuple[Tensor, Tensor]:
         """(epoch, index), each (B / world,) int64 on the CPU; the epoch is that of the class."""
         position = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        position = position[self.rank :: self.world]
+        # dealt out class by class, so that each process has its share of every class
+        by_class = position[torch.argsort(position % len(self.members), stable=True)]
+        position = by_class[self.rank :: self.world].sort().values
         classes = len(self.members)
         turns = [(int(p) % classes, int(p) // classes) for p in position]
         epochs = [turn // len(self.members[c]) for c, turn in turns]

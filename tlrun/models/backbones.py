@@ -27,8 +27,8 @@ from tlrun.models.shapes import describe
 class ConvStages(nn.Module):
     """Convolutional stages in order, then flattened: x (B, C, H, W) -> (B, feature_dim).
 
-    Weights and images lie channels last: torch's max pooling on a CPU is ten times as fast there,
-    and a step of `dann_cnn` in bf16 twice (docs/decisions.md).
+    Weights lie channels last, and what a convolution puts out then does too: torch's max pooling on
+    a CPU is ten times as fast there, and a step of `dann_cnn` in bf16 twice (docs/decisions.md).
     """
 
     def __init__(self, input_shape: Sequence[int], stages: dict[str, nn.Module], name: str) -> None:
@@ -40,7 +40,6 @@ class ConvStages(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stage_names:
             x = self.get_submodule(stage)(x)
         return x.flatten(1)

@@ -35,7 +35,10 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
     name = str(arguments.get("name") or arguments.get("_target_"))
     accepts = _arguments_of(arguments.get("_target_"))
     if "weights" not in accepts and arguments.pop("weights", None) is not None:
-        raise ConfigError(f"backbone '{name}' has no pretrained weights: set backbone.weights=null")
+        raise ConfigError(
+            f"backbone '{name}' has no pretrained weights: set backbone.weights=null (and not "
+            "init=pretrained)"
+        )
     if "name" not in accepts:
         arguments.pop("name", None)
     more = {"input_shape": shape} if "input_shape" in accepts else {}
