@@ -53,7 +53,8 @@ def test_statistics_equal_numpy(tmp_path):
     for stage, found in zip((first, second), seen, strict=True):
         values = np.concatenate(found).astype(np.float64)
         assert stage.norm.target_running_mean.numpy() == pytest.approx(
-            values.mean((0, 2, 3)), abs=3e-5  # fp32 sums of 16,000 values that lie channels last
+            values.mean((0, 2, 3)),
+            abs=3e-5,  # fp32 sums of 16,000 values that lie channels last
         )
         assert stage.norm.target_running_var.numpy() == pytest.approx(
             values.var((0, 2, 3)) * (m := values[:, 0].size) / (m - 1), rel=1e-4
