@@ -182,13 +182,16 @@ def validators(rows: list[Row], out: Path) -> list[str]:
 
 
 def draw_time(rows: list[Row], out: Path, path: Path) -> None:
-    """Target test accuracy against training time: of each pair the best rows and the bounds."""
+    """Target test accuracy against training time on a CPU: each pair's best rows and the bounds.
+
+    Rows that ran on a GPU alone are left out: minutes of two devices have no axis in common.
+    """
     from tlrun.report.style import LINES, QUIET, figure
 
     pairs = list(dict.fromkeys(_title(row.recipe) for row in rows))
     with figure(path, 3.2 * len(pairs), rows=len(pairs)) as (_, axes):
         for ax, pair in zip(axes[:, 0], pairs, strict=True):
-            here = {row: row.finished(out) for row in rows if _title(row.recipe) == pair}
+            here = {row: on_cpu(row, out) for row in rows if _title(row.recipe) == pair}
             ranked = sorted((r for r, f in here.items() if f), key=lambda r: -_mean(r, out))
             bounds = [r for r in ranked if r.preset.split("/")[-1] in BOUNDS]
             best = [r for r in ranked if r not in bounds][:BEST]
@@ -198,10 +201,13 @@ def draw_time(rows: list[Row], out: Path, path: Path) -> None:
                 stroke = BOUNDS.get(row.preset.split("/")[-1], "-")
                 label = f"{row.preset.split('/')[-1]}: {100 * _mean(row, out):.1f}"
                 ax.plot(*zip(*curve, strict=True), color=colour, label=label, ls=stroke, lw=1.6)
-            ax.set(title=pair, ylabel="target test, %", ylim=(70, 100.5))
+            ax.set(title=pair, ylabel="target test, %", ylim=(70, 100.5), xlim=(0, None))
             ax.legend(loc="lower right")
-        on = "/".join(sorted({device_of(f) for row in rows for f in row.finished(out)}))
-        axes[-1, 0].set_xlabel(f"training time, minutes of a run that shares its device ({on})")
+        axes[-1, 0].set_xlabel("training time, minutes on one core of a busy machine")
+
+
+def on_cpu(row: Row, out: Path) -> list[Path]:
+    return [folder for folder in row.finished(out) if device_of(folder) == "CPU"]
 
 
 def _mean(row: Row, out: Path) -> float:
@@ -242,7 +248,7 @@ def write(out: Path) -> None:
     compared = [row for row in rows if row.recipe]
     if any(row.finished(out) for row in compared):
         parts["validators"] = validators(compared, out)
-        draw_time([row for row in compared if row.finished(out)], out, CURVES)
+        draw_time([row for row in compared if on_cpu(row, out)], out, CURVES)
     for name, lines in parts.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if begin not in text:
