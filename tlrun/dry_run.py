@@ -34,7 +34,8 @@ def dry_run(session: Session) -> None:
 def rehearse(session: Session, folder: Path) -> None:
     """Run the loop itself for a step of each phase, without evaluations, so that it refuses what a
     run would refuse."""
-    steps = [session.loop().total_steps(phase) for phase in session.phases]
+    planned = session.loop()
+    steps = [planned.total_steps(phase) for phase in session.phases]
     phases = list(session.phases)
     while phases and steps[len(phases) - 1] == 0:  # a closed form: not the work of a dry run
         print(f"phase {phases.pop().name}: no steps")

@@ -18,8 +18,7 @@ class BalancedStream(Stream):
 
     Position p of the endless row is image p // K of class p mod K, so a batch holds ⌊B / K⌋ or
     ⌈B / K⌉ of each, as does each process's share of it, and a rare class comes round more often.
-    Images without a label are left out.
-    Raises DataError where none has one.
+    Images without a label are left out. Raises DataError where none has one.
     """
 
     def __init__(self, name: str, examples: ImageSet, **settings: Any) -> None:
@@ -33,11 +32,11 @@ class BalancedStream(Stream):
     def positions(self, step: int) -> tuple[Tensor, Tensor]:
         """(epoch, index), each (B / world,) int64 on the CPU; the epoch is that of the class."""
         position = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        # dealt out class by class, so that each process has its share of every class
-        by_class = position[torch.argsort(position % len(self.members), stable=True)]
-        position = by_class[self.rank :: self.world].sort().values
         classes = len(self.members)
-        turns = [(int(p) % classes, int(p) // classes) for p in position]
+        # dealt out class by class, so that each process has its share of every class
+        by_class = position[torch.argsort(position % classes, stable=True)]
+        position = by_class[self.rank :: self.world].sort().values
+        turns = [(p % classes, p // classes) for p in position.tolist()]
         epochs = [turn // len(self.members[c]) for c, turn in turns]
         index = [
             self.members[c][self._class_order(c, e)[turn % len(self.members[c])]]

@@ -47,9 +47,8 @@ class DeepJDOT(SourceOnly):
         self.balanced_source = balanced_source
 
     def phases(self, data: Data) -> list[Phase]:
-        source = [Phase("source", ("source",), terms=False)] if self.init == "source" else []
         sampling = {"source": BalancedStream} if self.balanced_source else {}
-        return [*source, Phase("transport", self.needs.streams, sampling=sampling)]
+        return [*self.source_phases(), Phase("transport", self.needs.streams, sampling=sampling)]
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         if "target" not in batch:

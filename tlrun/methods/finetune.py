@@ -38,10 +38,6 @@ class Finetune(Method):
     def phases(self, data: Data) -> list[Phase]:
         return [*self.source_phases(), Phase("target", ("target",), transfer=True)]
 
-    def source_phases(self) -> list[Phase]:
-        """The source phase, unless the weights come from elsewhere."""
-        return [Phase("source", ("source",), terms=False)] if self.init == "source" else []
-
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         self.shared_head = data.source_classes == data.classes
         if self.shared_head:

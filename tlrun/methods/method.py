@@ -156,6 +156,10 @@ class Method:
         """The phases in order. Default: one, over the streams in `needs`."""
         return [Phase(streams=self.needs.streams)]
 
+    def source_phases(self) -> list[Phase]:
+        """The source phase of a method that has one, unless the weights come from elsewhere."""
+        return [Phase("source", ("source",), terms=False)] if self.init == "source" else []
+
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         """Add parts to the net: structure only, no training state.
 

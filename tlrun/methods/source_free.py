@@ -40,8 +40,7 @@ class SourceFree(SourceOnly):
                 "trains (backbone.weights=DEFAULT to start it from published weights) and "
                 "init=RUN_DIR takes from another run"
             )
-        source = [Phase("source", ("source",), terms=False)] if self.init == "source" else []
-        return [*source, self.adapting]
+        return [*self.source_phases(), self.adapting]
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         """Refuses to adapt what no source has trained."""
