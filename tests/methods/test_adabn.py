@@ -19,6 +19,8 @@ OPTIONS = ("method=adabn", "trainer.steps=3", "backbone.dropout=0")
 def adapted(folder, *options):
     """(session, state of the net when the source phase is over)."""
     session = small.session(folder, *OPTIONS, *options)
+    # channels last, torch sums in another order, too coarsely for the bounds below
+    session.net.to(memory_format=torch.contiguous_format)
     before = before_adapting(session)
     session.loop().fit()
     return session, before
@@ -53,8 +55,7 @@ def test_statistics_equal_numpy(tmp_path):
     for stage, found in zip((first, second), seen, strict=True):
         values = np.concatenate(found).astype(np.float64)
         assert stage.norm.target_running_mean.numpy() == pytest.approx(
-            values.mean((0, 2, 3)),
-            abs=3e-5,  # fp32 sums of 16,000 values that lie channels last
+            values.mean((0, 2, 3)), abs=1e-5
         )
         assert stage.norm.target_running_var.numpy() == pytest.approx(
             values.var((0, 2, 3)) * (m := values[:, 0].size) / (m - 1), rel=1e-4
