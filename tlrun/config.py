@@ -21,12 +21,12 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from tlrun import schema
 from tlrun.building import build, locate, plain
 from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
+from tlrun.yaml_file import read_yaml
 
 OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
 SHORT_KEYS = {
@@ -156,15 +156,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
     Raises ConfigError on an unknown key, group option or wrong value.
     """
-    try:
-        cfg = OmegaConf.load(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path} is damaged: it is not YAML ({type(error).__name__})") from error
-    if not isinstance(cfg, DictConfig):
+    tree = read_yaml(path)
+    if not isinstance(tree, dict):
         raise ConfigError(f"{path} is no configuration: it should hold keys and values")
-    cfg = with_new_keys(cfg)
+    cfg = with_new_keys(OmegaConf.create(tree))
     try:
         parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
     except Exception as error:

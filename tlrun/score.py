@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from omegaconf import OmegaConf
-
 from tlrun.evaluate.selection import score_of
 from tlrun.run_dir import RunDir
+from tlrun.yaml_file import read_yaml
 
 
 class Score(NamedTuple):
@@ -45,7 +44,7 @@ def selected_score(run: RunDir) -> Score | None:
 
 
 def _rule_of(run: RunDir) -> str:
-    return str(OmegaConf.select(OmegaConf.load(run.config), "select.name"))
+    return str(read_yaml(run.config)["select"]["name"])
 
 
 def _finite(value: Any) -> float | None:

@@ -17,9 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from tlrun.config import build, plain
+from tlrun.config import build
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.evaluate.predict import checkpoint_path
@@ -28,6 +26,7 @@ from tlrun.models.net import CARRIED, Net
 from tlrun.models.transfer import Fate, chosen, load_parts, transfer
 from tlrun.run_dir import RunDir
 from tlrun.schema import INITS
+from tlrun.yaml_file import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +147,10 @@ class Start:
 def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
     try:
-        spec = OmegaConf.select(OmegaConf.load(run.config), "method")
+        spec = read_yaml(run.config).get("method")
         if spec is None:  # of a folder that holds no more than weights
             return dict(state["parts"])
-        method: Method = build(plain(spec), "method")
+        method: Method = build(spec, "method")
     except ConfigError as error:  # a method of one's own that is not here
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
         return dict(state["parts"])

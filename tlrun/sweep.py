@@ -24,6 +24,7 @@ from tlrun.config import command_hash, config_dir_of, finish, job_hash, key_of, 
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import threads_of_job
 from tlrun.run_dir import COMMANDS, Busy, RunDir, held_by_another, locked, runs_in, write_atomic
+from tlrun.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from tlrun.progress import Watch
@@ -151,7 +152,7 @@ def _write_commands(folder: Path, commands: dict[str, Any]) -> None:
 def commands_of(folder: Path) -> dict[str, Any]:
     """{hash: {"overrides", "config_dir", "config_name", "folder" it was typed in}}."""
     file = folder / COMMANDS
-    found: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    found: Any = read_yaml(file) if file.is_file() else {}
     return dict(found.get("commands", {}))
 
 

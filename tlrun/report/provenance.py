@@ -8,9 +8,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tlrun.errors import ConfigError
 from tlrun.report import render
 from tlrun.report.cautions import commit
 from tlrun.report.record import Record, mapping
+from tlrun.yaml_file import read_yaml
 
 MOST = 5000  # combinations that are counted out
 
@@ -69,12 +71,9 @@ def _apart(words: list[str]) -> list[str]:
 
 
 def _given(folder: Path) -> list[dict[str, Any]]:
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
     try:
-        found = mapping(OmegaConf.to_container(OmegaConf.load(folder / "sweep.yaml")))
-    except (OSError, ValueError, YAMLError):
+        found = mapping(read_yaml(folder / "sweep.yaml"))
+    except ConfigError:
         return []
     return [mapping(one) for one in mapping(found.get("commands")).values()]
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrun.errors import ConfigError
 from tlrun.run_dir import RunDir
+from tlrun.yaml_file import read_yaml
 
 Row = dict[str, Any]
 RULES = ("selected", "last", "oracle")
@@ -214,12 +216,9 @@ def _json(path: Path) -> Any:
 
 
 def _yaml(path: Path) -> Any:
-    from omegaconf import OmegaConf  # not PyYAML itself: it would read 1e-4 as text
-    from yaml import YAMLError
-
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, YAMLError):
+        return read_yaml(path)
+    except ConfigError:
         return None
 
 
