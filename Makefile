@@ -1,0 +1,22 @@
+# What people run while they work on tlrun. `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help test test-fast lint types docs
+
+help: ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: +##/\t/' | expand -t 14
+
+test: ## the whole default suite, a test per core
+	pytest
+
+test-fast: ## what imports no training: configuration, command line, documents, pure functions
+	pytest tests/test_config.py tests/test_docs.py tests/losses tests/report
+
+lint: ## ruff: rules and format
+	ruff check .
+	ruff format --check .
+
+types: ## mypy
+	mypy tlrun
+
+docs: ## every command of the documents composes, every key is described
+	pytest tests/test_docs.py tests/test_experiments.py
