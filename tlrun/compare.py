@@ -284,7 +284,11 @@ def closing_figures(run: RunDir) -> dict[str, float]:
     }
     rows = [row for row in run.read_metrics() if row.get("split") == "eval"]
     last = rows[-1] if rows else {}
-    found |= {f"last {k}": v for k, v in last.items() if k.endswith(("_val/accuracy", "_val/loss"))}
+    found |= {
+        f"last {k}": v
+        for k, v in last.items()
+        if k.endswith(("_val/accuracy", "_val/iou", "_val/loss"))
+    }
     return {key: float(v) for key, v in found.items() if isinstance(v, int | float)}
 
 

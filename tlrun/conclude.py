@@ -18,6 +18,7 @@ from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
 from tlrun.environment import with_history
 from tlrun.errors import ConfigError
+from tlrun.evaluate.figures import Figures, oracle_key, with_unit
 from tlrun.evaluate.selection import rules, sees_target_labels
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
@@ -37,12 +38,12 @@ def conclude(session: Session) -> dict[str, Any]:
     figures, found = _test(session)
     session.evaluator.write(run_dir, found)
     write_model(run_dir, session)
-    summary = summarise(session, rows, last, {"step": selected["step"], **figures}, last_figures)
+    summary = summarise(session, rows, last, selected["step"], figures, last_figures)
     run_dir.write_json(run_dir.summary, summary)
     return summary
 
 
-def _test(session: Session) -> tuple[dict[str, Any], Any]:
+def _test(session: Session) -> tuple[Figures, Any]:
     """The test figures of the loaded weights, in the precision of the run.
 
     Autocast must not stay open over a `load_state_dict`: it caches converted weights, and the
@@ -56,13 +57,15 @@ def summarise(
     session: Session,
     rows: list[dict[str, Any]],
     last: dict[str, Any],
-    selected: dict[str, Any],
-    last_figures: dict[str, Any],
+    selected_step: int,
+    selected_figures: Figures,
+    last_figures: Figures,
 ) -> dict[str, Any]:
     """summary.json: stable keys, other tools read them."""
     cfg, counters = session.cfg, last["counters"]
     resumed_with = session.run_dir.read_status().get("resumed_with")
-    oracle = session.choose(rows, "oracle")
+    oracle = session.choose(rows, "oracle") or {}
+    targets = dict.fromkeys(("target_test/accuracy", session.evaluator.headline))
     seconds = float(counters["train_seconds"])
     return {
         "schema": 1,
@@ -79,11 +82,13 @@ def summarise(
         "selection_rule": cfg["select"]["name"],
         "selection_fell_back": session.choose(rows, cfg["select"]["name"]) is None,
         "selection_saw_target_labels": sees_target_labels(cfg["select"]["name"]),
-        "selected": selected,
+        "headline": session.evaluator.headline,
+        "figures": selected_figures.about(),
+        "selected": {"step": selected_step, **selected_figures},
         "last": {"step": last["step"], **last_figures},
         "oracle": {
-            "step": oracle["step"] if oracle else None,
-            "target_test/accuracy": oracle["oracle/target_test_accuracy"] if oracle else None,
+            "step": oracle.get("step"),
+            **{key: oracle.get(oracle_key(key)) for key in targets},
         },
         **session.evaluator.history(rows),
         "parameters": sum(p.numel() for p in session.net.parameters()),
@@ -153,6 +158,8 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "data": session.data.name,
         "step": selected["step"],
         "overrides": list(overrides),
+        "headline": session.evaluator.headline,
+        "figures": figures.about(),
         **figures,
     }
     folder = run_dir.path / "evaluations"
@@ -163,9 +170,10 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         f"{session.data.name}, weights of step {selected['step']} "
         f"(select={session.cfg['select']['name']})"
     )
-    for key, value in figures.items():
-        if isinstance(value, float):
-            print(f"  {key:<32} {value:.4f}")
+    for figure in figures.stated.values():
+        if isinstance(figure.value, float):
+            half = "" if figure.ci95 is None else f" ± {with_unit(figure.ci95, figure.kind.unit)}"
+            print(f"  {figure.key:<32} {with_unit(figure.value, figure.kind.unit)}{half}")
     print(f"written to {path}")
     return result
 

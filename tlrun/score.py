@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from tlrun.evaluate.selection import score_of
+from tlrun.evaluate.selection import score
 from tlrun.run_dir import RunDir
 from tlrun.yaml_file import read_yaml
 
@@ -32,11 +32,11 @@ def selected_score(run: RunDir) -> Score | None:
     if rule != "last" and not summary.get("selection_fell_back"):
         value = next(
             (
-                row.get(score_of(rule))
+                score(row, rule)
                 for row in reversed(run.read_metrics())
                 if row.get("split") == "eval"
                 and row.get("step") == chosen.get("step")
-                and row.get(score_of(rule)) is not None
+                and score(row, rule) is not None
             ),
             None,
         )

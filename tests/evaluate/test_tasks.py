@@ -73,6 +73,10 @@ def test_the_comparison_with_single_tasks(tmp_path):
     assert found["selected"]["delta_m"] == pytest.approx((0.1 / 0.8 - 0.05 / 0.75) / 2)
     tables = json.loads(run.tables.read_text())
     assert [t["name"] for t in tables] == ["other", "tasks_alone"]
-    assert tables[1]["rows"][0] == ["dog", 40, "accuracy", "80.0", "90.0", "+10.0"]
+    assert tables[1]["rows"] == [
+        ["dog", 40, "accuracy, %", "80.0", "90.0", "+10.0"],
+        ["box", 40, "mean IoU", "0.750", "0.700", "-0.050"],
+    ]
+    assert found["figures"]["delta_m"]["unit"] == "share"
     (picture,) = json.loads(run.pictures.read_text())
     assert picture["series"][1]["values"] == pytest.approx([90.0, 70.0])

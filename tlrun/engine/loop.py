@@ -29,7 +29,7 @@ from tlrun.engine.optimize import learning_rate_factor, make_optimizer, merged, 
 from tlrun.engine.precision import autocast
 from tlrun.engine.record import Choose, Record
 from tlrun.errors import ConfigError, Interrupted
-from tlrun.evaluate.selection import score_of
+from tlrun.evaluate.selection import score
 from tlrun.methods.balance import Balance
 from tlrun.methods.method import Method, Phase, Progress, Term, Update
 from tlrun.models.net import Net
@@ -389,7 +389,7 @@ class Loop:
             "phase": phase.name,
             "config_hash": self.config_hash,
         }
-        value = row.get(score_of(rule))
+        value = score(row, rule)
         about = {"step": self.global_step, "phase": phase.name, "metric": rule, "value": value}
         checkpoint.save_selected(self.run_dir.checkpoints / f"{rule}.pt", state, about)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from tlrun.engine.distributed import Process
 from tlrun.engine.loggers import Logger, make_logger
 from tlrun.errors import RunError
-from tlrun.evaluate.selection import score_of
+from tlrun.evaluate.figures import ACCURACY, IOU, kind_of, with_unit
+from tlrun.evaluate.selection import score
 from tlrun.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -121,14 +122,19 @@ class Record:
         return [rule for rule in self.rules if self.choose(self.rows, rule) is row]
 
     def sentence(self, row: Row) -> str:
-        """Accuracies, the overlap of boxes (both in percent) and the deciding rule's own score."""
-        told = [
-            f"{key.replace('/', ' ').replace('_', ' ').removesuffix(' accuracy')} {100 * v:.1f} %"
-            for key, v in row.items()
-            if key.endswith(("accuracy", "/iou")) and "validator" not in key and v is not None
-        ]
-        score = row.get(score_of(self.rules[0])) if self.rules else None
-        told += [] if score is None else [f"{self.rules[0].replace('_', ' ')} {score:.3f}"]
+        """Accuracies, the overlap of boxes and the deciding rule's own score."""
+        told = []
+        for key, value in row.items():
+            kind = kind_of(key)
+            if kind not in (ACCURACY, IOU) or value is None or key.startswith("validator/"):
+                continue
+            words = key.replace("/", " ").replace("_", " ").removesuffix(" accuracy")
+            told.append(
+                f"{words.removesuffix(' iou')}{' IoU' if kind is IOU else ''} "
+                f"{with_unit(value, kind.unit)}"
+            )
+        value = score(row, self.rules[0]) if self.rules else None
+        told += [] if value is None else [f"{self.rules[0].replace('_', ' ')} {value:.3f}"]
         return f"{row['phase']} step {row['step']}: {', '.join(told)}"
 
     def _write(self, row: Row) -> None:

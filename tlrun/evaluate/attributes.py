@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from tlrun.evaluate.evaluators import ClassEvaluator
-from tlrun.evaluate.metrics import per_class_accuracy
+from tlrun.evaluate.figures import KINDS, MEAN_ACCURACY, Figure, Figures
+from tlrun.evaluate.metrics import accuracy, per_class_accuracy
 from tlrun.evaluate.validators import Predictions
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
@@ -124,7 +125,7 @@ class AttributeEvaluator(ClassEvaluator):
         if self.target_test and (test := self.predictions(net, "target_test")):
             assert test.labels is not None
             unseen = only(test.logits, self.group("unseen"))
-            row["oracle/target_test_accuracy"] = mean_per_class(unseen, test.labels)
+            row["oracle/target_test_accuracy"] = accuracy(unseen.argmax(1), test.labels)
         return row
 
     def gamma(self, net: Net) -> float | None:
@@ -138,43 +139,48 @@ class AttributeEvaluator(ClassEvaluator):
         (ys, ss), (yv, sv) = _split(held, training), _split(held, validation)
         return curve((ss, ys), (sv, yv), training, training | validation).best()
 
-    def test(self, net: Net) -> tuple[dict[str, Any], dict[str, Any]]:
+    def test(self, net: Net) -> tuple[Figures, dict[str, Any]]:
         seen = self.predictions(net, "source_test")
         assert seen is not None
         assert seen.labels is not None
         is_seen, is_unseen = self.group("training"), self.group("unseen")
-        figures: dict[str, Any] = {
-            "seen/accuracy": mean_per_class(only(seen.logits, is_seen), seen.labels)
-        }
+        alone = mean_per_class(only(seen.logits, is_seen), seen.labels)
+        figures = [Figure("seen/accuracy", alone, MEAN_ACCURACY)]
         shown = Predictions(seen.features, only(seen.logits, is_seen), seen.labels)
         found: dict[str, Any] = {"source_test": shown}
-        figures |= self._figures("source_test", shown)
+        figures += self._figures("source_test", shown)
         gamma = self.gamma(net)
-        figures["calibration/gamma"] = gamma
+        figures.append(Figure("calibration/gamma", gamma, KINDS["gamma"]))
         unseen = self.predictions(net, "target_test") if self.target_test else None
         if unseen is None:
-            return figures, found
+            return Figures(figures), found
         assert unseen.labels is not None
-        alone = only(unseen.logits, is_unseen)
-        found["target_test"] = Predictions(unseen.features, alone, unseen.labels)
-        figures |= self._figures("target_test", found["target_test"])
-        figures["unseen/accuracy"] = mean_per_class(alone, unseen.labels)
+        candidates = only(unseen.logits, is_unseen)
+        found["target_test"] = Predictions(unseen.features, candidates, unseen.labels)
+        figures += self._figures("target_test", found["target_test"])
+        alone = mean_per_class(candidates, unseen.labels)
+        figures.append(Figure("unseen/accuracy", alone, MEAN_ACCURACY))
         both = is_seen | is_unseen
         drawn = curve((seen.logits, seen.labels), (unseen.logits, unseen.labels), is_seen, both)
         s = mean_per_class(only(seen.logits, both), seen.labels)
         u = mean_per_class(only(unseen.logits, both), unseen.labels)
-        figures |= {"generalized/seen": s, "generalized/unseen": u}
-        figures["harmonic_mean"] = harmonic_mean(s, u)
-        figures |= dict.fromkeys(
-            ("calibrated/seen", "calibrated/unseen", "calibrated/harmonic_mean")
-        )
+        together: dict[str, float | None] = {
+            "generalized/seen": s,
+            "generalized/unseen": u,
+            "harmonic_mean": harmonic_mean(s, u),
+            **dict.fromkeys(("calibrated/seen", "calibrated/unseen", "calibrated/harmonic_mean")),
+        }
         if gamma is not None:
             s, u = drawn.at(gamma)
-            figures |= {"calibrated/seen": s, "calibrated/unseen": u}
-            figures["calibrated/harmonic_mean"] = harmonic_mean(s, u)
-        figures["seen_unseen_area"] = drawn.area
-        found["curve"] = (drawn, figures)
-        return figures, found
+            together |= {"calibrated/seen": s, "calibrated/unseen": u}
+            together["calibrated/harmonic_mean"] = harmonic_mean(s, u)
+        together["seen_unseen_area"] = drawn.area
+        figures += [
+            Figure(key, value, KINDS[key.rpartition("/")[2]]) for key, value in together.items()
+        ]
+        stated = Figures(figures)
+        found["curve"] = (drawn, stated)
+        return stated, found
 
     def write(self, run_dir: RunDir, found: Mapping[str, Any]) -> None:
         super().write(run_dir, {k: v for k, v in found.items() if k != "curve"})

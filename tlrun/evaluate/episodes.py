@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
 from tlrun.evaluate.evaluators import Evaluator
+from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
 from tlrun.methods.few_shot import FewShot, Support
 from tlrun.methods.method import Method
 from tlrun.models.net import Net
@@ -63,14 +63,13 @@ class EpisodeEvaluator(Evaluator):
             row["oracle/target_test_accuracy"] = self._figure(net, "target_test", shape, count)[0]
         return row
 
-    def test(self, net: Net) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def test(self, net: Net) -> tuple[Figures, dict[str, Tensor]]:
         """The final figures of every (way, shot), and the accuracies of the episodes."""
         shapes, count = self.data.tests, self.data.test_episodes
-        figures: dict[str, Any] = {}
         mean, interval = self._figure(net, "source_val", shapes[0], count)
-        figures |= {"source_val/accuracy": mean, "source_val/ci95": interval}
+        figures = [Figure("source_val/accuracy", mean, ACCURACY, interval)]
         if not self.target_test:
-            return figures, {}
+            return Figures(figures), {}
         found: dict[str, Tensor] = {}
         features = self._features(net, self._set("target_test"))
         for shape in shapes:
@@ -81,12 +80,10 @@ class EpisodeEvaluator(Evaluator):
             if (result := self.fixed_accuracies(net, fixed)) is not None:
                 found[fixed.name] = result
         for name, accuracies in found.items():
-            mean, interval = mean_and_interval(accuracies)
-            figures[f"few_shot/{name}/accuracy"] = mean
-            figures[f"few_shot/{name}/ci95"] = interval
-        first = f"few_shot/{shapes[0].way}way_{shapes[0].shot}shot"
-        figures["target_test/accuracy"] = figures.get(f"{first}/accuracy")
-        return figures, found
+            figures.append(Figure(f"few_shot/{name}/accuracy", *_with_interval(accuracies)))
+        first = found.get(f"{shapes[0].way}way_{shapes[0].shot}shot")
+        figures.append(Figure("target_test/accuracy", *_with_interval(first)))
+        return Figures(figures), found
 
     def write(self, run_dir: RunDir, found: dict[str, Tensor]) -> None:
         """episodes.csv: the accuracy of every episode of the final test."""
@@ -187,6 +184,12 @@ class EpisodeEvaluator(Evaluator):
 
     def _read(self, examples: ImageSet, index: Tensor) -> Tensor:
         return self.data.preprocess(examples.read(index).to(self.device))
+
+
+def _with_interval(accuracies: Tensor | None) -> tuple[float | None, Kind, float | None]:
+    """(value, kind, ci95) of a figure."""
+    mean, interval = (None, None) if accuracies is None else mean_and_interval(accuracies)
+    return mean, ACCURACY, interval
 
 
 def mean_and_interval(accuracies: Tensor) -> tuple[float, float]:

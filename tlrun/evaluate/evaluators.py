@@ -22,6 +22,7 @@ from tlrun.data.pair import Data
 from tlrun.data.streams import batches
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.evaluate import metrics
+from tlrun.evaluate.figures import ACCURACY, KINDS, Figure, Figures
 from tlrun.evaluate.validators import Predictions, compute_validators
 from tlrun.methods.method import Method
 from tlrun.models.net import Net
@@ -50,10 +51,15 @@ class Evaluator(Protocol):
         """Selection rules that keep a checkpoint of their own, beside those the user asked for."""
         return ()
 
+    @property
+    def headline(self) -> str:
+        """The key of the one test figure to read: that of the task which was trained."""
+        return "target_test/accuracy"
+
     def row(self, net: Net) -> dict[str, float | None]:
         """The figures of an evaluation during training; `oracle/*` ones if allowed."""
 
-    def test(self, net: Net) -> tuple[dict[str, Any], Any]:
+    def test(self, net: Net) -> tuple[Figures, Any]:
         """The final figures, and whatever `write` needs."""
 
     def history(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -66,7 +72,10 @@ class Evaluator(Protocol):
     def compare(
         self, run_dir: RunDir, summary: dict[str, Any], baselines: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The summary with what its baselines' summaries (by folder) add: the figures before."""
+        """The summary with what its baselines' summaries (by folder) add: the figures before.
+
+        What it adds to `selected`, it describes in `figures`.
+        """
         return {**summary, "before": next(iter(baselines.values()))["selected"]}
 
 
@@ -140,9 +149,9 @@ class ClassEvaluator(Evaluator):
             )
         return row
 
-    def test(self, net: Net) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    def test(self, net: Net) -> tuple[Figures, dict[str, Predictions]]:
         """The final figures on the test sets, and the predictions they were computed from."""
-        figures: dict[str, Any] = {}
+        figures: list[Figure] = []
         found: dict[str, Predictions] = {}
         roles = dict.fromkeys(("source_test", *(f"{s}_test" for s in self.data.sources)))
         for role in (*roles, "target_test"):
@@ -152,23 +161,24 @@ class ClassEvaluator(Evaluator):
             if predicted is None:
                 continue
             found[role] = predicted
-            figures |= self._figures(role, predicted)
-        return figures, found
+            figures += self._figures(role, predicted)
+        return Figures(figures), found
 
-    def _figures(self, role: str, predicted: Predictions) -> dict[str, Any]:
+    def _figures(self, role: str, predicted: Predictions) -> list[Figure]:
         if predicted.labels is None:
-            return {f"{role}/accuracy": None}
+            return [Figure(f"{role}/accuracy", None, ACCURACY)]
         classes = self.data.source_classes if role == "source_test" else self.data.classes
         guess, truth = predicted.logits.argmax(1), predicted.labels
         if role not in ("source_test", "target_test"):  # one of several sources
-            return {f"{role}/accuracy": metrics.accuracy(guess, truth)}
+            return [Figure(f"{role}/accuracy", metrics.accuracy(guess, truth), ACCURACY)]
         by_class = metrics.per_class_accuracy(guess, truth, len(classes)).tolist()
-        return {
-            f"{role}/accuracy": metrics.accuracy(guess, truth),
-            f"{role}/balanced_accuracy": metrics.balanced_accuracy(guess, truth, len(classes)),
-            f"{role}/macro_f1": metrics.macro_f1(guess, truth, len(classes)),
-            f"{role}/accuracy_by_class": dict(zip(classes, by_class, strict=True)),
+        values = {
+            "accuracy": metrics.accuracy(guess, truth),
+            "balanced_accuracy": metrics.balanced_accuracy(guess, truth, len(classes)),
+            "macro_f1": metrics.macro_f1(guess, truth, len(classes)),
+            "accuracy_by_class": dict(zip(classes, by_class, strict=True)),
         }
+        return [Figure(f"{role}/{key}", value, KINDS[key]) for key, value in values.items()]
 
     def write(self, run_dir: RunDir, found: Mapping[str, Predictions]) -> None:
         if "target_test" in found:

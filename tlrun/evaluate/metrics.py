@@ -55,7 +55,7 @@ def iou(boxes: Tensor, truth: Tensor) -> Tensor:
     return both / (areas[0] + areas[1] - both).clamp_min(1e-12)
 
 
-def box_figures(boxes: Tensor, truth: Tensor) -> dict[str, float]:
+def box_values(boxes: Tensor, truth: Tensor) -> dict[str, float]:
     """Mean iou, the share with iou ≥ 0.5, and the mean absolute error as `loss`; NaN left out."""
     known = ~truth.isnan().any(1)
     found = iou(boxes[known].double(), truth[known].double())

@@ -26,7 +26,12 @@ Row = Mapping[str, Any]
 DEFAULT = "information_maximization"
 ORACLE = "oracle/target_test_accuracy"
 TASK = "task_"
-SUPERVISED = {"oracle": ORACLE, "target_accuracy": "target_val/accuracy"}  # see target labels
+# Rules that see target labels: the keys of a row that they maximise, of which it has one. Where the
+# target's task is a box there is no accuracy, and its mean IoU takes the place.
+SUPERVISED = {
+    "oracle": (ORACLE, "oracle/target_test_iou"),
+    "target_accuracy": ("target_val/accuracy", "target_val/iou"),
+}
 
 
 def rules() -> list[str]:
@@ -36,11 +41,16 @@ def rules() -> list[str]:
     return [*VALIDATORS, *SUPERVISED, f"{TASK}mean", "last"]
 
 
-def score_of(rule: str) -> str:
-    """The key of an evaluation row that a rule (other than "last") maximises."""
+def score_keys(rule: str) -> tuple[str, ...]:
+    """The keys of an evaluation row of which a rule (other than "last") maximises the first."""
     if rule.startswith(TASK):
-        return f"task/{rule.removeprefix(TASK)}"
-    return SUPERVISED.get(rule, f"validator/{rule}")
+        return (f"task/{rule.removeprefix(TASK)}",)
+    return SUPERVISED.get(rule, (f"validator/{rule}",))
+
+
+def score(row: Row, rule: str) -> float | None:
+    """What a rule maximises, at one evaluation; None where the row has no finite value of it."""
+    return next((v for k in score_keys(rule) if (v := _number(row.get(k))) is not None), None)
 
 
 def sees_target_labels(rule: str) -> bool:
@@ -88,10 +98,10 @@ def select_row(
     if rule == "last":
         return rows[-1] if rows else None
     if sees_target_labels(rule):
-        return _best(rows, score_of(rule))
+        return _best(rows, rule)
     allowed = eligible(rows, num_classes, source_floor, min_effective_classes)
     candidates = [row for row, ok in zip(rows, allowed, strict=True) if ok]
-    return _best(candidates, score_of(rule))
+    return _best(candidates, rule)
 
 
 def eligible(
@@ -150,7 +160,7 @@ def regrets(
     Over the rules and rows of `choices`; {} if no row has target test accuracy. It looks at test
     labels: for judging rules after the fact, never for choosing one.
     """
-    best = _best(rows, ORACLE)
+    best = _best([row for row in rows if _number(row.get(ORACLE)) is not None], "oracle")
     if best is None:
         return {}
     chosen = choices(rows, num_classes, source_floor, min_effective_classes)
@@ -158,11 +168,11 @@ def regrets(
     return {rule: best[ORACLE] - value for rule, value in reached.items() if value is not None}
 
 
-def _best(rows: Iterable[Row], key: str) -> Row | None:
+def _best(rows: Iterable[Row], rule: str) -> Row | None:
     best: Row | None = None
     best_value = -math.inf
     for row in rows:
-        value = _number(row.get(key))
+        value = score(row, rule)
         if value is not None and value >= best_value:
             best, best_value = row, value
     return best

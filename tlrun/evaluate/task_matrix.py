@@ -8,8 +8,10 @@ value after it (Chaudhry et al., ECCV 2018). Pure functions over the rows of met
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from tlrun.evaluate.figures import Unit, written
 
 Row = Mapping[str, Any]
 
@@ -18,7 +20,8 @@ Row = Mapping[str, Any]
 class TaskMatrix:
     """phases: I names, tasks: J names, values: I lists of J figures in [0, 1] (None: no head yet).
 
-    parameters: of the net in each phase. on: "test" or "validation".
+    parameters: of the net in each phase. on: "test" or "validation". units: of the tasks' figures,
+    shares where nothing is said.
     """
 
     phases: list[str]
@@ -26,9 +29,12 @@ class TaskMatrix:
     values: list[list[float | None]]
     parameters: list[int | None]
     on: str
+    units: Mapping[str, Unit] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Sequence[Row], tasks: Sequence[str]) -> TaskMatrix | None:
+    def of(
+        cls, rows: Sequence[Row], tasks: Sequence[str], units: Mapping[str, Unit] | None = None
+    ) -> TaskMatrix | None:
         """From evaluation rows in order of time; None unless several phases bear names of tasks."""
         last = {str(row.get("phase")): row for row in rows}
         if len(last) < 2 or not set(last) <= set(tasks):
@@ -41,6 +47,7 @@ class TaskMatrix:
             [[row.get(key) for key in keys] for row in last.values()],
             [row.get("parameters") for row in last.values()],
             "test" if tested else "validation",
+            units or {},
         )
 
     def forgetting(self) -> dict[str, float]:
@@ -79,7 +86,7 @@ class TaskMatrix:
             "y": [f"after {phase}" for phase in self.phases],
             "x_label": "task",
             "y_label": "",
-            "unit": f"{self.on} figure, %",
+            "unit": f"{self.on} figure, %" + (" (IoU: hundredths)" if self._has_iou else ""),
             "values": [[None if v is None else 100 * v for v in row] for row in self.values],
         }
 
@@ -91,16 +98,25 @@ class TaskMatrix:
         return {
             "name": "task_matrix",
             "title": "What each task kept",
-            "text": f"By {self.on} figures in %. Forgetting: the best at the end of an earlier "
+            "text": f"By {self.on} figures, shares in %"
+            + (", IoU as it is. " if self._has_iou else ". ")
+            + "Forgetting: the best at the end of an earlier "
             "phase, less the end of the last. Parameters: of the net once the task is learned.",
             "columns": ["task", "at the end", "forgetting", "parameters"],
             "rows": [
                 [
                     task,
-                    "–" if final[task] is None else f"{100 * final[task]:.1f}",  # type: ignore[operator]
-                    f"{100 * lost[task]:.1f}" if task in lost else "–",
+                    self._written(task, final[task]),
+                    self._written(task, lost.get(task)),
                     f"{sizes[task]:,}" if sizes.get(task) else "–",
                 ]
                 for task in self.tasks
             ],
         }
+
+    @property
+    def _has_iou(self) -> bool:
+        return "IoU" in self.units.values()
+
+    def _written(self, task: str, value: float | None) -> str:
+        return "–" if value is None else written(value, self.units.get(task, "share"))

@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from tlrun.evaluate.selection import score_of, sees_target_labels
+from tlrun.evaluate.selection import score, sees_target_labels
 from tlrun.report.groups import Group
-from tlrun.report.record import Record, number
+from tlrun.report.record import Record
 
 
 def selector_value(job: Record) -> float | None:
@@ -27,7 +27,7 @@ def selector_value(job: Record) -> float | None:
         return None
     at = job.selected_at
     rows = [row for row in job.split("eval") if row.get("at") == at]
-    return number(rows[-1].get(score_of(rule))) if rows else None
+    return score(rows[-1], rule) if rows else None
 
 
 def mean_value(group: Group) -> float | None:
