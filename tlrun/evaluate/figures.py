@@ -156,3 +156,13 @@ def difference(value: float, unit: Unit) -> str:
     if unit == "share":
         return f"{100 * value:+.1f}"
     return f"{value:+.3f}" if unit == "IoU" else f"{value:+.4g}"
+
+
+def scale(unit: Unit) -> float:
+    """What an axis shows values times: 100 for shares."""
+    return 100.0 if unit == "share" else 1.0
+
+
+def axis(name: str, unit: Unit) -> str:
+    """The label of such an axis: "target test accuracy, %"."""
+    return f"{name}, %" if unit == "share" else name

@@ -15,7 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tlrun.report.groups import Group, metric_name
+from tlrun.evaluate.figures import scale
+from tlrun.report.groups import Group, kind_in, label_in
 from tlrun.report.picture_kinds import draw_lines
 from tlrun.report.style import Missing
 
@@ -53,7 +54,7 @@ def numeric_keys(groups: Iterable[Group]) -> list[str]:
 
 
 def entry(groups: list[Group], key: str, metric: str) -> dict[str, Any]:
-    """The picture as pictures.json would describe it; per cent by the selected checkpoints.
+    """The picture as pictures.json would describe it; by the selected checkpoints, shares in %.
 
     Values that are evenly spaced are an axis of numbers; others (1e-4, 1e-3, 1e-2) stand side by
     side. Raises Missing without a line of two points, or with more lines than can be told apart.
@@ -70,6 +71,8 @@ def entry(groups: list[Group], key: str, metric: str) -> dict[str, Any]:
     texts = sorted({value for points in lines.values() for value in points}, key=float)
     numbers = [float(value) for value in texts]
     x: list[Any] = numbers if _even(numbers) else texts
+    jobs = [job for group in groups for job in group.done]
+    times = scale(kind_in(jobs, metric).unit)
     series = []
     for name, points in sorted(lines.items()):
         spreads = [points[t].spread("selected", metric) if t in points else None for t in texts]
@@ -80,12 +83,11 @@ def entry(groups: list[Group], key: str, metric: str) -> dict[str, Any]:
             {
                 "name": name,
                 "x": [x[i] for i in keep],
-                "y": [_percent(means[i]) for i in keep],
-                "error": [_percent(stds[i]) for i in keep],
+                "y": [_times(means[i], times) for i in keep],
+                "error": [_times(stds[i], times) for i in keep],
             }
         )
-    label = metric_name(metric)
-    return {"kind": "lines", "x_label": key, "y_label": f"{label}, %", "series": series}
+    return {"kind": "lines", "x_label": key, "y_label": label_in(jobs, metric), "series": series}
 
 
 def _name(group: Group, key: str, groups: list[Group]) -> str:
@@ -113,5 +115,5 @@ def _even(numbers: list[float]) -> bool:
     return max(gaps) <= 10 * min(gaps)
 
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+def _times(value: float | None, times: float) -> float | None:
+    return None if value is None else times * value

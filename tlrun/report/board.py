@@ -7,8 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlrun.evaluate.figures import Unit
 from tlrun.report import render
-from tlrun.report.groups import SOURCE, Group, best_of, group_jobs, primary_metric
+from tlrun.report.groups import (
+    SOURCE,
+    Group,
+    best_of,
+    group_jobs,
+    kind_in,
+    primary_metric,
+    title_in,
+)
 from tlrun.report.record import RULES, Record
 from tlrun.report.significance import Pair, pair, pairs
 
@@ -30,6 +39,15 @@ class Board:
     shared: list[str]
     pairs: list[Pair]
     barred: frozenset[int] = frozenset()
+
+    @property
+    def title(self) -> str:
+        """What the metric is called."""
+        return title_in(self.jobs, self.metric)
+
+    @property
+    def unit(self) -> Unit:
+        return kind_in(self.jobs, self.metric).unit
 
     @property
     def compares(self) -> bool:
@@ -109,7 +127,7 @@ def _ranked(groups: list[Group], metric: str) -> list[Group]:
     """By data, best selected mean first, groups without a result last."""
 
     def place(group: Group) -> tuple[str, float]:
-        mean = group.spread("selected", metric).mean
-        return group.data, -mean if mean is not None else float("inf")
+        standing = group.standing(metric)
+        return group.data, -standing if standing is not None else float("inf")
 
     return sorted(groups, key=place)

@@ -10,7 +10,7 @@ from typing import Any
 from tlrun.report import render
 from tlrun.report.board import Board
 from tlrun.report.chosen import mean_value
-from tlrun.report.groups import SOURCE, Group, metric_name
+from tlrun.report.groups import SOURCE, Group
 from tlrun.report.matrix import matrices
 from tlrun.report.record import RULES
 
@@ -80,11 +80,12 @@ def _mean(values: list[float]) -> float | None:
 
 
 def leaderboard_md(board: Board, cautions: Sequence[str]) -> str:
-    metric = metric_name(board.metric)
+    shares = board.unit == "share"
     text = (
-        f"Mean ± standard deviation over seeds of {metric}, in percent. Against the best of the "
-        "data: difference in points by the selected checkpoints, paired over common seeds, p of "
-        "the two-sided paired t-test after Holm's correction for all pairs of the data.\n\n"
+        f"Mean ± standard deviation over seeds of {board.title}{', in percent' if shares else ''}. "
+        f"Against the best of the data: difference{' in points' if shares else ''} by the selected "
+        "checkpoints, paired over common seeds, p of the two-sided paired t-test after Holm's "
+        "correction for all pairs of the data.\n\n"
     )
     text += _table(board)
     for one in matrices(board.candidates, board.metric, board.rules[:1]):

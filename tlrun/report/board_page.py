@@ -12,7 +12,6 @@ from tlrun.report import provenance, render, search
 from tlrun.report.axes import draw_axes
 from tlrun.report.board import Board
 from tlrun.report.chosen import chosen_settings
-from tlrun.report.groups import metric_name
 from tlrun.report.matrix import matrices, settings_of_sweeps
 from tlrun.report.record import Record, number
 from tlrun.report.regrets import over_runs
@@ -50,7 +49,11 @@ def board_html(board: Board, found: Found, folder: Path, title: str) -> str:
         subtitle=str(folder.resolve()),
         board=board,
         found=found,
-        metric=metric_name(board.metric),
+        metric=board.title,
+        unit=board.unit,
+        percent_sign=" %" if board.unit == "share" else "",
+        in_percent=render.in_percent(board.unit),
+        in_points=" in points" if board.unit == "share" else "",
         states=_states(board.jobs),
         winners=None if alone else _winners(board),
         searches=[_shown(one, label, folder) for label, one in found.searches],
@@ -125,7 +128,8 @@ def _winners(board: Board) -> list[dict[str, Any]]:
                 "text": spread.text(),
                 "n": spread.n,
                 "second": second
-                and f"{second.name} with {second.spread('selected', board.metric).text()} %",
+                and f"{second.name} with {second.spread('selected', board.metric).text()}"
+                + (" %" if board.unit == "share" else ""),
                 "clear": bool(difference and difference.clear),
                 "verdict": (
                     verdict(difference)

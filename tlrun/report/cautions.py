@@ -10,7 +10,7 @@ from typing import Any
 from tlrun.report import render
 from tlrun.report.board import Board
 from tlrun.report.groups import Group
-from tlrun.report.record import Record, mapping
+from tlrun.report.record import Record, mapping, number
 
 NAMED = 4  # groups named in a sentence
 
@@ -25,6 +25,7 @@ def cautions(board: Board, never_begun: int = 0) -> list[str]:
         of_data = [group for group in board.candidates if group.data == data and group.done]
         found += [_seeds(data, of_data), _budget(data, of_data), _test_sets(data, of_data)]
     found += [
+        _other_headlines(done, board.metric),
         _few_seeds(groups),
         _tuned_on_test(groups),
         _rules(done),
@@ -130,6 +131,18 @@ def _test_sets(data: str, groups: list[Group]) -> str:
     if all(len(found) < 2 for found in sums.values()):
         return ""
     return f"{data}: jobs of one seed were tested on different images (checksums differ)."
+
+
+def _other_headlines(done: list[Record], metric: str) -> str:
+    others = Counter(
+        f"{job.title(job.headline)} of {job.data}"
+        for job in done
+        if number(job.figures("selected").get(metric)) is None
+        and number(job.figures("selected").get(job.headline)) is not None
+    )
+    if not others:
+        return ""
+    return f"Jobs with another figure have no place in the columns: {_counted(others)}."
 
 
 def _tuned_on_test(groups: Sequence[Group]) -> str:

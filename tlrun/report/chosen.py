@@ -48,7 +48,7 @@ def chosen_settings(groups: Sequence[Group], metric: str) -> list[dict[str, Any]
         if len(valued) < 2 or len(rules) != 1:
             continue
         value, choice = max(valued, key=lambda item: item[0])
-        best = max((g for _, g in valued), key=lambda g: g.spread("selected", metric).mean or 0.0)
+        best = max((g for _, g in valued), key=lambda g: g.standing(metric) or 0.0)
         mine, theirs = (g.spread("selected", metric) for g in (choice, best))
         rows.append(
             {
@@ -59,7 +59,7 @@ def chosen_settings(groups: Sequence[Group], metric: str) -> list[dict[str, Any]
                 "spread": mine,
                 "best": _settings(best),
                 "best_spread": theirs,
-                "lost": (theirs.mean or 0.0) - (mine.mean or 0.0),
+                "lost": (best.standing(metric) or 0.0) - (choice.standing(metric) or 0.0),
                 "of": len(valued),
             }
         )

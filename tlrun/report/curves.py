@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrun.evaluate.figures import IOU, kind_of
 from tlrun.report.record import Record, keys, series
 from tlrun.report.style import LINES, QUIET, SOURCE, TARGET, Missing, figure
 
 ORACLE = "oracle/target_test_accuracy"
+ORACLES = (ORACLE, "oracle/target_test_iou")  # what rows hold of the target test: one of them
 STROKES = ("-", "--", ":", "-.")
 Curve = tuple[str, NDArray[np.float64], NDArray[np.float64]]
 
@@ -80,7 +82,8 @@ def _named(rows: list[dict[str, Any]], names: list[str]) -> list[Curve]:
 
 def _accuracies(record: Record) -> list[Curve]:
     rows, train = record.split("eval"), record.split("train")
-    named = [("source, validation", "source_val/accuracy"), ("target, test (oracle)", ORACLE)]
+    named = [("source, validation", "source_val/accuracy")]
+    named += [("target, test (oracle)", key) for key in ORACLES]
     curves = [(name, *series(rows, key)) for name, key in named if series(rows, key)[0].size]
     logged = [key for key in keys(train, "metric/") if key.endswith("accuracy")]
     smooth = [(name, at, _smooth(value)) for name, at, value in _named(train, logged)]
@@ -99,9 +102,12 @@ def _tasks(rows: list[dict[str, Any]]) -> list[Curve]:
 
 
 def _accuracy_title(record: Record) -> str:
-    if not series(record.split("eval"), ORACLE)[0].size:
-        return "Accuracy, %"
-    return "Accuracy, % (the target's is shown for reference; " + (
+    rows = record.split("eval")
+    kinds = dict.fromkeys(kind_of(key) for key in keys(rows, ""))
+    boxes = ", and mean IoU in hundredths" if IOU in kinds else ""
+    if not any(series(rows, key)[0].size for key in ORACLES):
+        return f"Accuracy, %{boxes}"
+    return f"Accuracy, %{boxes} (the target's test is shown for reference; " + (
         "selection used it)"
         if record.summary.get("selection_saw_target_labels")
         else "selection did not see it)"

@@ -5,65 +5,71 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tlrun.evaluate.figures import with_unit
 from tlrun.report import render
-from tlrun.report.groups import metric_name
 from tlrun.report.record import Record, Row, number
 
-TESTS = {
-    "target_test/accuracy": "Target test accuracy",
-    "source_test/accuracy": "Source test accuracy",
-}
 COMMON = {  # what the page and the text show in tables of their own
     f"{split}_test/{metric}"
     for split in ("source", "target")
     for metric in ("accuracy", "balanced_accuracy", "macro_f1")
 }
-# How the names of shares in [0, 1] end; other figures have a unit of their own.
-SHARES = ("accuracy", "iou", "f1", "harmonic_mean", "delta_m", "seen", "unseen")
 
 
 def headline(record: Record) -> dict[str, Any] | None:
-    """The one figure to read: target test accuracy of the selected step, else the source's.
+    """The one figure to read: of the task that was trained (selected step), else the source's.
 
-    Without either, the first share that the evaluators left.
+    Without either, the first share or IoU that the evaluators left. value, before: texts with their
+    unit; width: how far a bar reaches, in per cent of its length.
     """
     chosen, earlier = record.figures("selected"), record.figures("before")
     others = [
         key
         for key in further(record)
-        if key.endswith(SHARES) and "_val/" not in key and not key.endswith("delta_m")
-    ]  # a difference says little alone
-    for key, label in (TESTS | {key: metric_name(key).capitalize() for key in others}).items():
+        if record.kind(key).unit in ("share", "IoU")
+        and "_val/" not in key
+        and key != "delta_m"  # a difference says little alone
+    ]
+    for key in dict.fromkeys([record.headline, "source_test/accuracy", *others]):
         value = number(chosen.get(key))
-        if value is not None:
-            before = number(earlier.get(key))
-            gain = None if before is None else value - before
-            return {"label": label, "value": value, "before": before, "gain": render.points(gain)}
+        if value is None:
+            continue
+        before, half, unit = number(earlier.get(key)), record.interval(key), record.kind(key).unit
+        return {
+            "key": key,
+            "label": sentence_case(record.title(key)),
+            "value": render.written(value, unit)
+            + ("" if half is None else f" ± {render.written(half, unit)}"),
+            "sign": "%" if unit == "share" else "",
+            "before": None if before is None else with_unit(before, unit),
+            "after": with_unit(value, unit),
+            "gain": None
+            if before is None
+            else render.difference(value - before, unit) + render.in_points(unit),
+            "width": 100 * value,
+            "width_before": None if before is None else 100 * before,
+        }
     return None
+
+
+def sentence_case(text: str) -> str:
+    """'target test mean IoU' -> 'Target test mean IoU'."""
+    return text[:1].upper() + text[1:]
 
 
 def further(record: Record, rule: str = "selected") -> dict[str, str]:
     """What else the evaluators left, written: {"few_shot/5way_1shot/accuracy": "48.3 ± 0.6"}.
 
-    Shares are in per cent. The interval follows its figure: that of `a/iou` is `a/iou_ci95`, that
-    of `a/accuracy` also `a/ci95` or `a_ci95`.
+    Each in its own unit, shares in per cent, with its interval behind it.
     """
     figures = record.figures(rule)
     shown = {}
     for key, value in figures.items():
         if number(value) is None or key in COMMON or key == "step" or key.endswith("ci95"):
             continue
-        place, _, name = key.rpartition("accuracy")
-        intervals = [f"{key}_ci95"]
-        if not name and place[-1:] in ("", "/"):
-            intervals += [f"{place}ci95", f"{place[:-1]}_ci95"]
-        half = next((v for k in intervals if (v := number(figures.get(k))) is not None), None)
-        shown[key] = " ± ".join(_written(key, v) for v in (value, half) if v is not None)
+        half, unit = record.interval(key, rule), record.kind(key).unit
+        shown[key] = " ± ".join(render.written(v, unit) for v in (value, half) if v is not None)
     return shown
-
-
-def _written(key: str, value: float) -> str:
-    return render.percent(value) if key.endswith(SHARES) else f"{value:.4g}"
 
 
 def sentences(record: Record) -> list[str]:
@@ -72,9 +78,10 @@ def sentences(record: Record) -> list[str]:
     if not summary:
         return ["There is no summary.json: this run has no result."]
     found = []
-    value = number(chosen.get("target_test/accuracy"))
+    key = record.headline
+    value, unit = number(chosen.get(key)), record.kind(key).unit
     images = int(record.predictions.known.sum()) if record.predictions is not None else 0
-    if value is not None and images:
+    if value is not None and images and key == "target_test/accuracy":
         low, high = wilson(value, images)
         found.append(
             f"Measured on {images:,} target test images; their number alone allows "
@@ -87,16 +94,14 @@ def sentences(record: Record) -> list[str]:
         )
     if number(chosen.get("step")) is not None:
         found.append(selection_sentence(summary))
-    oracle, last = (
-        number(record.figures(rule).get("target_test/accuracy")) for rule in ("oracle", "last")
-    )
+    oracle, last = (number(record.figures(rule).get(key)) for rule in ("oracle", "last"))
     if value is not None and last is not None:
         best = (
             ""
             if oracle is None
-            else f", the best one by target labels (oracle) {render.percent(oracle)} %"
+            else f", the best one by target labels (oracle) {with_unit(oracle, unit)}"
         )
-        found.append(f"The last step has {render.percent(last)} %{best}.")
+        found.append(f"The last step has {with_unit(last, unit)}{best}.")
     return found
 
 

@@ -7,10 +7,12 @@ under each rule of selection. Differences are tested pairwise over the seeds bot
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlrun.evaluate.figures import Kind, Unit, axis, kind_of, title
 from tlrun.report import render
 from tlrun.report.record import Record, number
 
@@ -21,9 +23,10 @@ APART = ("method", "data", "seed")
 
 @dataclass(frozen=True)
 class Spread:
-    """Values by seed under one rule."""
+    """Values by seed under one rule, of one unit."""
 
     values: dict[Any, float]
+    unit: Unit = "share"
 
     @property
     def n(self) -> int:
@@ -39,9 +42,9 @@ class Spread:
         return statistics.stdev(self.values.values()) if self.n > 1 else None
 
     def text(self) -> str:
-        """'91.0 ± 0.8' in percent."""
-        spread = "" if self.std is None else f" ± {render.percent(self.std)}"
-        return render.percent(self.mean) + spread
+        """'91.0 ± 0.8', shares in percent."""
+        spread = "" if self.std is None else f" ± {render.written(self.std, self.unit)}"
+        return render.written(self.mean, self.unit) + spread
 
 
 @dataclass
@@ -96,7 +99,14 @@ class Group:
 
     def spread(self, rule: str, metric: str) -> Spread:
         values = {job.seed: number(job.figures(rule).get(metric)) for job in self.done}
-        return Spread({seed: value for seed, value in values.items() if value is not None})
+        found = {seed: value for seed, value in values.items() if value is not None}
+        return Spread(found, kind_in(self.done, metric).unit)
+
+    def standing(self, metric: str, rule: str = "selected") -> float | None:
+        """The mean, turned so that more is better; None without a value."""
+        mean = self.spread(rule, metric).mean
+        lower = kind_in(self.done, metric).higher_is_better is False
+        return -mean if mean is not None and lower else mean
 
 
 def group_jobs(jobs: list[Record], sweeps: Sequence[str] = ()) -> list[Group]:
@@ -127,28 +137,57 @@ def group_jobs(jobs: list[Record], sweeps: Sequence[str] = ()) -> list[Group]:
 
 
 def best_of(groups: Sequence[Group], metric: str, rule: str = "selected") -> Group | None:
-    """The highest mean; of groups that saw target labels only if all did. None without a result."""
+    """The best mean; of groups that saw target labels only if all did. None without a result."""
     having = [group for group in groups if group.spread(rule, metric).n]
     fair = [group for group in having if not group.saw_target_labels] or having
-    return max(fair, key=lambda group: group.spread(rule, metric).mean or 0.0, default=None)
+    return max(fair, key=lambda group: group.standing(metric, rule) or 0.0, default=None)
 
 
 def primary_metric(jobs: list[Record]) -> str:
-    """Target test accuracy; without one, what the evaluators left first; at last the source's."""
+    """The headline of most jobs; without any, what the evaluators left first; at last the source's.
+
+    Jobs whose tasks have other figures (`other_headlines`) have no value of it.
+    """
     found = dict.fromkeys(
         key
         for job in jobs
         for key, value in job.figures("selected").items()
         if number(value) is not None
     )
-    if TARGET in found:
-        return TARGET
-    others = [key for key in found if key != "step" and not key.startswith("source_test/")]
+    headlines = Counter(
+        job.headline
+        for job in jobs
+        if number(job.figures("selected").get(job.headline)) is not None
+    )
+    if headlines:
+        return headlines.most_common(1)[0][0]
+    others = [
+        key
+        for key in found
+        if key not in ("step", "delta_m")
+        and not key.startswith("source_test/")
+        and not key.endswith("ci95")
+        and kind_in(jobs, key).higher_is_better is not False
+    ]
     return others[0] if others else SOURCE
 
 
-def metric_name(metric: str) -> str:
-    return metric.replace("/", " ").replace("_", " ")
+def kind_in(jobs: Sequence[Record], metric: str) -> Kind:
+    """What a figure is, by the first job that has it."""
+    having = (job for job in jobs if metric in job.figures("selected"))
+    job = next(having, None)
+    return kind_of(metric) if job is None else job.kind(metric)
+
+
+def title_in(jobs: Sequence[Record], metric: str) -> str:
+    """What it is called there: "target test accuracy"."""
+    job = next((job for job in jobs if metric in job.figures("selected")), None)
+    return title(metric, kind_of(metric)) if job is None else job.title(metric)
+
+
+def label_in(jobs: Sequence[Record], metric: str) -> str:
+    """The label of an axis of it."""
+    return axis(title_in(jobs, metric), kind_in(jobs, metric).unit)
 
 
 def compare(group: Group, other: Group, metric: str) -> tuple[float, float | None, int] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlrun.report import render
-from tlrun.report.groups import Group, best_of
+from tlrun.report.groups import Group, best_of, kind_in
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ def matrices(groups: Sequence[Group], metric: str, rules: Sequence[str]) -> list
             "heads": heads,
             "mean": not several_sweeps,
             "rows": _rows(groups, metric, rule, columns, mean=not several_sweeps),
+            "unit": kind_in([job for group in groups for job in group.done], metric).unit,
         }
         for rule in rules
     ]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrun.errors import ConfigError
+from tlrun.evaluate.figures import Kind, kind_of, title
 from tlrun.run_dir import RunDir
 from tlrun.yaml_file import read_yaml
 
@@ -81,6 +82,28 @@ class Record:
         if not before and self.baseline is not None:
             before = self.baseline.summary
         return mapping(before.get("selected")) or before
+
+    @property
+    def headline(self) -> str:
+        """The key of the figure of the task that was trained."""
+        return str(self.summary.get("headline") or "target_test/accuracy")
+
+    def kind(self, key: str) -> Kind:
+        """What a figure is."""
+        return kind_of(key, mapping(self.summary.get("figures")))
+
+    def title(self, key: str) -> str:
+        """What a figure is called: "target test accuracy"."""
+        told = mapping(mapping(self.summary.get("figures")).get(key)).get("name")
+        return str(told) if told else title(key, self.kind(key))
+
+    def interval(self, key: str, rule: str = "selected") -> float | None:
+        """Half the width of the figure's 95 % interval, if it has one."""
+        figures, told = self.figures(rule), mapping(mapping(self.summary.get("figures")).get(key))
+        place, _, name = key.rpartition("/")
+        beside = [f"{place}/ci95", f"{place}_ci95"] if place and name == "accuracy" else []
+        keys = [str(told["ci95"])] if "ci95" in told else [f"{key}_ci95", *beside]
+        return next((v for k in keys if (v := number(figures.get(k))) is not None), None)
 
     def split(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.get("split") == name]

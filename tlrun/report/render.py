@@ -10,6 +10,8 @@ from typing import Any
 
 import jinja2
 
+from tlrun.evaluate import figures
+from tlrun.evaluate.figures import Unit
 from tlrun.report.record import number
 
 NONE = "–"
@@ -34,6 +36,8 @@ def _environment() -> jinja2.Environment:
         "count": count,
         "duration": duration,
         "points": points,
+        "written": written,
+        "difference": difference,
         "p": p_value,
         "setting": setting_text,
         "picture": picture,
@@ -51,6 +55,27 @@ def percent(value: Any, digits: int = 1) -> str:
 def points(value: float | None) -> str:
     """A difference of two accuracies: 0.381 -> '+38.1'; the minus is a plain hyphen."""
     return NONE if value is None else f"{100 * value:+.1f}"
+
+
+def written(value: Any, unit: Unit) -> str:
+    """A figure as its unit is written: 0.93 -> '93.0' or '0.930'; no number -> a dash."""
+    known = number(value)
+    return NONE if known is None else figures.written(known, unit)
+
+
+def difference(value: float | None, unit: Unit) -> str:
+    """Of two figures: '+38.1' (points) or '+0.381'."""
+    return NONE if value is None else figures.difference(value, unit)
+
+
+def in_percent(unit: Unit) -> str:
+    """' in percent' where that is how values of this unit are written."""
+    return " in percent" if unit == "share" else ""
+
+
+def in_points(unit: Unit) -> str:
+    """' points' where that is what a difference is called."""
+    return " points" if unit == "share" else ""
 
 
 def p_value(value: Any) -> str:

@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from tlrun.evaluate.figures import Unit, with_unit
 from tlrun.evaluate.selection import sees_target_labels
 from tlrun.report import render
+from tlrun.report.groups import kind_in, title_in
 from tlrun.report.record import Record, mapping, number
 from tlrun.search import on_fresh_seeds
 
@@ -62,6 +64,8 @@ class Search:
     metric: str
     maximize: bool
     trials: list[Trial]
+    test_name: str = "target test accuracy"
+    test_unit: Unit = "share"
 
     @property
     def valued(self) -> list[Trial]:
@@ -125,6 +129,8 @@ def read_search(folder: Path, jobs: Sequence[Record], metric: str) -> Search | N
         metric=str(found.get("metric") or "value"),
         maximize=found.get("direction") != "minimize",
         trials=sorted(trials, key=lambda trial: trial.number),
+        test_name=title_in(jobs, metric),
+        test_unit=kind_in(jobs, metric).unit,
     )
 
 
@@ -167,14 +173,15 @@ def sentences(search: Search) -> list[str]:
     if best.test is None:
         found.append("Target test was left out of the search: it is known once fresh seeds ran.")
     if best.test is not None and oracle is not None and oracle.test is not None:
-        text = f"For reading only: target test there is {render.percent(best.test)} %. "
+        unit = search.test_unit
+        text = f"For reading only: {search.test_name} there is {with_unit(best.test, unit)}. "
         if oracle is best:
             text += "The oracle would have chosen the same trial."
         else:
             text += (
                 f"The oracle would have chosen trial {oracle.number} with "
-                f"{render.percent(oracle.test)} %: the search lost "
-                f"{render.percent(oracle.test - best.test)} points to it."
+                f"{with_unit(oracle.test, unit)}: the search lost "
+                f"{render.written(oracle.test - best.test, unit)}{render.in_points(unit)} to it."
             )
         correlation = search.spearman()
         if correlation is not None:

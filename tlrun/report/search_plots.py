@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tlrun.evaluate.figures import axis, scale
+from tlrun.report.findings import sentence_case
 from tlrun.report.record import number
 from tlrun.report.search import Search, Trial, param_text
 from tlrun.report.style import LINES, QUIET, TARGET, Missing, figure, short
@@ -37,11 +39,17 @@ def draw_history(search: Search, path: Path) -> None:
         top.set_ylabel(short(_name(search), 28))
         if tested:
             below = axes[1, 0]
-            below.set_title("Target test accuracy, %: for reading only, no choice looked at it")
+            label, times = axis(search.test_name, search.test_unit), scale(search.test_unit)
+            below.set_title(f"{sentence_case(label)}: for reading only, no choice looked at it")
             at, test = _points(tested, "test")
-            below.plot(at, 100 * test, "o", color=TARGET, ms=4)
-            _mark(below, search, lambda trial: trial.number, lambda trial: _percent(trial.test))
-            below.set_ylabel("target test, %")
+            below.plot(at, times * test, "o", color=TARGET, ms=4)
+            _mark(
+                below,
+                search,
+                lambda trial: trial.number,
+                lambda trial: None if trial.test is None else times * trial.test,
+            )
+            below.set_ylabel(short(label, 28))
         axes[-1, 0].set_xlabel("trial")
         axes[-1, 0].xaxis.get_major_locator().set_params(integer=True)
         _legend(fig, top)
@@ -149,10 +157,6 @@ def _best_so_far(search: Search) -> tuple[list[int], Any]:
 def _points(trials: list[Trial], what: str) -> tuple[list[int], Any]:
     values = np.array([getattr(trial, what) for trial in trials], dtype=float)
     return [trial.number for trial in trials], values
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
 
 
 def _name(search: Search) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from tlrun.evaluate.figures import Unit
 from tlrun.report import render
 from tlrun.report.groups import Group, compare
 
@@ -37,6 +38,7 @@ class Pair:
     high: float | None = None
     p_holm: float | None = None
     tests: int = 0
+    unit: Unit = "share"
 
     @property
     def clear(self) -> bool:
@@ -49,15 +51,16 @@ class Pair:
         )
 
     def interval(self) -> str:
-        """'-8.1 to +2.0' in points."""
+        """'-8.1 to +2.0', of shares in points."""
         if self.low is None:
             return render.NONE
-        return f"{render.points(self.low)} to {render.points(self.high)}"
+        low, high = (render.difference(edge, self.unit) for edge in (self.low, self.high))
+        return f"{low} to {high}"
 
     def text(self) -> str:
         """'-3.1 (p = 0.021, n = 3)', p after Holm."""
         test = "no test" if self.p_holm is None else p_text(self.p_holm)
-        return f"{render.points(self.mean)} ({test}, n = {self.n})"
+        return f"{render.difference(self.mean, self.unit)} ({test}, n = {self.n})"
 
 
 def p_text(p: float) -> str:
@@ -70,14 +73,15 @@ def pair(first: Group, second: Group, metric: str) -> Pair | None:
     if found is None:
         return None
     mean, p, n = found
+    unit = first.spread("selected", metric).unit
     if p is None:
-        return Pair(first, second, mean, n)
+        return Pair(first, second, mean, n, unit=unit)
     from scipy.stats import t  # 0.3 s
 
     mine, theirs = (g.spread("selected", metric).values for g in (first, second))
     spread = statistics.stdev([mine[seed] - theirs[seed] for seed in mine if seed in theirs])
     half = float(t.ppf(0.975, n - 1)) * spread / n**0.5
-    return Pair(first, second, mean, n, p, mean - half, mean + half)
+    return Pair(first, second, mean, n, p, mean - half, mean + half, unit=unit)
 
 
 def pairs(groups: Sequence[Group], metric: str) -> list[Pair]:
@@ -107,7 +111,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 def verdict(one: Pair) -> str:
     """What the difference is worth, in a sentence or two."""
-    gap = f"The difference of {render.points(one.mean)} points"
+    gap = f"The difference of {render.difference(one.mean, one.unit)}{render.in_points(one.unit)}"
     if one.n < 2:
         return f"{gap} is of one common seed: there is no test, and seeds alone may explain it."
     if one.p is None or one.p_holm is None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tlrun.report.curves import ORACLE, STROKES
+from tlrun.evaluate.figures import axis, kind_of, scale
+from tlrun.report.curves import ORACLES, STROKES
 from tlrun.report.groups import Group
 from tlrun.report.record import series
 from tlrun.report.style import LINES, Missing, figure, short
@@ -22,7 +23,8 @@ def draw_learning_curves(groups: list[Group], path: Path) -> None:
     """Mean over seeds as a line, lowest to highest as a band. Raises Missing without a log."""
     logged = {id(g): [row for job in g.jobs for row in job.split("eval")] for g in groups}
     everything = [row for rows in logged.values() for row in rows]
-    key = ORACLE if series(everything, ORACLE)[0].size else SOURCE_VAL
+    key = next((key for key in ORACLES if series(everything, key)[0].size), SOURCE_VAL)
+    kind = kind_of(key)
     drawn = [g for g in groups if series(logged[id(g)], key)[0].size]
     if not drawn:
         raise Missing("nothing was logged over steps")
@@ -37,7 +39,7 @@ def draw_learning_curves(groups: list[Group], path: Path) -> None:
         fig,
         axes,
     ):
-        what = "Target test accuracy" if key == ORACLE else "Source validation accuracy"
+        what = f"{'Source validation' if key == SOURCE_VAL else 'Target test'} {kind.name}"
         fig.suptitle(
             f"{what}: mean over seeds, and the band from the lowest to the highest seed.",
             x=0.01,
@@ -56,7 +58,7 @@ def draw_learning_curves(groups: list[Group], path: Path) -> None:
                 else:
                     handles.setdefault(NAMED, _draw_group(ax, group, key, OTHER, band=False))
         for ax in axes[:, 0]:
-            ax.set_ylabel("accuracy, %")
+            ax.set_ylabel(axis(kind.name, kind.unit))
         places = sorted(handles)
         texts = [*(short(name, 60) for name in names), f"{rest} others, further down the table"]
         fig.legend(
@@ -78,9 +80,10 @@ def _look(place: int) -> dict[str, Any]:
 def _draw_group(ax: Any, group: Group, key: str, look: dict[str, Any], *, band: bool = True) -> Any:
     """Seeds share their steps; where one stopped early the others go on without it."""
     values: dict[float, list[float]] = {}
+    times = scale(kind_of(key).unit)
     for job in group.jobs:
         for at, value in zip(*series(job.split("eval"), key), strict=True):
-            values.setdefault(float(at), []).append(100 * float(value))
+            values.setdefault(float(at), []).append(times * float(value))
     steps = sorted(values)
     if band and any(len(values[step]) > 1 for step in steps):
         low, high = ([edge(values[step]) for step in steps] for edge in (min, max))

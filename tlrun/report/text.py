@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlrun.report.findings import further, selection_sentence
+from tlrun.evaluate.figures import with_unit
+from tlrun.report.findings import further, headline, selection_sentence
 from tlrun.report.record import (
     Record,
     accuracy_by_class,
@@ -16,6 +17,7 @@ from tlrun.report.render import NONE, count, duration, percent, points
 from tlrun.report.style import short
 
 CLASSES = 12  # with more, the hardest ones stand for all
+TABLE = {"source_test/accuracy": "source test", "target_test/accuracy": "target test"}
 FIGURES = 12  # of other kinds; the page has all of them
 
 
@@ -52,20 +54,24 @@ def _title(record: Record) -> str:
 
 def _figures(record: Record) -> list[str]:
     others = _further(record)
-    common = _accuracies(record, by_class=not others)
+    common = [*_headline(record), *_accuracies(record, by_class=not others)]
     return [*common, *([""] if common and others else []), *others]
+
+
+def _headline(record: Record) -> list[str]:
+    """A line for the task that was trained, where the table of accuracies does not hold it."""
+    found = headline(record)
+    if found is None or found["key"] != record.headline or found["key"] in TABLE:
+        return []
+    sign = f" {found['sign']}" if found["sign"] else ""
+    before = "" if found["before"] is None else f" (before {found['before']}, {found['gain']})"
+    return [f"{found['label']}: {found['value']}{sign}{before}"]
 
 
 def _accuracies(record: Record, by_class: bool) -> list[str]:
     """Source and target test; [] if neither was measured and the run has other figures."""
     after, before = record.figures("selected"), record.figures("before")
-    rows = [
-        (name, number(before.get(key)), number(after.get(key)))
-        for name, key in (
-            ("source test", "source_test/accuracy"),
-            ("target test", "target_test/accuracy"),
-        )
-    ]
+    rows = [(name, number(before.get(key)), number(after.get(key))) for key, name in TABLE.items()]
     if not by_class:
         rows = [row for row in rows if row[2] is not None]
         if not rows:
@@ -86,7 +92,11 @@ def _accuracies(record: Record, by_class: bool) -> list[str]:
             lines.append(f"{name:<{width}} {percent(old):>8} {percent(new):>8} {points(gain):>8}")
     else:
         lines = [f"{'accuracy, %':<{width}}"]
-        lines += [f"{name:<{width}} {percent(new):>8}" for name, _, new in rows]
+        halves = {name: record.interval(key) for key, name in TABLE.items()}
+        for name, _, new in rows:
+            half = halves.get(name)
+            interval = "" if half is None or new is None else f" ± {percent(half)}"
+            lines.append(f"{name:<{width}} {percent(new):>8}{interval}")
     if hidden > 0:
         lines.append(f"  (the {CLASSES} hardest of {len(classes)} classes)")
     if unmeasured:
@@ -113,9 +123,11 @@ def _further(record: Record) -> list[str]:
 
 
 def _others(record: Record) -> list[str]:
+    key = record.headline
     parts = [
-        f"{name} {percent(value)}"
+        f"{name} {with_unit(value, record.kind(key).unit)}"
         for name, rule in (("last step", "last"), ("oracle", "oracle"))
-        if (value := number(record.figures(rule).get("target_test/accuracy"))) is not None
+        if (value := number(record.figures(rule).get(key))) is not None
     ]
-    return [f"For reference, target test under other rules: {', '.join(parts)}."] if parts else []
+    name = TABLE.get(key) or record.title(key)
+    return [f"For reference, {name} under other rules: {', '.join(parts)}."] if parts else []
