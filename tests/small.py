@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
+from tlrun.building import build
 from tlrun.config import compose, plain
 from tlrun.data.streams import Batch
 from tlrun.models.backbones import DannCNN
@@ -67,3 +69,8 @@ QUICK = (
     "baseline=false",
     "logger=none",
 )
+
+
+def configured(kind: type, group: str = "method", **arguments: Any) -> Any:
+    """What a configuration with these arguments builds: they are checked against the signature."""
+    return build({"_target_": f"{kind.__module__}.{kind.__qualname__}", **arguments}, group)

@@ -104,16 +104,54 @@ def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any], ke
     missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
     if missing:
         raise ConfigError(f"{target} needs the argument '{said(missing[0])}', which has no value")
-    try:
-        hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except Exception:  # names that exist for the type checker only
-        return
+    check_values(factory, arguments, key)
+
+
+def check_values(factory: Any, arguments: Mapping[str, Any], key: str) -> None:
+    """Raise ConfigError for the first argument whose value does not fit its type and range.
+
+    key: where the arguments lie in the configuration ("method"), for the sentence.
+    """
+    hints = argument_hints(factory)
     for name, value in arguments.items():
         kind = hints.get(name)
         if kind is not None and not schema.matches(value, kind):
-            shown, wanted = schema.show(value), schema.describe(kind)
+            name_typed = f"{key}.{name}" if key else name
+            target = f"{factory.__module__}.{factory.__qualname__}"
             raise ConfigError(
-                f"{key}.{name}={shown}: expected {wanted} (an argument of {target})"
-                if key
-                else f"{target}: {name}={shown}, expected {wanted}"
+                f"{schema.refusal(name_typed, value, kind)} (an argument of {target})"
             )
+
+
+def check_targets(node: Any, key: str = "") -> None:
+    """`check_values` for every `_target_` inside a group, before anything is built.
+
+    Raises ConfigError. What can only be said by the code itself (a package that is missing, a
+    fault on import) is left to `build`.
+    """
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str):
+            try:
+                factory = locate(target)
+            except Exception:
+                return
+            check_values(factory, {k: v for k, v in node.items() if k != "_target_"}, key)
+        for name, inner in node.items():
+            check_targets(inner, f"{key}.{name}" if key else str(name))
+
+
+def argument_hints(factory: Any) -> dict[str, Any]:
+    """The type hints of a callable's arguments, with their ranges; {} where they cannot be told.
+
+    The fields of a dataclass are read in the module of the class that declares them: those of the
+    subclass need not know the names.
+    """
+    owner = factory
+    if inspect.isclass(factory):
+        maker = next(c for c in factory.__mro__ if "__init__" in vars(c))
+        owner = maker if "__dataclass_params__" in vars(maker) else vars(maker)["__init__"]
+    try:
+        return get_type_hints(owner, include_extras=True)
+    except Exception:  # names that exist for the type checker only
+        return {}

@@ -226,9 +226,6 @@ def validate(cfg: DictConfig) -> None:
         if not tree[group]:
             raise ConfigError(f"no {group} is chosen: give {group}=..., see `tlrun list`")
         schema.check_like(tree[group], _packaged(group, tree["choices"].get(group)), group)
-    size = tree["data"].get("size")
-    if isinstance(size, int) and size < 1:
-        raise ConfigError(f"data.size={size}: give the side in pixels, at least 1")
 
 
 @cache

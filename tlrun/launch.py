@@ -26,6 +26,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tlrun.building import check_targets, check_values, locate, plain
 from tlrun.config import (
     compose,
     conf_dir,
@@ -107,6 +108,16 @@ def check(args: argparse.Namespace) -> None:
     for variant in variants(overrides) if is_sweep else [overrides]:
         cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
         check_installed(str(cfg.logger.name))
+        if not is_sweep:  # its jobs check themselves, maybe on other machines
+            check_built(cfg)
+
+
+def check_built(cfg: DictConfig) -> None:
+    """What the signatures of method, backbone, data, terms and balance say. Imports torch."""
+    for group in ("method", "backbone", "data", "terms", "balance"):
+        check_targets(plain(cfg[group]), group)
+    head = plain(cfg.backbone).get("head") or {}
+    check_values(locate("tlrun.models.heads.Classifier"), head, "backbone.head")
 
 
 def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -216,7 +227,9 @@ def run_overrides(
     """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
     cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
     folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
-    run = start(finish(cfg, cfg.hydra), folder, typed)
+    checked = finish(cfg, cfg.hydra)
+    check_built(checked)
+    run = start(checked, folder, typed)
     return {**execute(run), "run_dir": str(run.path)}
 
 

@@ -53,7 +53,10 @@ def execute(path: Path) -> dict[str, Any]:
         write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         run_dir.checkpoints.mkdir(exist_ok=True)
         run_dir.set_status("running")
-        session = train(run_dir, plain(cfg))
+        session = open_session(run_dir, plain(cfg))
+        cfg.baseline = session.cfg["baseline"] = has_baseline(cfg.baseline, session)
+        write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
+        train(session)
         summary = conclude(session)
         if cfg.baseline:
             summary = compare(session, cfg, summary)
@@ -90,23 +93,19 @@ def show(run_dir: RunDir) -> None:
 # ---- training -------------------------------------------------------------------------------
 
 
-def train(run_dir: RunDir, cfg: dict[str, Any]) -> Session:
-    """Fit here, or in `trainer.devices` workers; returns the session with the last weights."""
-    session = open_session(run_dir, cfg)
+def train(session: Session) -> None:
+    """Fit here, or in `trainer.devices` workers; the session then has the net's last form."""
     describe(session)
     session.check_patterns()
-    if cfg["baseline"] and not session.method.baselines(session.data):
-        raise ConfigError("there is no baseline to train beside this method: baseline=false")
-    world = int(cfg["trainer"]["devices"])
+    world = int(session.cfg["trainer"]["devices"])
     if world == 1:
         with closing_record(session.loop()) as loop:
             loop.fit()
-        return session
+        return
     from tlrun.worker import launch
 
-    launch(run_dir.path, world)
+    launch(session.run_dir.path, world)
     session.build_all()
-    return session
 
 
 def train_worker(path: Path, rank: int, world: int) -> None:
@@ -132,6 +131,17 @@ def closing_record(loop: Loop) -> Iterator[Loop]:
 
 
 # ---- the models that it is compared with -------------------------------------------------------
+
+
+def has_baseline(asked: bool | str, session: Session) -> bool:
+    """Whether models are trained for comparison; `auto` where the method names any.
+
+    Raises ConfigError where they were asked for (true) and there are none.
+    """
+    there = bool(asked) and bool(session.method.baselines(session.data))
+    if asked is True and not there:
+        raise ConfigError("there is no baseline to train beside this method: baseline=false")
+    return there
 
 
 def compare(session: Session, cfg: DictConfig, summary: dict[str, Any]) -> dict[str, Any]:
@@ -184,13 +194,15 @@ def resolve(cfg: DictConfig) -> DictConfig:
     if cfg.trainer.threads == "auto":
         cfg.trainer.threads = torch.get_num_threads()
     if cfg.baseline == "auto":
-        # "before adaptation" costs about half as much again: only for methods that adapt
+        # "before adaptation" costs about half as much again: only for methods that adapt, and
+        # only where there is one (`has_baseline`, once the data are known)
         needs = build(cfg.method, "method").needs
-        cfg.baseline = (
+        adapts = (
             "target" in needs.streams
             and cfg.target_labels in ("auto", "none")
             and needs.target_labels == "none"
         )
+        cfg.baseline = "auto" if adapts else False
     if cfg.target_images == "none":
         cfg.select.name = without_target(str(cfg.select.name))
     return cfg

@@ -7,46 +7,29 @@ The keys are those of `conf/config.yaml` and its groups, where each has its line
 
 from __future__ import annotations
 
-import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.ranges import (
+    AboveZeroToOne,
+    BatchSize,
+    BelowOne,
+    Count,
+    LearningRate,
+    NotNegative,
+    Number,
+    Pixels,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    Size,
+    finite,
+)
 
-
-class Range(NamedTuple):
-    """Bounds of a number: low <= value <= high; the bound itself is left out if it is open."""
-
-    low: float | None = None
-    high: float | None = None
-    open_low: bool = False
-    open_high: bool = False
-
-    def holds(self, value: float) -> bool:
-        if not math.isfinite(value):
-            return False
-        above = self.low is None or (value > self.low if self.open_low else value >= self.low)
-        below = self.high is None or (value < self.high if self.open_high else value <= self.high)
-        return above and below
-
-    def __str__(self) -> str:
-        if self.low is not None and self.high is not None:
-            low = f"above {self.low:g}" if self.open_low else f"from {self.low:g}"
-            return f" {low} to {'below ' if self.open_high else ''}{self.high:g}"
-        if self.low is not None:
-            return f" above {self.low:g}" if self.open_low else f" of at least {self.low:g}"
-        return "" if self.high is None else f" of at most {self.high:g}"
-
-
-Count = Annotated[int, Range(low=1)]
-Size = Annotated[int, Range(low=0)]
-Positive = Annotated[float, Range(low=0, open_low=True)]
-NotNegative = Annotated[float, Range(low=0)]
-Share = Annotated[float, Range(low=0, high=1)]
-AboveZeroToOne = Annotated[float, Range(low=0, high=1, open_low=True)]
-BelowOne = Annotated[float, Range(low=0, high=1, open_high=True)]
 SelectionRule = Literal[
     "information_maximization",
     "source_accuracy",
@@ -69,7 +52,7 @@ SelectionRule = Literal[
 @dataclass
 class Evaluate:
     target_test: bool
-    batch_size: Count
+    batch_size: BatchSize
 
 
 @dataclass
@@ -83,7 +66,7 @@ class Adam:
     """adam and adamw."""
 
     name: Literal["adam", "adamw"]
-    lr: Positive
+    lr: LearningRate
     weight_decay: NotNegative
     betas: tuple[BelowOne, BelowOne]
     head_lr_multiplier: NotNegative
@@ -93,7 +76,7 @@ class Adam:
 @dataclass
 class SGD:
     name: Literal["sgd"]
-    lr: Positive
+    lr: LearningRate
     weight_decay: NotNegative
     momentum: Share
     nesterov: bool
@@ -130,13 +113,13 @@ class StepDecay:
 class Trainer:
     steps: Count | None
     epochs: Positive | None
-    batch_size: Count
-    accumulate: Count
+    batch_size: BatchSize
+    accumulate: BatchSize
     grad_clip: Positive | None
     device: Literal["auto", "cpu", "cuda", "mps"]
-    devices: Count
+    devices: Annotated[int, Range(low=1, high=1024)]
     threads: Literal["auto"] | Annotated[int, Range(low=1, high=1024)]
-    workers: Size
+    workers: Annotated[int, Range(low=0, high=1024)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     deterministic: bool
@@ -195,10 +178,46 @@ class PhaseOverride:
 
 
 @dataclass
+class Pair:
+    """`data`, where it is a source and a target without a builder (`_target_`) of their own.
+
+    Each key may be left out; others are for the interpolations of a file of one's own.
+    """
+
+    size: Pixels | None
+    channels: Literal[1, 3] | None
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"] | None
+    mean: list[Number] | None
+    std: list[Positive] | None
+    label_spaces: Literal["shared", "partial", "open"] | None
+    source_classes: list | None
+    target_classes: list | None
+
+
+@dataclass
+class Augmentation:
+    """`data.augment.<domain>`, each may be left out; tlrun/data/augment.py says what they mean."""
+
+    flip: Share
+    shift: Share
+    rotate: Annotated[float, Range(0, 360)]
+    scale: BelowOne
+    shear: Annotated[float, Range(0, 10)]
+    invert: Share
+    invert_channels: Share
+    gain: Annotated[float, Range(0, 100)]
+    offset: Annotated[float, Range(0, 100)]
+    background: Annotated[float, Range(0, 100)]
+    noise: Annotated[float, Range(0, 100)]
+    cutout: Annotated[float, Range(0, 2**12)]
+    blend: Share
+
+
+@dataclass
 class Experiment:
     """The whole configuration. dict = checked by its own builder against a signature."""
 
-    seed: Annotated[int, Range(low=0, high=2**63 - 1)]
+    seed: Seed
     target_labels: Literal["auto", "none", "all"] | Count
     target_val_labels: Literal["auto", "none", "all"] | Count
     target_images: Literal["all", "none"]
@@ -248,6 +267,7 @@ def check(cfg: Mapping[str, Any]) -> None:
     check_nesterov(cfg["optimizer"], "optimizer")
     check_variant(cfg["schedule"], "schedule", SCHEDULES)
     check_variant(cfg["logger"], "logger", LOGGERS)
+    check_data(cfg["data"])
     for name, phase in cfg["phases"].items():
         if not isinstance(phase, Mapping):
             raise ConfigError(
@@ -262,6 +282,22 @@ def check(cfg: Mapping[str, Any]) -> None:
                 check_variant(merged, f"phases.{name}.{section}", variants, partial=other)
                 if section == "optimizer":
                     check_nesterov(merged, f"phases.{name}.optimizer")
+
+
+def check_data(data: Mapping[str, Any]) -> None:
+    """What the signature of a builder does not tell: a plain pair, and the augmentations."""
+    if data and "_target_" not in data:
+        names = {field.name for field in fields(Pair)}
+        known = {key: value for key, value in data.items() if key in names}
+        check_section(known, Pair, "data.", partial=True)
+    augment = data.get("augment")
+    for domain, ops in augment.items() if isinstance(augment, Mapping) else ():
+        if ops is not None and not isinstance(ops, Mapping):
+            raise ConfigError(
+                f"data.augment.{domain}={show(ops)}: give operations and their strengths, for "
+                f"example 'data.augment.{domain}={{rotate: 15}}'"
+            )
+        check_section(ops or {}, Augmentation, f"data.augment.{domain}.", partial=True)
 
 
 def check_variant(
@@ -314,11 +350,14 @@ def check_section(
                 raise ConfigError(f"{prefix}{key}={value}: it is a group of keys, not a value")
             check_section(value, kind, f"{prefix}{key}.")
         elif not matches(value, kind):
-            near = did_you_mean(str(value), choices_of(kind)) if choices_of(kind) else ""
-            raise ConfigError(
-                f"{prefix}{key}={show(value)}: expected {describe(kind)}"
-                + (f"; {near.split(' Valid:')[0]}" if near.startswith("did") else "")
-            )
+            raise ConfigError(refusal(f"{prefix}{key}", value, kind))
+
+
+def refusal(key: str, value: Any, kind: Any) -> str:
+    """What is wrong with a value that does not fit its type hint: the one wording of all checks."""
+    near = did_you_mean(str(value), choices_of(kind)) if choices_of(kind) else ""
+    meant = near.split(" Valid:")[0] if near.startswith("did") else ""
+    return f"{key}={show(value)}: expected {describe(kind)}" + (f"; {meant}" if meant else "")
 
 
 def check_like(value: Any, default: Any, key: str) -> None:
@@ -331,7 +370,7 @@ def check_like(value: Any, default: Any, key: str) -> None:
             for name in default.keys() & value.keys():
                 check_like(value[name], default[name], f"{key}.{name}")
     elif value is not None and (kind := _kind_of(default)) and not matches(value, kind):
-        raise ConfigError(f"{key}={show(value)}: expected {describe(kind)}")
+        raise ConfigError(refusal(key, value, kind))
 
 
 def _kind_of(default: Any) -> Any:
@@ -346,6 +385,9 @@ def _kind_of(default: Any) -> Any:
 
 
 # ---- type hints, as far as a configuration needs them -------------------------------------------
+
+LISTS = (list, tuple, Sequence)
+GROUPS = (dict, Mapping)
 
 
 def matches(value: Any, kind: Any) -> bool:
@@ -362,17 +404,20 @@ def matches(value: Any, kind: Any) -> bool:
     if kind is bool or kind is str:
         return isinstance(value, kind)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if (origin or kind) in (list, tuple):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and finite(value)
+    if (origin or kind) in LISTS:
         if not isinstance(value, list | tuple):
             return False
         if count := _length(kind):
             return len(value) == count and all(map(matches, value, inner))
         return not inner or all(matches(v, inner[0]) for v in value)
-    if (origin or kind) is dict:
-        return isinstance(value, Mapping)
+    if (origin or kind) in GROUPS:
+        if not isinstance(value, Mapping):
+            return False
+        return not inner or all(matches(v, inner[1]) for v in value.values())
     return True
 
 
@@ -388,11 +433,14 @@ def describe(kind: Any) -> str:
         return f"one of {', '.join(words)}" if len(words) > 1 else words[0]
     if kind in (None, type(None)):
         return "null"
-    if (origin or kind) in (list, tuple):
+    if (origin or kind) in LISTS:
         count = f"{_length(kind)} " if _length(kind) else ""
         return f"a list of {count}values, each {describe(inner[0])}" if inner else "a list"
     names = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
-    return names.get(kind, "a group of keys" if (origin or kind) is dict else str(kind))
+    if (origin or kind) in GROUPS:
+        known = inner and inner[1] is not Any
+        return f"a group of keys, each with {describe(inner[1])}" if known else "a group of keys"
+    return names.get(kind, str(kind))
 
 
 def _length(kind: Any) -> int | None:

@@ -117,7 +117,7 @@ def test_target_labels_are_refused():
 @pytest.mark.parametrize("key", ["val_episodes", "test_episodes"])
 def test_no_episode_is_an_error_before_the_training(key):
     cfg = plain(compose(["data=digits_episodes", f"data.{key}=0"]).data)
-    with pytest.raises(ConfigError, match=rf"data\.{key}=0: expected a number of at least 1"):
+    with pytest.raises(ConfigError, match=rf"data\.{key}=0: expected a whole number from 1"):
         build_data(cfg, seed=0, target_labels="none")
 
 

@@ -198,14 +198,14 @@ def test_the_run_freezes_the_source_and_goes_on_after_a_stop(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"adversarial_lr": 0.0}, "adversarial_lr=0 must be above 0"),
-        ({"beta1": 1.0}, "beta1=1 must lie"),
+        ({"adversarial_lr": 0.0}, "adversarial_lr=0.0: expected a number above 0"),
+        ({"beta1": 1.0}, "beta1=1.0: expected a number from 0 to below 1"),
         ({"domain_hidden": 0}, "domain_hidden=0"),
         ({"domain_layers": -1}, "domain_layers=-1"),
-        ({"domain_dropout": -0.1}, "domain_dropout=-0.1 must lie"),
+        ({"domain_dropout": -0.1}, "domain_dropout=-0.1: expected"),
         ({"label_smoothing": 1.0}, "label_smoothing=1"),
     ],
 )
 def test_a_bad_argument_is_a_clear_error(arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        ADDA(**arguments)
+        small.configured(ADDA, **arguments)

@@ -99,14 +99,14 @@ def test_it_brings_the_domains_together():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"randomised": "sometimes"}, "Valid: auto, false, true"),
-        ({"randomised_dim": 0}, "randomised_dim=0: expected a number of at least 1"),
+        ({"randomised": "sometimes"}, "one of auto, true, false"),
+        ({"randomised_dim": 0}, "randomised_dim=0: expected a whole number from 1"),
         ({"trade_off": -1.0}, "trade_off=-1"),
-        ({"domain_dropout": 1.0}, "domain_dropout=1 must lie"),
+        ({"domain_dropout": 1.0}, "domain_dropout=1.0: expected"),
         ({"domain_layers": -1}, "domain_layers=-1"),
         ({"lambda_schedule": "sigmod"}, "did you mean 'sigmoid'"),
     ],
 )
 def test_a_bad_argument_is_a_clear_error(arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        CDAN(**arguments)
+        small.configured(CDAN, **arguments)

@@ -116,10 +116,10 @@ def test_only_the_student_trains_and_the_teacher_predicts():
 @pytest.mark.parametrize(
     ("method", "arguments", "words"),
     [
-        (FixMatchDA, {"threshold": 1.5}, "probability"),
+        (FixMatchDA, {"threshold": 1.5}, "from 0 to 1"),
         (FixMatchDA, {"view": "week"}, "did you mean 'weak'"),
-        (FixMatchDA, {"ema": 1.0}, r"\[0, 1\)"),
-        (SelfEnsembling, {"consistency": -1.0}, "at least 0"),
+        (FixMatchDA, {"ema": 1.0}, "from 0 to below 1"),
+        (SelfEnsembling, {"consistency": -1.0}, "from 0"),
         (VADA, {"radius": 0.0}, "method.radius"),
         (VADA, {"ema": -0.1}, "method.ema"),
         (VADA, {"trade_off": -1.0}, "method.trade_off"),
@@ -129,7 +129,7 @@ def test_only_the_student_trains_and_the_teacher_predicts():
 )
 def test_bad_arguments_are_refused(method, arguments, words):
     with pytest.raises(ConfigError, match=words):
-        method(**arguments)
+        small.configured(method, **arguments)
 
 
 def test_vada_is_its_equation():

@@ -67,7 +67,7 @@ def test_the_domain_head_can_sit_on_a_stage_of_the_label_head():
 
 def test_an_unknown_schedule_is_a_clear_error():
     with pytest.raises(ConfigError, match="did you mean 'sigmoid'"):
-        DANN(lambda_schedule="sigmod")
+        small.configured(DANN, lambda_schedule="sigmod")
 
 
 class TestAlternating:
@@ -136,5 +136,5 @@ class TestAlternating:
             self.method(attach="classifier.fc1")
 
     def test_turns_must_have_a_length(self):
-        with pytest.raises(ConfigError, match="at least 1"):
-            DANNAlternating(label_steps=0)
+        with pytest.raises(ConfigError, match="label_steps=0: expected a whole number from 1"):
+            small.configured(DANNAlternating, label_steps=0)

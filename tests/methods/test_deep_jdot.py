@@ -94,6 +94,6 @@ def test_training_brings_the_coupled_features_together():
 
 def test_negative_weights_are_refused():
     with pytest.raises(ConfigError, match=r"method\.alpha=-1"):
-        DeepJDOT(alpha=-1)
+        small.configured(DeepJDOT, alpha=-1)
     with pytest.raises(ConfigError, match=r"method\.label_weight=-1"):
-        DeepJDOT(label_weight=-1)
+        small.configured(DeepJDOT, label_weight=-1)

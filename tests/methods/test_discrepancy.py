@@ -134,22 +134,22 @@ def test_gradients_reach_the_body_from_both_domains(name):
 @pytest.mark.parametrize(
     ("method", "key", "value", "hint"),
     [
-        *((m, "trade_off", -1.0, "at least 0") for m in METHODS.values()),
+        *((m, "trade_off", -1.0, "from 0") for m in METHODS.values()),
         *((m, "lambda_schedule", "sigmod", "did you mean 'sigmoid'") for m in METHODS.values()),
         (DAN, "layers", [], "at least one layer"),
-        (DAN, "layers", "features", "at least one layer"),
-        (DAN, "kernels", -1, "at least 0"),
+        (DAN, "layers", "features", "expected a list"),
+        (DAN, "kernels", -1, "from 0"),
         (DAN, "bandwidth", "meen", "did you mean 'mean'"),
         (DAN, "bandwidth", -1.0, "above 0"),
         (DAN, "estimator", "unbised", "did you mean 'unbiased'"),
         (JAN, "bandwidth", "meen", "did you mean 'mean'"),
         (JAN, "softmax_bandwidth", 0.0, "above 0"),
-        (JAN, "kernels", -1, "at least 0"),
+        (JAN, "kernels", -1, "from 0"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused_by_their_key(method, key, value, hint):
     with pytest.raises(ConfigError, match=rf"^method\.{key}\b.*{hint}"):
-        method(**{key: value})
+        small.configured(method, **{key: value})
 
 
 @pytest.mark.parametrize("method", [DAN(layers=["backbone.conf1"]), DeepCORAL(layer="feature")])

@@ -240,19 +240,19 @@ def test_stages_without_maps_are_named():
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "arguments", "said"),
     [
-        (lambda: GroupDRO(eta=-1), "method.eta=-1"),
-        (lambda: VREx(beta=-1), "method.beta=-1"),
-        (lambda: VREx(anneal=2), "method.anneal=2 is a share"),
-        (lambda: MixStyle(p=2), "method.p=2 is a probability"),
-        (lambda: MixStyle(alpha=0), "method.alpha=0 must be above 0"),
-        (lambda: MultiSourceCoral(weight=-1), "method.weight=-1"),
+        (GroupDRO, {"eta": -1}, "method.eta=-1: expected a number from 0"),
+        (VREx, {"beta": -1}, "method.beta=-1: expected a number from 0"),
+        (VREx, {"anneal": 2}, "method.anneal=2: expected a number from 0 to 1"),
+        (MixStyle, {"p": 2}, "method.p=2: expected a number from 0 to 1"),
+        (MixStyle, {"alpha": 0}, "method.alpha=0: expected a number above 0"),
+        (MultiSourceCoral, {"weight": -1}, "method.weight=-1: expected a number from 0"),
     ],
 )
-def test_arguments_are_checked(method, said):
+def test_arguments_are_checked(method, arguments, said):
     with pytest.raises(ConfigError, match=said):
-        method()
+        small.configured(method, **arguments)
 
 
 def test_a_plain_pair_is_refused_in_one_sentence(tmp_path):

@@ -11,6 +11,7 @@ from PIL import Image
 from tlrun.config import compose, plain
 from tlrun.engine import checkpoint
 from tlrun.engine.loop import Loop
+from tlrun.errors import ConfigError
 from tlrun.launch import execute, start
 from tlrun.methods.finetune import SOURCE_HEAD
 from tlrun.methods.gradual_unfreeze import GradualUnfreeze
@@ -199,8 +200,8 @@ def test_terms_are_started_once_and_go_on(tmp_path):
 
 
 def test_gradual_unfreezing_needs_a_first_phase():
-    with pytest.raises(Exception, match=r"method\.thaws=0: expected a number of at least 1"):
-        GradualUnfreeze(thaws=0)
+    with pytest.raises(ConfigError, match=r"method\.thaws=0: expected a whole number from 1"):
+        small.configured(GradualUnfreeze, thaws=0)
 
 
 # ---- frozen means frozen ------------------------------------------------------------------------

@@ -176,9 +176,9 @@ def test_osbp_needs_an_open_set(tmp_path):
         (MME, {"trade_off": -1.0}, "method.trade_off"),
         (PADA, {"reweight_every": 0}, "method.reweight_every"),
         (PADA, {"trade_off": -1.0}, "method.trade_off"),
-        (OSBP, {"boundary": 1.0}, "between 0 and 1"),
+        (OSBP, {"boundary": 1.0}, "above 0 to below 1"),
     ],
 )
 def test_bad_arguments_are_refused(method, arguments, words):
     with pytest.raises(ConfigError, match=words):
-        method(**arguments)
+        small.configured(method, **arguments)

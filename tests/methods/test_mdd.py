@@ -83,5 +83,5 @@ def test_terms_see_both_domains():
 
 @pytest.mark.parametrize("arguments", [{"margin": -1.0}, {"trade_off": -1.0}, {"slope": -1.0}])
 def test_a_bad_argument_is_a_clear_error(arguments):
-    with pytest.raises(ConfigError, match="expected a number of at least 0"):
-        MDD(**arguments)
+    with pytest.raises(ConfigError, match="expected a number from 0"):
+        small.configured(MDD, **arguments)

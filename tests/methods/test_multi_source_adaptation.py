@@ -229,7 +229,7 @@ def test_data_that_do_not_fit_are_refused(name, words, sentence, tmp_path):
         (MultiSourceDANN, {"combine": "sotf"}, "did you mean 'soft'"),
         (MultiSourceDANN, {"sharpness": -1.0}, "sharpness=-1"),
         (MultiSourceDANN, {"trade_off": -1.0}, "trade_off=-1"),
-        (MultiSourceDANN, {"domain_dropout": 1.0}, "domain_dropout=1 must lie"),
+        (MultiSourceDANN, {"domain_dropout": 1.0}, "domain_dropout=1.0: expected"),
         (MultiSourceDANN, {"domain_hidden": 0}, "domain_hidden=0"),
         (M3SDA, {"trade_off": -1.0}, "trade_off=-1"),
         (M3SDA, {"moments": 0}, "moments=0"),
@@ -237,4 +237,4 @@ def test_data_that_do_not_fit_are_refused(name, words, sentence, tmp_path):
 )
 def test_a_bad_argument_is_a_clear_error(kind, arguments, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        kind(**arguments)
+        small.configured(kind, **arguments)

@@ -249,7 +249,7 @@ def test_bad_arguments_are_refused():
         ({"label_smoothing": 1.0}, "method.label_smoothing"),
     ):
         with pytest.raises(ConfigError, match=message):
-            Shot(**arguments)
+            small.configured(Shot, **arguments)
 
 
 def test_the_default_is_fifteen_rounds(monkeypatch):

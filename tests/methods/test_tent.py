@@ -86,6 +86,6 @@ def test_what_makes_no_sense_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="method=tent adapts batch norm"):
         session.check_patterns()
     with pytest.raises(ConfigError, match=r"method\.adapt_steps=0"):
-        Tent(adapt_steps=0)
+        small.configured(Tent, adapt_steps=0)
     with pytest.raises(ConfigError, match=r"method\.adapt_lr=-1"):
-        Tent(adapt_lr=-1)
+        small.configured(Tent, adapt_lr=-1)

@@ -109,7 +109,7 @@ def test_kill_and_resume(at, tmp_path, monkeypatch):
 
 
 def test_what_makes_no_sense_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="shares from 0 to 1"):
+    with pytest.raises(ConfigError, match=r"method\.alpha=2: expected a number from 0 to 1"):
         small.session(tmp_path / "a", "method=wise_ft", "method.alpha=2")
     with pytest.raises(ConfigError, match="weights to start from"):
         small.session(tmp_path / "b", "method=wise_ft", "init=scratch")

@@ -208,12 +208,12 @@ def test_hyper_parameters_come_from_the_validation_classes_alone():
 
 def test_mistakes():
     for kind, wrong in ((DAP, {"threshold": "row"}), (IAP, {"threshold": "row"})):
-        with pytest.raises(ConfigError, match="overall or column"):
-            kind(**wrong)
-    with pytest.raises(ConfigError, match="at least 1"):
-        ConSE(top=0)
+        with pytest.raises(ConfigError, match="one of overall, column"):
+            small.configured(kind, **wrong)
+    with pytest.raises(ConfigError, match="whole number from 1"):
+        small.configured(ConSE, top=0)
     with pytest.raises(ConfigError, match="above 0"):
-        ALE(margin=0.0)
+        small.configured(ALE, margin=0.0)
     net = zero_shot.Net(zero_shot.MLP((10,), hidden=(4,)), (10,))
     data = zero_shot.data()
     with pytest.raises(ConfigError, match=r"backbone\.hidden=\[\]"):

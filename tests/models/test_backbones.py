@@ -1,4 +1,5 @@
 import pytest
+import small
 import torch
 from torch import nn
 
@@ -102,14 +103,14 @@ def test_vectors_need_the_mlp():
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("kind", "shape", "arguments", "message"),
     [
-        (lambda: DTN((3, 32, 32), width=0), r"backbone\.width must be above 0"),
-        (lambda: MLP((10,), hidden=[-3]), "at least 1 unit, not -3"),
-        (lambda: MLP((10,), dropout=1.5), "share from 0 to 1, not 1.5"),
-        (lambda: DannCNN((3, 28, 28), dropout=-0.1), "share from 0 to 1, not -0.1"),
+        (DTN, (3, 32, 32), {"width": 0}, r"backbone\.width=0: expected a number above 0"),
+        (MLP, (10,), {"hidden": [-3]}, r"hidden=\[-3\]: .*each a whole number from 1"),
+        (MLP, (10,), {"dropout": 1.5}, "dropout=1.5: expected a number from 0 to 1"),
+        (DannCNN, (3, 28, 28), {"dropout": -0.1}, "dropout=-0.1: expected a number from 0"),
     ],
 )
-def test_impossible_sizes_and_rates(make, message):
+def test_impossible_sizes_and_rates(kind, shape, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        make()
+        small.configured(kind, "backbone", input_shape=shape, **arguments)

@@ -1,6 +1,7 @@
 """Conv-4, the net of few-shot learning."""
 
 import pytest
+import small
 import torch
 
 from tlrun.config import compose, plain
@@ -34,4 +35,4 @@ def test_from_its_configuration_and_its_limits():
     with pytest.raises(ConfigError, match=r"backbone\.pools=3"):
         Conv4((1, 8, 8))
     with pytest.raises(ConfigError, match=r"backbone\.pools=5"):
-        Conv4((1, 28, 28), pools=5)
+        small.configured(Conv4, "backbone", input_shape=(1, 28, 28), pools=5)

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from tlrun.data.hashing import GOLDEN, key, mix, shift_right
 from tlrun.data.image_set import ImageSet
-from tlrun.errors import ConfigError, did_you_mean
+from tlrun.errors import ConfigError
+from tlrun.schema import Augmentation, check_section
 
-# name -> what its number means; the number 0 switches the operation off
+# name -> what its number means (its range: schema.Augmentation); 0 switches the operation off
 OPS = {
     "flip": "probability of a mirror image (left-right)",
     "shift": "largest shift, as a fraction of the side, per axis",
@@ -80,20 +81,9 @@ class Augment:
     """
 
     def __init__(self, ops: Mapping[str, float] | None = None) -> None:
+        check_section(ops or {}, Augmentation, "augment.", partial=True)
         self.ops: dict[str, float] = {}
         for name, value in (ops or {}).items():
-            if name not in OPS:
-                raise ConfigError(f"unknown augmentation '{name}': {did_you_mean(name, OPS)}")
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-                raise ConfigError(
-                    f"augmentation {name}={value!r}: give a number >= 0 ({OPS[name]})."
-                )
-            if "probability" in OPS[name] and value > 1:
-                raise ConfigError(
-                    f"augmentation {name}={value}: a probability lies between 0 and 1."
-                )
-            if name == "scale" and value >= 1:
-                raise ConfigError(f"augmentation scale={value}: must be below 1 ({OPS[name]}).")
             if value:
                 self.ops[name] = float(value)
         self.geometric = any(name in self.ops for name in GEOMETRY)

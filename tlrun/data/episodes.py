@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,28 +24,27 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Labels, Task, preprocess_of
 from tlrun.data.splits import Card
 from tlrun.data.streams import Batch, Stream
-from tlrun.errors import ConfigError, DataError, at_least, did_you_mean
+from tlrun.errors import ConfigError, DataError
+from tlrun.ranges import Count, Pixels, Range
+from tlrun.schema import check_section
+
+Way = Annotated[int, Range(2, 10_000)]
+Images = Annotated[int, Range(1, 10_000)]
 
 
 @dataclass(frozen=True)
 class Shape:
     """way: classes of an episode. shot, query: images of each class. episodes: in one batch."""
 
-    way: int
-    shot: int
-    query: int
-    episodes: int = 1
+    way: Way
+    shot: Images
+    query: Images
+    episodes: Images = 1
 
     @classmethod
     def of(cls, spec: Mapping[str, Any], key: str) -> Shape:
         """From a mapping of the configuration; `key` for the message. Raises ConfigError."""
-        known = ("way", "shot", "query", "episodes")
-        for name, value in spec.items():
-            if name not in known:
-                raise ConfigError(f"unknown key '{key}.{name}': {did_you_mean(name, known)}")
-            least = 2 if name == "way" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{key}.{name}={value}: give a whole number of at least {least}")
+        check_section(spec, cls, f"{key}.", partial=True)
         return cls(**spec)
 
     @property
@@ -193,15 +192,15 @@ def episodes(
     target_images: str,
     name: str,
     classes: dict[str, Any],
-    size: int,
-    channels: int,
-    normalize: str,
+    size: Pixels,
+    channels: Literal[1, 3],
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"],
     augment: dict[str, Any],
     train: dict[str, Any],
-    tests: list[list[int]],
-    query: int,
-    val_episodes: int,
-    test_episodes: int,
+    tests: Sequence[tuple[Way, Images]],
+    query: Images,
+    val_episodes: Count,
+    test_episodes: Count,
 ) -> EpisodeData:
     """classes: what builds the `ClassSplits`. train: way, shot, query and episodes of a batch.
 
@@ -214,13 +213,12 @@ def episodes(
             f"target_labels={target_labels}: here the labels of novel classes are the support of "
             "each episode (data.tests); use target_labels=auto"
         )
-    found = build(classes, seed=seed, size=size)
+    found = build(classes, "data.classes", seed=seed, size=size)
     if not isinstance(found, ClassSplits):
         raise ConfigError(f"{classes['_target_']} must return tlrun.data.episodes.ClassSplits")
     if unknown := set(augment) - {"source"}:
         raise ConfigError(f"data.augment.{unknown.pop()}: only source (base classes) is trained on")
-    at_least(1, **{"data.val_episodes": val_episodes, "data.test_episodes": test_episodes})
-    if not tests or any(len(pair) != 2 for pair in tests):
+    if not tests:
         raise ConfigError("data.tests: give pairs of way and shot, [[5, 1], [5, 5]]")
     shapes = tuple(
         Shape.of({"way": way, "shot": shot, "query": query}, "data.tests") for way, shot in tests

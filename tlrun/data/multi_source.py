@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ from tlrun.data.pair import (
 )
 from tlrun.data.splits import Card, Splits, with_val
 from tlrun.errors import ConfigError, DataError
+from tlrun.ranges import Number, Pixels, Positive
 
 
 class JoinedSet(ImageSet):
@@ -134,11 +135,11 @@ def multi_source(
     name: str = "multi_source",
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     target: Mapping[str, Any] | None = None,
-    size: int | None = None,
-    channels: int = 3,
-    normalize: str = "none",
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    size: Pixels | None = None,
+    channels: Literal[1, 3] = 3,
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
+    mean: Sequence[Number] | None = None,
+    std: Sequence[Positive] | None = None,
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """sources, target: data sets, as in the module's example. augment: of `source` (all of them)

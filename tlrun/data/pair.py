@@ -256,10 +256,6 @@ def build_data(
     assert source.train.classes is not None
     classes = source.train.classes
     label_spaces = str(conf.get("label_spaces") or "shared")
-    if label_spaces not in LABEL_SPACES:
-        raise ConfigError(
-            f"data.label_spaces={label_spaces}: {did_you_mean(label_spaces, LABEL_SPACES)}"
-        )
     if label_spaces == "open":
         classes = (*classes, UNKNOWN)
         source = match_classes(source, classes, source.train.name, lacking=True)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -32,10 +32,20 @@ from tlrun.data.augment import GEOMETRY, Augment
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Task, allowed, check_shapes, preprocess_of
 from tlrun.data.splits import Splits, draw_per_class, with_val
-from tlrun.errors import ConfigError, DataError, at_least, did_you_mean
+from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.ranges import Count, Pixels
+from tlrun.schema import check_section
 
-KINDS = ("class", "box")
-KEYS = ("images", "same_as", "kind", "classes", "per_class")
+
+@dataclass
+class TaskKeys:
+    """`data.tasks.<name>`; each may be left out."""
+
+    images: dict[str, Any] | None
+    same_as: str | None
+    kind: Literal["class", "box"] | None
+    classes: Any
+    per_class: Count | None
 
 
 @dataclass
@@ -60,11 +70,11 @@ def task_data(
     target_val_labels: Any = "auto",
     target_images: str = "all",
     name: str = "tasks",
-    tasks: Mapping[str, Mapping[str, Any]] | None = None,
+    tasks: Mapping[str, dict[str, Any]] | None = None,
     target: str | None = None,
-    size: int | None = None,
-    channels: int = 3,
-    normalize: str = "none",
+    size: Pixels | None = None,
+    channels: Literal[1, 3] = 3,
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
     augment: Mapping[str, Any] | None = None,
 ) -> TaskData:
     """tasks: as in the module's example. target: null = the last. augment: by task, or `all`.
@@ -93,11 +103,8 @@ def task_data(
     for task, conf in tasks.items():
         if not re.fullmatch(r"[\w-]+", task) or task in ("mean", "source", "target"):
             raise ConfigError(f"data.tasks.{task}: name it in other words (letters, digits, _, -).")
-        for key in set(conf) - set(KEYS):
-            raise ConfigError(f"data.tasks.{task}: unknown key {key}: {did_you_mean(key, KEYS)}")
+        check_section(conf, TaskKeys, f"data.tasks.{task}.", partial=True)
         kind = str(conf.get("kind") or "class")
-        if kind not in KINDS:
-            raise ConfigError(f"data.tasks.{task}.kind={kind}: {did_you_mean(kind, KINDS)}")
         domain = str(conf.get("same_as") or task)
         if domain == task:
             splits = _splits(task, conf, seed, size)
@@ -156,7 +163,7 @@ def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> 
             f"which images has the task {task}? Give data.tasks.{task}.images (a data set with its "
             "`_target_`) or data.tasks.<name>.same_as."
         )
-    splits = build(images, seed=seed, size=size, download=True)
+    splits = build(images, f"data.tasks.{task}.images", seed=seed, size=size, download=True)
     if not isinstance(splits, Splits):
         raise ConfigError(f"data.tasks.{task}.images: {images['_target_']} must return Splits.")
     splits = with_val(splits, "source", seed)
@@ -170,10 +177,8 @@ def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> 
     return Splits(train, val, test, splits.card, splits.fit)
 
 
-def _drawn(examples: ImageSet, k: Any, task: str, seed: int) -> torch.Tensor:
-    key = f"data.tasks.{task}.per_class"
-    at_least(1, **{key: int(k)})
-    return draw_per_class(examples, int(k), seed, key)
+def _drawn(examples: ImageSet, k: int, task: str, seed: int) -> torch.Tensor:
+    return draw_per_class(examples, k, seed, f"data.tasks.{task}.per_class")
 
 
 def _judge_anew(

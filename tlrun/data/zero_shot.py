@@ -17,7 +17,7 @@ unseen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Task, preprocess_of
 from tlrun.data.splits import Card, Splits, carve, cut, draw_per_class
 from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.ranges import Count, NotNegative, Pixels, Size
 
 VAL_FRACTION = 0.1
 
@@ -45,12 +46,12 @@ def seen_unseen(
     table: Mapping[str, Any] | None = None,
     unseen: Sequence[str] = (),
     validation: Sequence[str] = (),
-    draw_validation: int = 0,
-    per_class: int | None = None,
-    gamma: float | None = None,
-    size: int | None = None,
-    channels: int = 3,
-    normalize: str = "none",
+    draw_validation: Size = 0,
+    per_class: Count | None = None,
+    gamma: NotNegative | None = None,
+    size: Pixels | None = None,
+    channels: Literal[1, 3] = 3,
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """images: a data set (`_target_`) with the images of all classes. table: see `read_table`.
@@ -65,7 +66,7 @@ def seen_unseen(
     if not images:
         raise ConfigError("which images? Give data.images (a data set with its `_target_`).")
     found = read_table(**dict(table or {}))
-    splits = build(images, seed=seed, size=size, download=True)
+    splits = build(images, "data.images", seed=seed, size=size, download=True)
     if not isinstance(splits, Splits) or splits.train.classes is None:
         raise DataError(f"data.images: {images.get('_target_')} must return Splits with labels.")
     if splits.test is None or splits.test.labels is None:
@@ -215,9 +216,9 @@ def xlsa17(
     features: str = "res101.mat",
     train: Sequence[str] = ("trainval_loc",),
     validation: Sequence[str] = (),
-    draw_validation: int = 0,
-    gamma: float | None = None,
-    normalize: str = "none",
+    draw_validation: Size = 0,
+    gamma: NotNegative | None = None,
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """Xian et al.'s proposed splits. path: a folder with att_splits.mat and `features` beside it.

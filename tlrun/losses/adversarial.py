@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-REVERSAL_SCHEDULES = ("sigmoid", "linear", "constant")
-
 
 class _Reverse(torch.autograd.Function):
     @staticmethod

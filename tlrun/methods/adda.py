@@ -20,7 +20,6 @@ from torch import Tensor, cat, no_grad
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
 from tlrun.methods.domain_head import domain_head_options
 from tlrun.methods.method import Needs, Output, Phase, Progress, Seen, Update
@@ -28,6 +27,7 @@ from tlrun.methods.source_free import check_carried
 from tlrun.methods.source_only import SourceOnly
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Depth, LearningRate, Width
 
 ENCODER = "backbone_target"  # as a backbone it has its learning rate and `optimizer.layer_decay`
 STARTS = ("auto", "source", "pretrained", "scratch")  # anything else is the run of a source model
@@ -44,18 +44,14 @@ class ADDA(SourceOnly):
 
     def __init__(
         self,
-        adversarial_lr: float | None = 2e-4,
-        beta1: float = 0.5,
-        domain_hidden: int = 500,
-        domain_layers: int = 2,
-        domain_dropout: float = 0.0,
-        label_smoothing: float = 0.0,
+        adversarial_lr: LearningRate | None = 2e-4,
+        beta1: BelowOne = 0.5,
+        domain_hidden: Width = 500,
+        domain_layers: Depth = 2,
+        domain_dropout: BelowOne = 0.0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
-        if adversarial_lr is not None and not adversarial_lr > 0:
-            raise ConfigError(f"method.adversarial_lr={adversarial_lr:g} must be above 0")
-        if not 0 <= beta1 < 1:
-            raise ConfigError(f"method.beta1={beta1:g} must lie in [0, 1)")
         rate = {} if adversarial_lr is None else {"lr": adversarial_lr}
         self.optimizer = {"betas": (beta1, 0.999), **rate}  # SGD ignores betas
         self.domain_head = domain_head_options(domain_hidden, domain_layers, domain_dropout)

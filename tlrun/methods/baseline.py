@@ -24,6 +24,7 @@ from tlrun.losses.classification import classification_loss
 from tlrun.methods.few_shot import FewShot
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, LearningRate, NotNegative, Size
 
 
 class Baseline(FewShot):
@@ -34,10 +35,10 @@ class Baseline(FewShot):
 
     def __init__(
         self,
-        fit_steps: int = 100,
-        fit_lr: float = 0.1,
-        fit_decay: float = 1e-3,
-        label_smoothing: float = 0.0,
+        fit_steps: Size = 100,
+        fit_lr: LearningRate = 0.1,
+        fit_decay: NotNegative = 1e-3,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         self.fit_steps, self.fit_lr, self.fit_decay = fit_steps, fit_lr, fit_decay
         self.label_smoothing = label_smoothing

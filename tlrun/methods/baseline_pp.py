@@ -21,6 +21,7 @@ from tlrun.methods.few_shot import class_means
 from tlrun.methods.method import Phase
 from tlrun.models.heads import CosineHead
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, LearningRate, NotNegative, Positive, Size
 
 
 class BaselinePP(Baseline):
@@ -28,11 +29,11 @@ class BaselinePP(Baseline):
 
     def __init__(
         self,
-        scale: float = 10.0,
-        fit_steps: int = 100,
-        fit_lr: float = 0.1,
-        fit_decay: float = 0.0,
-        label_smoothing: float = 0.0,
+        scale: Positive = 10.0,
+        fit_steps: Size = 100,
+        fit_lr: LearningRate = 0.1,
+        fit_decay: NotNegative = 0.0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(fit_steps, fit_lr, fit_decay, label_smoothing)
         self.scale = scale

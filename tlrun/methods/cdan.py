@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tlrun.data.pair import Data
-from tlrun.errors import ConfigError, at_least, did_you_mean
 from tlrun.losses.adversarial import (
     RandomisedMultilinear,
     domain_accuracy,
@@ -33,9 +33,9 @@ from tlrun.methods.domain_head import domain_head_options
 from tlrun.methods.method import Phase
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Width
 
 LARGEST = 4096  # entries of f ⊗ g, the authors' limit; more of them are projected
-RANDOMISED = ("auto", "true", "false")
 
 
 @dataclass(eq=False)
@@ -45,15 +45,11 @@ class CDAN(DANN):
     """
 
     entropy: bool = True
-    randomised: str | bool = "auto"
-    randomised_dim: int = 1024
+    randomised: Literal["auto", "true", "false"] | bool = "auto"
+    randomised_dim: Width = 1024
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if str(self.randomised).lower() not in RANDOMISED:
-            near = did_you_mean(str(self.randomised), RANDOMISED)
-            raise ConfigError(f"method.randomised={self.randomised}: {near}")
-        at_least(1, **{"method.randomised_dim": self.randomised_dim})
         self.head = domain_head_options(self.domain_hidden, self.domain_layers, self.domain_dropout)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

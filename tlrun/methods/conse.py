@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlrun.errors import ConfigError
 from tlrun.methods.attributes import AttributeMethod, signatures
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Count
 
 
 class ConSE(AttributeMethod):
@@ -30,9 +30,7 @@ class ConSE(AttributeMethod):
 
     mapped = False
 
-    def __init__(self, top: int = 10, center: bool = True) -> None:
-        if top < 1:
-            raise ConfigError(f"method.top={top}: at least 1 class is averaged")
+    def __init__(self, top: Count = 10, center: bool = True) -> None:
         self.top, self.center = top, center
 
     def mixture(self, net: Net, out: Forward) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from tlrun.data.pair import Data
-from tlrun.errors import ConfigError
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Seen
 from tlrun.models.ema import EmaTeacher
 from tlrun.models.net import Forward, Net
@@ -29,10 +28,6 @@ class Averaged(Method):
     ema: float
     own_statistics = True
     followed = -1  # the last step at whose start the teacher followed
-
-    def check_ema(self) -> None:
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"method.ema={self.ema:g} must lie in [0, 1)")
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         super().build(phase, net, data)
@@ -82,7 +77,6 @@ class Consistency(Averaged):
 
     def __init__(self, ema: float) -> None:
         self.ema = ema
-        self.check_ema()
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))

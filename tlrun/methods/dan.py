@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tlrun.errors import ConfigError
 from tlrun.losses.mmd import mmd_loss
-from tlrun.methods.discrepancy import Discrepancy, activation, check_mmd, taps_of
+from tlrun.methods.discrepancy import Discrepancy, activation, taps_of
 from tlrun.models.net import Forward
+from tlrun.ranges import Depth, Positive
 
 
 @dataclass(eq=False)
@@ -33,13 +35,12 @@ class DAN(Discrepancy):
     distance_name = "mmd"
 
     layers: Sequence[str] = ("features", "logits")
-    kernels: int = 2
-    bandwidth: str | float = "mean"
-    estimator: str = "unbiased"
+    kernels: Depth = 2
+    bandwidth: Literal["mean", "median"] | Positive = "mean"
+    estimator: Literal["biased", "unbiased", "linear"] = "unbiased"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_mmd("method", self.kernels, self.estimator, bandwidth=self.bandwidth)
         if isinstance(self.layers, str) or not self.layers:
             raise ConfigError("method.layers is a list of at least one layer: [features, logits]")
         self.taps = taps_of(self.layers)

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least, did_you_mean
 from tlrun.losses.adversarial import (
-    REVERSAL_SCHEDULES,
     domain_accuracy,
     domain_loss,
     reversal_strength,
@@ -34,6 +33,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Update
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import BelowOne, Depth, NotNegative, Weight, Width
 
 
 @dataclass(eq=False)
@@ -50,21 +50,15 @@ class DANN(Method):
     needs = Needs(streams=("source", "target"))
     batch_norm = "per_domain"
 
-    trade_off: float = 1.0
-    lambda_schedule: str = "sigmoid"
-    gamma: float = 10.0
+    trade_off: Weight = 1.0
+    lambda_schedule: Literal["sigmoid", "linear", "constant"] = "sigmoid"
+    gamma: NotNegative = 10.0
     attach: str = "features"
-    domain_hidden: int = 100
-    domain_layers: int = 1
-    domain_dropout: float = 0.5
+    domain_hidden: Width = 100
+    domain_layers: Depth = 1
+    domain_dropout: BelowOne = 0.5
 
     def __post_init__(self) -> None:
-        if self.lambda_schedule not in REVERSAL_SCHEDULES:
-            raise ConfigError(
-                f"method.lambda_schedule={self.lambda_schedule}: "
-                f"{did_you_mean(self.lambda_schedule, REVERSAL_SCHEDULES)}"
-            )
-        at_least(0, **{"method.trade_off": self.trade_off, "method.gamma": self.gamma})
         self.taps = () if self.attach == "features" else (self.attach,)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

@@ -25,14 +25,15 @@ from tlrun.methods.dann import DANN
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Progress, Update
 from tlrun.models.net import Net
+from tlrun.ranges import Repeats
 
 
 @dataclass(eq=False)
 class DANNAlternating(DANN):
     """label_steps (k) and domain_steps (m) take turns; the other arguments are DANN's."""
 
-    label_steps: int = 1
-    domain_steps: int = 1
+    label_steps: Repeats = 1
+    domain_steps: Repeats = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,8 +41,6 @@ class DANNAlternating(DANN):
             raise ConfigError(
                 "method.attach must lie in the backbone: a domain update holds the label head still"
             )
-        if self.label_steps < 1 or self.domain_steps < 1:
-            raise ConfigError("method.label_steps and method.domain_steps must be at least 1")
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:

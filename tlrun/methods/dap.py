@@ -15,19 +15,16 @@ Published T1 on AWA2's proposed split: 46.1 (Xian et al., TPAMI 2018).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.methods.attributes import AttributeMethod, Signatures, signatures
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.models.net import Forward, Net
-
-THRESHOLDS = ("overall", "column")
 
 
 class DAP(AttributeMethod):
@@ -36,9 +33,7 @@ class DAP(AttributeMethod):
 
     mapped = False
 
-    def __init__(self, threshold: str = "overall") -> None:
-        if threshold not in THRESHOLDS:
-            raise ConfigError(f"method.threshold={threshold}: choose overall or column")
+    def __init__(self, threshold: Literal["overall", "column"] = "overall") -> None:
         self.threshold = threshold
 
     def build(self, phase: Phase, net: Net, data: Any) -> None:

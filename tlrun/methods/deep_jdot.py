@@ -20,13 +20,13 @@ from collections.abc import Iterator, Mapping
 from tlrun.data.balanced import BalancedStream
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.optimal_transport import label_costs, optimal_coupling, squared_distances
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Needs, Phase, Progress, Update
 from tlrun.methods.source_only import SourceOnly
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class DeepJDOT(SourceOnly):
@@ -39,10 +39,9 @@ class DeepJDOT(SourceOnly):
     init = "source"  # couplings of an untrained net teach wrong labels
 
     def __init__(
-        self, alpha: float = 0.001, label_weight: float = 0.0001, balanced_source: bool = True
+        self, alpha: Weight = 0.001, label_weight: Weight = 0.0001, balanced_source: bool = True
     ) -> None:
         super().__init__()
-        at_least(0, **{"method.alpha": alpha, "method.label_weight": label_weight})
         self.alpha, self.label_weight = alpha, label_weight
         self.balanced_source = balanced_source
 

@@ -19,18 +19,16 @@ import torch
 from torch import Tensor
 
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.methods.attributes import AttributeMethod, measured, signatures
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Positive
 
 
 class DeViSE(AttributeMethod):
     """margin: by which the right class must win, in units of F."""
 
-    def __init__(self, margin: float = 0.1) -> None:
-        if margin <= 0:
-            raise ConfigError(f"method.margin={margin} must be above 0")
+    def __init__(self, margin: Positive = 0.1) -> None:
         self.margin = margin
 
     def mapping_phase(self) -> Phase:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.consistency import divergence_from
 from tlrun.methods.consistency import teacher_of
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.methods.vada import VADA
 from tlrun.models.ema import EmaTeacher
 from tlrun.models.net import Net
+from tlrun.ranges import Count, Weight
 
 ANCHOR = "anchor"
 
@@ -33,16 +33,12 @@ class DirtT(VADA):
     phase 2, None = as long as phase 1. The others are VADA's.
     """
 
-    beta: float = 0.01
-    interval: int = 500
-    refine_steps: int | None = None
+    beta: Weight = 0.01
+    interval: Count = 500
+    refine_steps: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(0, **{"method.beta": self.beta})
-        at_least(1, **{"method.interval": self.interval})
-        if self.refine_steps is not None:
-            at_least(1, **{"method.refine_steps": self.refine_steps})
 
     def phases(self, data: Data) -> list[Phase]:
         parts = ("backbone", "classifier")

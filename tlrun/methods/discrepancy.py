@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least, did_you_mean
-from tlrun.losses.adversarial import REVERSAL_SCHEDULES, reversal_strength
+from tlrun.errors import ConfigError
+from tlrun.losses.adversarial import reversal_strength
 from tlrun.losses.classification import classification_loss
-from tlrun.losses.mmd import BANDWIDTHS, ESTIMATORS
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Update
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Weight
 
 PLACES = ("features", "logits")  # layers that every forward pass returns
 
@@ -37,12 +38,10 @@ class Discrepancy(Method):
     batch_norm = "per_domain"
     distance_name = "discrepancy"
 
-    trade_off: float = 1.0
-    lambda_schedule: str = "sigmoid"
+    trade_off: Weight = 1.0
+    lambda_schedule: Literal["sigmoid", "linear", "constant"] = "sigmoid"
 
     def __post_init__(self) -> None:
-        at_least(0, **{"method.trade_off": self.trade_off})
-        check_choice("method.lambda_schedule", self.lambda_schedule, REVERSAL_SCHEDULES)
         self.taps: tuple[str, ...] = ()
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
@@ -86,12 +85,6 @@ def taps_of(layers: Iterable[str]) -> tuple[str, ...]:
     return tuple(layer for layer in layers if layer not in PLACES)
 
 
-def check_choice(key: str, word: str, choices: tuple[str, ...]) -> None:
-    """Raises ConfigError for a word that is none of the choices."""
-    if word not in choices:
-        raise ConfigError(f"{key}={word}: {did_you_mean(word, choices)}")
-
-
 def check_several(source: Tensor, target: Tensor) -> None:
     """Raises ConfigError for a batch of one image: between two there is a distance, of one none."""
     if min(len(source), len(target)) < 2:
@@ -99,14 +92,3 @@ def check_several(source: Tensor, target: Tensor) -> None:
             "a distance between domains needs 2 images of each at once: raise trainer.batch_size, "
             "or lower trainer.accumulate or trainer.devices, by which it is divided"
         )
-
-
-def check_mmd(group: str, kernels: int, estimator: str, **bandwidths: str | float) -> None:
-    """The arguments of tlrun/losses/mmd.py, by their keys after `group`."""
-    at_least(0, **{f"{group}.kernels": kernels})
-    check_choice(f"{group}.estimator", estimator, ESTIMATORS)
-    for key, value in bandwidths.items():
-        if isinstance(value, str):
-            check_choice(f"{group}.{key}", value, BANDWIDTHS)
-        elif not value > 0:
-            raise ConfigError(f"{group}.{key}={value:g} must be above 0")

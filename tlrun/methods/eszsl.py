@@ -22,6 +22,7 @@ from torch import Tensor
 from tlrun.methods.attributes import AttributeMethod, choose, measured, signatures
 from tlrun.methods.method import Phase
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Positive
 
 GAMMAS = [10.0**k for k in range(-5, 2)]
 LAMBDAS = [10.0**k for k in range(-3, 3)]
@@ -30,7 +31,7 @@ LAMBDAS = [10.0**k for k in range(-3, 3)]
 class ESZSL(AttributeMethod):
     """gamma: γ/N. lam: λ. null: chosen on the validation classes; `chosen` are then the two."""
 
-    def __init__(self, gamma: float | None = None, lam: float | None = None) -> None:
+    def __init__(self, gamma: Positive | None = None, lam: Positive | None = None) -> None:
         self.gamma, self.lam = gamma, lam
         self.chosen = (gamma, lam)
 

@@ -21,6 +21,7 @@ from tlrun.data.streams import Batch
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne
 
 SOURCE_HEAD = "source_classifier"  # exists only where the classes differ
 
@@ -32,7 +33,7 @@ class Finetune(Method):
     init = "source"
     shared_head = True  # one for both domains: they have the same classes
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     def phases(self, data: Data) -> list[Phase]:

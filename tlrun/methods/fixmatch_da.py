@@ -15,12 +15,12 @@ x: (B, C, H, W); y: (B,) int64.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least, did_you_mean
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.consistency import confident, pseudo_label_consistency
 from tlrun.losses.entropy import diversity_loss
@@ -28,8 +28,7 @@ from tlrun.methods.consistency import Consistency, shown_to
 from tlrun.methods.domains import forward_domains
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Net
-
-VIEWS = ("weak", "clean")
+from tlrun.ranges import BelowOne, Share, Weight
 
 
 class FixMatchDA(Consistency):
@@ -41,19 +40,14 @@ class FixMatchDA(Consistency):
 
     def __init__(
         self,
-        consistency: float = 1.0,
-        threshold: float = 0.9,
-        diversity: float = 0.0,
-        ema: float = 0.99,
-        view: str = "weak",
+        consistency: Weight = 1.0,
+        threshold: Share = 0.9,
+        diversity: Weight = 0.0,
+        ema: BelowOne = 0.99,
+        view: Literal["weak", "clean"] = "weak",
         source_strong: bool = False,
     ) -> None:
         super().__init__(ema)
-        at_least(0, **{"method.consistency": consistency, "method.diversity": diversity})
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"method.threshold={threshold:g} is a probability, from 0 to 1")
-        if view not in VIEWS:
-            raise ConfigError(f"method.view={view}: {did_you_mean(view, VIEWS)}")
         self.consistency, self.threshold, self.diversity = consistency, threshold, diversity
         self.view, self.source_strong = view, source_strong
 

@@ -13,9 +13,9 @@ x: (B, C, H, W); y: (B,) int64.
 from __future__ import annotations
 
 from tlrun.data.pair import Data
-from tlrun.errors import at_least
 from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase
+from tlrun.ranges import BelowOne, Repeats, Size
 
 
 class GradualUnfreeze(Finetune):
@@ -25,12 +25,9 @@ class GradualUnfreeze(Finetune):
     """
 
     def __init__(
-        self, thaws: int = 2, thaw_steps: int | None = None, label_smoothing: float = 0.0
+        self, thaws: Repeats = 2, thaw_steps: Size | None = None, label_smoothing: BelowOne = 0.0
     ) -> None:
         super().__init__(label_smoothing)
-        at_least(1, **{"method.thaws": thaws})  # the phase of the head alone
-        if thaw_steps is not None:
-            at_least(0, **{"method.thaw_steps": thaw_steps})
         self.thaws, self.thaw_steps = thaws, thaw_steps
 
     def phases(self, data: Data) -> list[Phase]:

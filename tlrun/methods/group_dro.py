@@ -20,19 +20,17 @@ from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.methods.domains import seen
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.methods.multi_source import MultiSource, risks
 from tlrun.models.net import Net
+from tlrun.ranges import NotNegative
 
 
 class GroupDRO(MultiSource):
     """eta: step size η of the weights. Before each update they move by the batch's losses."""
 
-    def __init__(self, eta: float = 0.01) -> None:
-        if eta < 0:
-            raise ConfigError(f"method.eta={eta:g} must be at least 0 (0 = equal weights)")
+    def __init__(self, eta: NotNegative = 0.01) -> None:
         self.eta = eta
         self.q = torch.empty(0)  # (sources,), sums to 1
 

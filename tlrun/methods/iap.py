@@ -11,12 +11,13 @@ scores: (B, C). Published T1 on AWA2's proposed split: 35.9 (Xian et al., TPAMI 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from tlrun.errors import ConfigError
 from tlrun.methods.attributes import AttributeMethod, signatures
-from tlrun.methods.dap import THRESHOLDS, posterior
+from tlrun.methods.dap import posterior
 from tlrun.models.net import Forward, Net
 
 FLOOR = 1e-6  # of a probability: one confident class must not rule out all others for good
@@ -27,9 +28,7 @@ class IAP(AttributeMethod):
 
     mapped = False
 
-    def __init__(self, threshold: str = "overall") -> None:
-        if threshold not in THRESHOLDS:
-            raise ConfigError(f"method.threshold={threshold}: choose overall or column")
+    def __init__(self, threshold: Literal["overall", "column"] = "overall") -> None:
         self.threshold = threshold
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:

@@ -25,6 +25,7 @@ from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, NotNegative, Share, Width
 
 
 class LoRA(Finetune):
@@ -35,14 +36,12 @@ class LoRA(Finetune):
 
     def __init__(
         self,
-        rank: int = 4,
-        alpha: float = 8.0,
-        dropout: float = 0.0,
-        label_smoothing: float = 0.0,
+        rank: Width = 4,
+        alpha: NotNegative = 8.0,
+        dropout: Share = 0.0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
-        if rank < 1:
-            raise ConfigError(f"method.rank={rank}: at least 1")
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

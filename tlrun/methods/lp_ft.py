@@ -14,9 +14,9 @@ x: (B, C, H, W); y: (B,) int64.
 from __future__ import annotations
 
 from tlrun.data.pair import Data
-from tlrun.errors import at_least
 from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase
+from tlrun.ranges import BelowOne, LearningRate, Size
 
 
 class LPFT(Finetune):
@@ -26,14 +26,12 @@ class LPFT(Finetune):
 
     def __init__(
         self,
-        probe_steps: int | None = None,
-        probe_lr: float | None = None,
-        tune_lr: float | None = 1e-4,
-        label_smoothing: float = 0.0,
+        probe_steps: Size | None = None,
+        probe_lr: LearningRate | None = None,
+        tune_lr: LearningRate | None = 1e-4,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
-        if probe_steps is not None:
-            at_least(0, **{"method.probe_steps": probe_steps})
         self.probe_steps, self.probe_lr, self.tune_lr = probe_steps, probe_lr, tune_lr
 
     def phases(self, data: Data) -> list[Phase]:

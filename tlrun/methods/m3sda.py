@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.disparity import moment_distance
 from tlrun.methods.domains import seen
 from tlrun.methods.method import Progress, Update
 from tlrun.methods.multi_source import risks
 from tlrun.methods.multi_source_adaptation import MultiSourceAdaptation, sources_of
 from tlrun.models.net import Net
+from tlrun.ranges import Repeats, Weight
 
 
 class M3SDA(MultiSourceAdaptation):
@@ -30,9 +30,9 @@ class M3SDA(MultiSourceAdaptation):
     on are about the batch's mean, as in the authors' code, or plain, as in the paper's equation.
     """
 
-    def __init__(self, trade_off: float = 0.0005, moments: int = 5, centred: bool = True) -> None:
-        at_least(0, **{"method.trade_off": trade_off})
-        at_least(1, **{"method.moments": moments})
+    def __init__(
+        self, trade_off: Weight = 0.0005, moments: Repeats = 5, centred: bool = True
+    ) -> None:
         self.trade_off, self.moments, self.centred = trade_off, moments, centred
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

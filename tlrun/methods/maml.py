@@ -28,6 +28,7 @@ from tlrun.data.streams import Batch
 from tlrun.methods.few_shot import FewShot, Support, share_right
 from tlrun.methods.method import Output, Phase, Progress, Update
 from tlrun.models.net import Net
+from tlrun.ranges import Depth, LearningRate
 
 
 class MAML(FewShot):
@@ -38,9 +39,9 @@ class MAML(FewShot):
 
     def __init__(
         self,
-        inner_lr: float = 0.4,
-        inner_steps: int = 1,
-        test_steps: int = 3,
+        inner_lr: LearningRate = 0.4,
+        inner_steps: Depth = 1,
+        test_steps: Depth = 3,
         transductive: bool = True,
     ) -> None:
         self.inner_lr, self.inner_steps, self.test_steps = inner_lr, inner_steps, test_steps

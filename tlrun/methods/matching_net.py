@@ -19,12 +19,13 @@ from torch import Tensor
 
 from tlrun.methods.few_shot import FewShot
 from tlrun.models.net import Net
+from tlrun.ranges import Positive
 
 
 class MatchingNet(FewShot):
     """scale: s, the factor on the cosines (1 = the paper's)."""
 
-    def __init__(self, scale: float = 10.0) -> None:
+    def __init__(self, scale: Positive = 10.0) -> None:
         self.scale = scale
 
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.disparity import discrepancy
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Update
 from tlrun.methods.second_head import head_by_domain
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Repeats, Weight
 
 HEADS = ("classifier", "classifier2")
 DOMAINS = ("source", "target")
@@ -41,9 +41,7 @@ class MCD(Method):
     needs = Needs(streams=DOMAINS)
     batch_norm = "per_domain"
 
-    def __init__(self, n: int = 4, trade_off: float = 1.0) -> None:
-        at_least(1, **{"method.n": n})
-        at_least(0, **{"method.trade_off": trade_off})
+    def __init__(self, n: Repeats = 4, trade_off: Weight = 1.0) -> None:
         self.n, self.trade_off = n, trade_off
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.adversarial import reversal_strength, reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.disparity import margin_disparity
@@ -28,6 +27,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Update
 from tlrun.methods.second_head import head_by_domain
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import NotNegative, Weight
 
 
 class MDD(Method):
@@ -36,9 +36,9 @@ class MDD(Method):
     needs = Needs(streams=("source", "target"))
     batch_norm = "per_domain"
 
-    def __init__(self, margin: float = 1.386, trade_off: float = 0.1, slope: float = 10.0) -> None:
-        at_least(0, **{"method.margin": margin})
-        at_least(0, **{"method.trade_off": trade_off, "method.slope": slope})
+    def __init__(
+        self, margin: NotNegative = 1.386, trade_off: Weight = 0.1, slope: NotNegative = 10.0
+    ) -> None:
         self.margin, self.trade_off, self.slope = margin, trade_off, slope
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

@@ -24,6 +24,7 @@ from tlrun.methods.domains import seen
 from tlrun.methods.method import Progress, Update
 from tlrun.methods.multi_source import MultiSource, risks
 from tlrun.models.net import Net
+from tlrun.ranges import Positive, Share
 
 EPS = 1e-6
 
@@ -35,12 +36,8 @@ class MixStyle(MultiSource):
     modes = ("joint",)  # the images of a forward pass must be of all sources
 
     def __init__(
-        self, stages: Sequence[str] = ("backbone[:-1]",), p: float = 0.5, alpha: float = 0.1
+        self, stages: Sequence[str] = ("backbone[:-1]",), p: Share = 0.5, alpha: Positive = 0.1
     ) -> None:
-        if not 0 <= p <= 1:
-            raise ConfigError(f"method.p={p:g} is a probability, from 0 to 1")
-        if alpha <= 0:
-            raise ConfigError(f"method.alpha={alpha:g} must be above 0")
         self.stages, self.p, self.alpha = tuple(stages), p, alpha
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

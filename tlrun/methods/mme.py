@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 
 from tlrun.data.pair import UNLABELLED, Data
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
@@ -24,6 +23,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Seen, Update
 from tlrun.models.heads import CosineHead
 from tlrun.models.net import Net
+from tlrun.ranges import Positive, Weight
 
 
 class MME(Method):
@@ -32,9 +32,7 @@ class MME(Method):
     needs = Needs(streams=("source", "target", UNLABELLED), target_labels=3)
     batch_norm = "per_domain"
 
-    def __init__(self, trade_off: float = 0.1, scale: float = 20.0) -> None:
-        at_least(0, **{"method.trade_off": trade_off})
-        at_least(1e-6, **{"method.scale": scale})
+    def __init__(self, trade_off: Weight = 0.1, scale: Positive = 20.0) -> None:
         self.trade_off, self.scale = trade_off, scale
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

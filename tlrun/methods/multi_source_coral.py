@@ -19,20 +19,18 @@ import torch
 from torch import Tensor
 
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.losses.coral import coral_loss, mean_loss
 from tlrun.methods.domains import seen
 from tlrun.methods.method import Progress, Update
 from tlrun.methods.multi_source import MultiSource, risks
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class MultiSourceCoral(MultiSource):
     """weight: of the distance between the sources."""
 
-    def __init__(self, weight: float = 1.0) -> None:
-        if weight < 0:
-            raise ConfigError(f"method.weight={weight:g} must be at least 0")
+    def __init__(self, weight: Weight = 1.0) -> None:
         self.weight = weight
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

@@ -17,13 +17,13 @@ x: (B, C, H, W) of each domain; features (B, D); domain logits (B,).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least, did_you_mean
 from tlrun.losses.adversarial import (
     domain_accuracy,
     domain_loss,
@@ -37,8 +37,7 @@ from tlrun.methods.multi_source import risks
 from tlrun.methods.multi_source_adaptation import MultiSourceAdaptation, sources_of
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Net
-
-COMBINE = ("soft", "mean", "hard")
+from tlrun.ranges import BelowOne, Depth, NotNegative, Weight, Width
 
 
 class MultiSourceDANN(MultiSourceAdaptation):
@@ -48,18 +47,14 @@ class MultiSourceDANN(MultiSourceAdaptation):
 
     def __init__(
         self,
-        combine: str = "soft",
-        sharpness: float = 10.0,
-        trade_off: float = 1.0,
-        gamma: float = 10.0,
-        domain_hidden: int = 100,
-        domain_layers: int = 1,
-        domain_dropout: float = 0.5,
+        combine: Literal["soft", "mean", "hard"] = "soft",
+        sharpness: NotNegative = 10.0,
+        trade_off: Weight = 1.0,
+        gamma: NotNegative = 10.0,
+        domain_hidden: Width = 100,
+        domain_layers: Depth = 1,
+        domain_dropout: BelowOne = 0.5,
     ) -> None:
-        if combine not in COMBINE:
-            raise ConfigError(f"method.combine={combine}: {did_you_mean(combine, COMBINE)}")
-        at_least(0, **{"method.sharpness": sharpness, "method.trade_off": trade_off})
-        at_least(0, **{"method.gamma": gamma})
         self.combine, self.sharpness = combine, sharpness
         self.trade_off, self.gamma = trade_off, gamma
         self.domain_head = domain_head_options(domain_hidden, domain_layers, domain_dropout)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -27,8 +27,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Update
 from tlrun.models.heads import BoxHead
 from tlrun.models.net import Net
-
-ORDERS, EPOCHS = ("joint", "sequential"), ("max", "min")
+from tlrun.ranges import BelowOne, NotNegative
 
 
 class MultiTask(Method):
@@ -45,15 +44,12 @@ class MultiTask(Method):
     def __init__(
         self,
         tasks: Sequence[str] | None = None,
-        order: str = "joint",
-        alpha: float = 0.0,
-        epoch: str = "max",
-        label_smoothing: float = 0.0,
-        box_beta: float = 0.1,
+        order: Literal["joint", "sequential"] = "joint",
+        alpha: NotNegative = 0.0,
+        epoch: Literal["max", "min"] = "max",
+        label_smoothing: BelowOne = 0.0,
+        box_beta: NotNegative = 0.1,
     ) -> None:
-        for key, value, known in (("order", order, ORDERS), ("epoch", epoch, EPOCHS)):
-            if value not in known:
-                raise ConfigError(f"method.{key}={value}: {did_you_mean(value, known)}")
         self.names, self.order, self.alpha, self.epoch = tasks, order, alpha, epoch
         self.label_smoothing, self.box_beta = label_smoothing, box_beta
 

@@ -17,7 +17,6 @@ from typing import Any
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least
 from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.open_set import unknown_boundary_loss
@@ -25,6 +24,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Phase, Progress, Update
 from tlrun.models.net import Net
 from tlrun.models.repeatable import repeatable
+from tlrun.ranges import InsideZeroToOne, Weight
 
 
 class OSBP(Method):
@@ -33,10 +33,7 @@ class OSBP(Method):
     needs = Needs(streams=("source", "target"), open_set=True)
     batch_norm = "per_domain"
 
-    def __init__(self, boundary: float = 0.5, trade_off: float = 1.0) -> None:
-        if not 0 < boundary < 1:
-            raise ConfigError(f"method.boundary={boundary:g} must lie between 0 and 1")
-        at_least(0, **{"method.trade_off": trade_off})
+    def __init__(self, boundary: InsideZeroToOne = 0.5, trade_off: Weight = 1.0) -> None:
         self.boundary, self.trade_off = boundary, trade_off
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

@@ -22,24 +22,23 @@ from torch.nn.functional import cross_entropy
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch, batches
-from tlrun.errors import at_least
 from tlrun.methods.dann import DANN
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Net
 from tlrun.models.repeatable import judging
+from tlrun.ranges import Count
 
 
 @dataclass(eq=False)
 class PADA(DANN):
     """reweight_every: steps between two estimates of the class weights. The others are DANN's."""
 
-    reweight_every: int = 200
+    reweight_every: Count = 200
     weights: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, **{"method.reweight_every": self.reweight_every})
 
     def phases(self, data: Data) -> list[Phase]:
         return [Phase(streams=self.needs.streams, refresh_every=self.reweight_every)]

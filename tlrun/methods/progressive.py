@@ -15,18 +15,19 @@ data of ours: no figure to compare. Presets: `conf/experiment/progressive/`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, did_you_mean
+from tlrun.errors import ConfigError
 from tlrun.losses.tasks import known_class_loss
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Seen, Update
-from tlrun.models.columns import LATERAL, Column, fresh_copy, run, through
+from tlrun.models.columns import Column, fresh_copy, run, through
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, NotNegative, Scale
 
 
 class Progressive(Method):
@@ -40,16 +41,12 @@ class Progressive(Method):
 
     def __init__(
         self,
-        lateral: str = "adapters",
+        lateral: Literal["adapters", "add", "concat", "none"] = "adapters",
         freeze: bool = True,
-        alpha: float = 0.1,
-        width: float = 0.5,
-        label_smoothing: float = 0.0,
+        alpha: NotNegative = 0.1,
+        width: Scale = 0.5,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
-        if lateral not in LATERAL:
-            raise ConfigError(f"method.lateral={lateral}: {did_you_mean(lateral, LATERAL)}")
-        if width <= 0:
-            raise ConfigError(f"method.width={width}: a share of the channels, above 0")
         self.lateral, self.freeze, self.alpha, self.width = lateral, freeze, alpha, width
         self.label_smoothing = label_smoothing
 

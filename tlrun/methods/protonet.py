@@ -17,12 +17,13 @@ from torch import Tensor
 
 from tlrun.methods.few_shot import FewShot, class_means, squared_distances
 from tlrun.models.net import Net
+from tlrun.ranges import Positive
 
 
 class ProtoNet(FewShot):
     """scale: factor on the squared distances (1 = the paper's)."""
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: Positive = 1.0) -> None:
         self.scale = scale
 
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:

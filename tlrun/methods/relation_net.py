@@ -25,6 +25,7 @@ from tlrun.data.streams import Batch
 from tlrun.methods.few_shot import FewShot, share_right
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Net
+from tlrun.ranges import Width
 
 
 class Relation(nn.Module):
@@ -61,7 +62,7 @@ class Relation(nn.Module):
 class RelationNet(FewShot):
     """hidden: channels of g."""
 
-    def __init__(self, hidden: int = 64) -> None:
+    def __init__(self, hidden: Width = 64) -> None:
         self.hidden = hidden
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

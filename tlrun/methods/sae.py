@@ -22,6 +22,7 @@ from torch import Tensor
 from tlrun.methods.attributes import AttributeMethod, choose, measured, signatures
 from tlrun.methods.method import Phase
 from tlrun.models.net import Forward, Net
+from tlrun.ranges import Positive
 
 LAMBDAS = [10.0**k for k in range(-3, 4)]
 
@@ -29,7 +30,7 @@ LAMBDAS = [10.0**k for k in range(-3, 4)]
 class SAE(AttributeMethod):
     """lam: λ; null: chosen on the validation classes."""
 
-    def __init__(self, lam: float | None = None) -> None:
+    def __init__(self, lam: Positive | None = None) -> None:
         self.lam = lam
 
     def start(self, phase: Phase, net: Net, data: Any) -> None:

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.consistency import class_balance_loss, confident, squared_consistency
 from tlrun.methods.consistency import Consistency, shown_to
 from tlrun.methods.domains import forward_domains
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Share, Weight
 
 
 class SelfEnsembling(Consistency):
@@ -34,16 +34,13 @@ class SelfEnsembling(Consistency):
 
     def __init__(
         self,
-        consistency: float = 3.0,
-        threshold: float = 0.968,
-        balance: float = 0.005,
-        ema: float = 0.99,
+        consistency: Weight = 3.0,
+        threshold: Share = 0.968,
+        balance: Weight = 0.005,
+        ema: BelowOne = 0.99,
         strong: bool = False,
     ) -> None:
         super().__init__(ema)
-        at_least(0, **{"method.consistency": consistency, "method.balance": balance})
-        if not 0 <= threshold <= 1:
-            raise ConfigError(f"method.threshold={threshold:g} is a probability, from 0 to 1")
         self.consistency, self.threshold, self.balance = consistency, threshold, balance
         self.view = "strong" if strong else "weak"
 

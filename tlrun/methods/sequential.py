@@ -19,6 +19,7 @@ from tlrun.data.streams import Batch
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.methods.multitask import MultiTask
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne
 
 
 class Sequential(MultiTask):
@@ -26,7 +27,7 @@ class Sequential(MultiTask):
 
     balanced = False  # a task at a time
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         super().__init__(order="sequential", label_smoothing=label_smoothing)
 
     def phases(self, data: Data) -> list[Phase]:

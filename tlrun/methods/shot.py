@@ -20,13 +20,13 @@ from torch import Tensor
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch, batches
-from tlrun.errors import at_least
 from tlrun.losses.centroids import centroid_labels
 from tlrun.losses.tasks import known_class_loss
 from tlrun.methods.method import Phase, Progress
 from tlrun.methods.shot_im import ShotIM
 from tlrun.models.net import Net
 from tlrun.models.repeatable import judging
+from tlrun.ranges import BelowOne, Count, Weight
 
 ROUNDS = 15  # the authors' 15 epochs, labels anew in each
 
@@ -38,17 +38,14 @@ class Shot(ShotIM):
 
     def __init__(
         self,
-        cls_par: float = 0.1,
-        refresh_every: int | None = None,
+        cls_par: Weight = 0.1,
+        refresh_every: Count | None = None,
         hypothesis: str = "classifier",
-        diversity: float = 1.0,
+        diversity: Weight = 1.0,
         weight_norm: bool = False,
-        label_smoothing: float = 0.1,
+        label_smoothing: BelowOne = 0.1,
     ) -> None:
         super().__init__(hypothesis, diversity, weight_norm, label_smoothing)
-        at_least(0, **{"method.cls_par": cls_par})
-        if refresh_every is not None:
-            at_least(1, **{"method.refresh_every": refresh_every})
         self.cls_par, self.refresh_every = cls_par, refresh_every
         self.adapting = replace(self.adapting, refresh_every=1)  # `refresh` knows the total
         self.labels = torch.empty(0, dtype=torch.int64)  # by index in the set, −1 = none yet

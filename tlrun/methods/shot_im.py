@@ -22,11 +22,12 @@ from torch.nn.utils.parametrizations import weight_norm as normalise_weight
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError, at_least
+from tlrun.errors import ConfigError
 from tlrun.losses.entropy import diversity_loss, entropy_loss
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.methods.source_free import SourceFree
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Weight
 
 
 class ShotIM(SourceFree):
@@ -39,12 +40,11 @@ class ShotIM(SourceFree):
     def __init__(
         self,
         hypothesis: str = "classifier",
-        diversity: float = 1.0,
+        diversity: Weight = 1.0,
         weight_norm: bool = False,
-        label_smoothing: float = 0.1,
+        label_smoothing: BelowOne = 0.1,
     ) -> None:
         super().__init__(label_smoothing)
-        at_least(0, **{"method.diversity": diversity})
         if hypothesis.partition(".")[0] != "classifier":
             raise ConfigError(
                 f"method.hypothesis={hypothesis} must be classifier or a stage of it, "

@@ -28,6 +28,7 @@ from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.models.heads import Head
 from tlrun.models.net import Net
+from tlrun.ranges import AboveZeroToOne, BelowOne, Positive, Share, Width
 
 HEAD = "projection"
 
@@ -40,17 +41,13 @@ class SimCLR(Finetune):
 
     def __init__(
         self,
-        temperature: float = 0.5,
-        dim: int = 64,
-        crop: float = 0.5,
-        strength: float = 0.4,
-        label_smoothing: float = 0.0,
+        temperature: Positive = 0.5,
+        dim: Width = 64,
+        crop: AboveZeroToOne = 0.5,
+        strength: Share = 0.4,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
-        if temperature <= 0 or dim < 1:
-            raise ConfigError("method.temperature must be above 0 and method.dim at least 1")
-        if not 0 < crop <= 1:
-            raise ConfigError("method.crop is a share of the image's area, above 0 and at most 1")
         self.temperature, self.dim, self.crop, self.strength = temperature, dim, crop, strength
 
     def phases(self, data: Data) -> list[Phase]:

@@ -24,6 +24,7 @@ from tlrun.methods.baseline import Baseline
 from tlrun.methods.few_shot import class_means, squared_distances
 from tlrun.methods.method import Phase
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Count
 
 
 class Centre(nn.Module):
@@ -42,7 +43,7 @@ class SimpleShot(Baseline):
     label_smoothing: share in [0, 1) that is spread over the base classes.
     """
 
-    def __init__(self, images: int = 10_000, label_smoothing: float = 0.0) -> None:
+    def __init__(self, images: Count = 10_000, label_smoothing: BelowOne = 0.0) -> None:
         super().__init__(label_smoothing=label_smoothing)
         self.images = images
 

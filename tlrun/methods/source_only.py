@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.method import Method, Needs, Phase, Progress, Seen, Update
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne
 
 
 class SourceOnly(Method):
@@ -25,9 +25,7 @@ class SourceOnly(Method):
 
     needs = Needs(streams=("source",))
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ConfigError(f"method.label_smoothing={label_smoothing} must lie in [0, 1)")
+    def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:

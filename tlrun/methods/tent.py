@@ -18,11 +18,11 @@ from dataclasses import replace
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.methods.source_free import SourceFree, norms_of
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Count, LearningRate
 
 
 class Tent(SourceFree):
@@ -32,15 +32,11 @@ class Tent(SourceFree):
 
     def __init__(
         self,
-        adapt_steps: int | None = 100,
-        adapt_lr: float | None = None,
-        label_smoothing: float = 0.0,
+        adapt_steps: Count | None = 100,
+        adapt_lr: LearningRate | None = None,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
-        if adapt_steps is not None:
-            at_least(1, **{"method.adapt_steps": adapt_steps})
-        if adapt_lr is not None:
-            at_least(0, **{"method.adapt_lr": adapt_lr})
         rate = {} if adapt_lr is None else {"lr": adapt_lr}
         self.adapting = replace(self.adapting, steps=adapt_steps, optimizer=rate)
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from tlrun.data.streams import Batch
-from tlrun.errors import at_least
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.consistency import Averaged
@@ -27,6 +27,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Progress, Update
 from tlrun.methods.smoothness import net_vat
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Positive, Weight
 
 
 @dataclass(eq=False)
@@ -38,21 +39,15 @@ class VADA(Averaged, DANN):
 
     own_statistics = False  # it sees no image in training: all values are averaged
 
-    trade_off: float = 0.01
-    lambda_schedule: str = "constant"
-    source_vat: float = 1.0
-    target_weight: float = 0.01
-    radius: float = 3.5
-    ema: float = 0.998
+    trade_off: Weight = 0.01
+    lambda_schedule: Literal["sigmoid", "linear", "constant"] = "constant"
+    source_vat: Weight = 1.0
+    target_weight: Weight = 0.01
+    radius: Positive = 3.5
+    ema: BelowOne = 0.998
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_ema()
-        values = {
-            k: getattr(self, k) for k in ("trade_off", "gamma", "source_vat", "target_weight")
-        }
-        at_least(0, **{f"method.{k}": v for k, v in values.items()})
-        at_least(1e-6, **{"method.radius": self.radius})
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         self.teacher(net, progress)

@@ -15,22 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tlrun.data.streams import Batch
-from tlrun.errors import ConfigError
 from tlrun.methods.domains import seen
 from tlrun.methods.method import Progress, Update
 from tlrun.methods.multi_source import MultiSource, risks
 from tlrun.models.net import Net
+from tlrun.ranges import NotNegative, Share
 
 
 class VREx(MultiSource):
     """beta: factor β on the variance (0: equally weighted risks). anneal: share of the training in
     which β is at most 1."""
 
-    def __init__(self, beta: float = 10.0, anneal: float = 0.1) -> None:
-        if beta < 0:
-            raise ConfigError(f"method.beta={beta:g} must be at least 0")
-        if not 0 <= anneal <= 1:
-            raise ConfigError(f"method.anneal={anneal:g} is a share from 0 to 1")
+    def __init__(self, beta: NotNegative = 10.0, anneal: Share = 0.1) -> None:
         self.beta, self.anneal = beta, anneal
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

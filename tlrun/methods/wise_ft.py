@@ -28,6 +28,7 @@ from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
+from tlrun.ranges import BelowOne, Share
 
 LAST = "interpolated"
 
@@ -41,16 +42,14 @@ class WiseFT(Finetune):
 
     def __init__(
         self,
-        alpha: float = 0.5,
-        grid: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        alpha: Share = 0.5,
+        grid: Sequence[Share] = (0.0, 0.25, 0.5, 0.75, 1.0),
         recompute_batch_norm: bool = True,
-        label_smoothing: float = 0.0,
+        label_smoothing: BelowOne = 0.0,
     ) -> None:
         super().__init__(label_smoothing)
         if not grid:
             raise ConfigError("method.grid is empty: give the shares to evaluate, [0.0,0.5,1.0]")
-        if not all(0 <= a <= 1 for a in (alpha, *grid)):
-            raise ConfigError("method.alpha and method.grid are shares from 0 to 1")
         self.alphas = {**{f"alpha_{a:g}": float(a) for a in grid}, LAST: float(alpha)}
         self.recompute_batch_norm = recompute_batch_norm
         self.ends: list[dict[str, Tensor]] = []  # θ₀ without what is new, then θ₁

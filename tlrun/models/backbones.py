@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from math import prod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError
 from tlrun.models.shapes import describe
+from tlrun.ranges import Range, Scale, Share, Width
 
 
 class ConvStages(nn.Module):
@@ -57,9 +59,9 @@ class DannCNN(ConvStages):
     def __init__(
         self,
         input_shape: Sequence[int],
-        width: float = 1.0,
+        width: Scale = 1.0,
         batch_norm: bool = True,
-        dropout: float = 0.25,
+        dropout: Share = 0.25,
     ) -> None:
         first, second = _scaled(32, width), _scaled(48, width)
         stages = {
@@ -78,9 +80,9 @@ class LeNet(ConvStages):
     def __init__(
         self,
         input_shape: Sequence[int],
-        width: float = 1.0,
+        width: Scale = 1.0,
         batch_norm: bool = False,
-        dropout: float = 0.5,
+        dropout: Share = 0.5,
     ) -> None:
         first, second = _scaled(20, width), _scaled(50, width)
         stages = {
@@ -100,9 +102,9 @@ class DTN(ConvStages):
     def __init__(
         self,
         input_shape: Sequence[int],
-        width: float = 1.0,
+        width: Scale = 1.0,
         batch_norm: bool = True,
-        dropout: float = 1.0,
+        dropout: Annotated[float, Range(0, 2)] = 1.0,  # 2 x .5 is all
     ) -> None:
         channels = [_channels(input_shape), *(_scaled(n, width) for n in (64, 128, 256))]
         if min(input_shape[1:]) < 8:  # the convolutions would see little but their padding
@@ -124,9 +126,9 @@ class Conv4(ConvStages):
     width: multiplies the 64 channels. pools: how many of the blocks pool, from the first on.
     """
 
-    def __init__(self, input_shape: Sequence[int], width: float = 1.0, pools: int = 4) -> None:
-        if not 0 <= pools <= 4:
-            raise ConfigError(f"backbone.pools={pools}: 0 to 4 of the four blocks can pool")
+    def __init__(
+        self, input_shape: Sequence[int], width: Scale = 1.0, pools: Annotated[int, Range(0, 4)] = 4
+    ) -> None:
         units = _scaled(64, width)
         channels = [_channels(input_shape), units, units, units]
         if min(input_shape[1:]) < 2**pools:
@@ -156,9 +158,9 @@ class MLP(nn.Module):
     def __init__(
         self,
         input_shape: Sequence[int],
-        hidden: tuple[int, ...] | list[int] = (256,),
+        hidden: Sequence[Width] = (256,),
         batch_norm: bool = True,
-        dropout: float = 0.25,
+        dropout: Share = 0.25,
     ) -> None:
         super().__init__()
         self.stage_names: list[str] = []
@@ -178,13 +180,11 @@ class MLP(nn.Module):
 
 def dense(in_dim: int, units: int, batch_norm: bool, dropout: float) -> nn.Sequential:
     """Linear, batch norm if asked for, ReLU, dropout if above 0; the children carry these names."""
-    if units < 1:
-        raise ConfigError(f"a hidden layer needs at least 1 unit, not {units}")
     layers: OrderedDict[str, nn.Module] = OrderedDict(linear=nn.Linear(in_dim, units))
     if batch_norm:
         layers["norm"] = nn.BatchNorm1d(units)
     layers["relu"] = nn.ReLU(inplace=True)
-    if _rate(dropout) > 0:
+    if dropout > 0:
         layers["dropout"] = nn.Dropout(dropout)
     return nn.Sequential(layers)
 
@@ -194,7 +194,7 @@ def _block(in_channels: int, channels: int, batch_norm: bool, dropout: float = 0
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(in_channels, channels, 5))
     if batch_norm:
         layers["norm"] = nn.BatchNorm2d(channels)
-    if _rate(dropout) > 0:
+    if dropout > 0:
         layers["dropout"] = nn.Dropout2d(dropout)
     layers["pool"] = nn.MaxPool2d(2)
     layers["relu"] = nn.ReLU(inplace=True)
@@ -207,7 +207,7 @@ def _strided(in_channels: int, channels: int, batch_norm: bool, dropout: float) 
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
     if batch_norm:
         layers["norm"] = nn.BatchNorm2d(channels)
-    if _rate(dropout) > 0:
+    if dropout > 0:
         layers["dropout"] = nn.Dropout2d(dropout)
     layers["relu"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)
@@ -222,13 +222,5 @@ def _channels(input_shape: Sequence[int]) -> int:
     return int(input_shape[0])
 
 
-def _rate(dropout: float) -> float:
-    if not 0 <= dropout <= 1:
-        raise ConfigError(f"a dropout rate is a share from 0 to 1, not {dropout:g}")
-    return dropout
-
-
 def _scaled(channels: int, width: float) -> int:
-    if width <= 0:
-        raise ConfigError(f"backbone.width must be above 0, not {width}")
     return max(1, round(channels * width))

@@ -18,9 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from tlrun.building import build, locate, plain
+from tlrun.building import build, check_values, locate, plain
 from tlrun.errors import ConfigError
 from tlrun.models.batch_norm import convert
+from tlrun.models.heads import Classifier
 from tlrun.models.net import Net
 from tlrun.models.shapes import describe, feature_dim
 
@@ -58,6 +59,7 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
 def build_net(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Net:
     """cfg: the whole config. A net of the backbone alone; the method adds its heads."""
     backbone = plain(cfg["backbone"])
+    check_values(Classifier, backbone.get("head") or {}, "backbone.head")
     return Net(build_backbone(backbone, input_shape), input_shape, head=backbone.get("head"))
 
 

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from tlrun.errors import ConfigError
 
-LATERAL = ("adapters", "add", "concat", "none")
 FEATURES = "features"  # the adapter behind the last stage
 
 

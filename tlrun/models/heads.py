@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlrun.errors import ConfigError
 from tlrun.models.backbones import dense
+from tlrun.ranges import Share, Width
 
 
 class Head(nn.Module):
@@ -44,9 +44,9 @@ class Classifier(Head):
         self,
         in_dim: int,
         num_classes: int,
-        hidden: Sequence[int] = (100, 100),
+        hidden: Sequence[Width] = (100, 100),
         batch_norm: bool = False,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__(in_dim, num_classes, hidden, batch_norm, dropout)
 
@@ -60,10 +60,8 @@ class DomainHead(Head):
         hidden: int = 100,
         layers: int = 1,
         batch_norm: bool = False,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
-        if layers < 0:
-            raise ConfigError(f"a head has at least 0 hidden layers, not {layers}")
         super().__init__(in_dim, 1, [hidden] * layers, batch_norm, dropout)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -76,9 +74,9 @@ class BoxHead(Head):
     def __init__(
         self,
         in_dim: int,
-        hidden: Sequence[int] = (100, 100),
+        hidden: Sequence[Width] = (100, 100),
         batch_norm: bool = False,
-        dropout: float = 0.0,
+        dropout: Share = 0.0,
     ) -> None:
         super().__init__(in_dim, 4, hidden, batch_norm, dropout)
 

@@ -143,7 +143,7 @@ def test_a_method_that_hides_the_logits_is_told_so(name):
 )
 def test_arguments_that_cannot_be_are_refused_by_their_key(term, key, value):
     with pytest.raises(ConfigError, match=rf"^terms\.\w+\.{key}="):
-        term(**{key: value})
+        small.configured(term, "terms.x", **{key: value})
 
 
 @pytest.mark.parametrize("name", TERMS)

@@ -102,4 +102,4 @@ def test_a_net_without_batch_norm_or_a_wrong_share_is_refused():
     with pytest.raises(ConfigError, match="needs a net with batch norm"):
         StochNorm().attach(small.net(batch_norm=False))
     with pytest.raises(ConfigError, match="from 0 to 1"):
-        StochNorm(1.5)
+        small.configured(StochNorm, "terms.stoch_norm", p=1.5)

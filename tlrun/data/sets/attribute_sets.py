@@ -16,11 +16,12 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.sets.digits import CITATION, CLASSES, LICENCE, SIDE, URL, enlarged
 from tlrun.data.splits import Card, Splits
 from tlrun.errors import ConfigError
+from tlrun.ranges import Count, NotNegative, Pixels, Seed, Width
 
 TEST = 600
 
 
-def all_digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def all_digits(*, seed: int = 0, size: Pixels | None = SIDE, download: bool = True) -> Splits:
     """scikit-learn's 1,797 digits: 1,197 train, 600 test, by a fixed permutation."""
     images, labels = enlarged()
     pixels = torch.from_numpy(fit_arrays(images, size or SIDE, "squash"))
@@ -33,13 +34,13 @@ def all_digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True)
 def awa2_world(
     *,
     seed: int = 0,
-    size: int | None = None,
+    size: Pixels | None = None,
     download: bool = True,
-    per_class: int = 60,
-    dimensions: int = 128,
-    variation: float = 0.5,
-    noise: float = 0.5,
-    world: int = 0,
+    per_class: Count = 60,
+    dimensions: Width = 128,
+    variation: NotNegative = 0.5,
+    noise: NotNegative = 0.5,
+    world: Seed = 0,
 ) -> Splits:
     """Synthetic features with the real attributes of AwA2's 50 animals: no image is needed.
 

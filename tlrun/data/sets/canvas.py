@@ -27,6 +27,7 @@ from tlrun.data.hashing import integers, permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.sets import digits, mnist
 from tlrun.data.splits import Card, Splits
+from tlrun.ranges import Pixels
 
 SIDE, DIGIT, PIECE, PIECES, INK = 60, 28, 8, 4, 64
 COUNTS = {"train": 20_000, "test": 5_000}  # of MNIST
@@ -80,7 +81,7 @@ def boxes(images: np.ndarray, *key: object) -> Tensor:
     return torch.from_numpy(np.stack([x0, y0, x1, y1], 1) / SIDE).float()
 
 
-def canvas(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def canvas(*, seed: int = 0, size: Pixels | None = SIDE, download: bool = True) -> Splits:
     """MNIST on canvases, 20,000 / 5,000; val is cut off train. Independent of `seed`."""
     sets = {}
     for split, name in (("train", "train"), ("test", "t10k")):
@@ -99,7 +100,7 @@ def canvas(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> 
     return Splits(sets["train"], None, sets["test"], card)
 
 
-def digits_canvas(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def digits_canvas(*, seed: int = 0, size: Pixels | None = SIDE, download: bool = True) -> Splits:
     """scikit-learn's digits on canvases, 3,600 / 196 / 401. Independent of `seed`."""
     images, labels = digits.enlarged()
     sets = {}

@@ -5,6 +5,7 @@ novel classes; without such folders FOLDER/<class>/*.jpg are divided by seed, wh
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from tlrun.data.episodes import ClassSplits, rotated, split_classes
 from tlrun.data.hashing import permutation
@@ -12,6 +13,7 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.sets.folder import folder
 from tlrun.data.splits import Card
 from tlrun.errors import ConfigError, DataError
+from tlrun.ranges import InsideZeroToOne, Pixels, Range
 
 PARTS = ("train", "val", "test")
 
@@ -19,13 +21,13 @@ PARTS = ("train", "val", "test")
 def class_folder(
     *,
     seed: int = 0,
-    size: int = 84,
+    size: Pixels = 84,
     root: str | None = None,
-    channels: int = 3,
+    channels: Literal[1, 3] = 3,
     fit: str = "crop",
-    val: float = 0.2,
-    novel: float = 0.2,
-    rotations: int = 1,
+    val: InsideZeroToOne = 0.2,
+    novel: InsideZeroToOne = 0.2,
+    rotations: Annotated[int, Range(1, 4)] = 1,
 ) -> ClassSplits:
     """val, novel: shares of the classes, where the folder is not divided. Raises ConfigError or
     DataError."""
@@ -61,7 +63,7 @@ def class_folder(
     examples = read(place)
     count = len(examples.classes or ())
     sizes = [max(1, round(count * share)) for share in (val, novel)]
-    if not (0 < val < 1 and 0 < novel < 1 and sum(sizes) < count):
+    if sum(sizes) >= count:
         raise ConfigError(
             f"data.classes.val={val}, novel={novel}: shares of the {count} classes that leave some "
             "to learn from"

@@ -23,12 +23,15 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.sets.digits import CITATION, CLASSES, LICENCE, SIDE, URL, enlarged, part
 from tlrun.data.splits import Card, Splits
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.ranges import Pixels
 
 STYLES = ("plain", "inverted", "coloured")
 KEY = "digit_styles"
 
 
-def styled(*, style: str, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def styled(
+    *, style: str, seed: int = 0, size: Pixels | None = SIDE, download: bool = True
+) -> Splits:
     """A third of the source's digits in a style. Raises ConfigError for an unknown one."""
     if style not in STYLES:
         raise ConfigError(f"style={style}: {did_you_mean(style, STYLES)}")

@@ -26,6 +26,7 @@ from tlrun.data.fit import fit_arrays
 from tlrun.data.hashing import integers, permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card, Splits
+from tlrun.ranges import Pixels
 
 CLASSES = tuple("0123456789")
 KEY = "digits_digitsm"
@@ -111,16 +112,16 @@ def _splits(name: str, domain: str, size: int | None, photos: bool = False) -> S
     return Splits(sets["train"], sets["val"], sets["test"], card)
 
 
-def digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def digits(*, seed: int = 0, size: Pixels | None = SIDE, download: bool = True) -> Splits:
     """The source: 600 / 98 / 200 grey digits. Independent of `seed`; never downloads."""
     return _splits("digits", "source", size)
 
 
-def digits_m(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def digits_m(*, seed: int = 0, size: Pixels | None = SIDE, download: bool = True) -> Splits:
     """The target: other digits blended with photographs, 1,800 / 98 / 201 RGB images."""
     return _splits("digits_m", "target", size, photos=True)
 
 
-def other_digits(*, seed: int = 0, size: int | None = SIDE, download: bool = True) -> Splits:
+def other_digits(*, seed: int = 0, size: Pixels | None = SIDE, download: bool = True) -> Splits:
     """The digits of the target as they are, without photographs: 600 / 98 / 201 grey images."""
     return _splits("other_digits", "target", size)

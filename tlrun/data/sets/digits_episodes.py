@@ -8,6 +8,7 @@ and a class and its turn apart: 8 base, 6 validation and 6 novel classes of abou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 
@@ -17,23 +18,27 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.sets.digits import CLASSES, LICENCE, URL, enlarged
 from tlrun.data.splits import Card
 from tlrun.errors import ConfigError
+from tlrun.ranges import Pixels, Range
 
 CITATION = "Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits, 1998"
+
+
+Digit = Annotated[int, Range(0, 9)]
 
 
 def digits(
     *,
     seed: int = 0,
-    size: int = 28,
-    base: Sequence[int] = (0, 1, 5, 8),
-    val: Sequence[int] = (2, 6, 9),
-    novel: Sequence[int] = (3, 4, 7),
-    rotations: int = 2,
+    size: Pixels = 28,
+    base: Sequence[Digit] = (0, 1, 5, 8),
+    val: Sequence[Digit] = (2, 6, 9),
+    novel: Sequence[Digit] = (3, 4, 7),
+    rotations: Annotated[int, Range(1, 4)] = 2,
 ) -> ClassSplits:
     """Independent of `seed`. Raises ConfigError unless the groups are disjoint digits."""
     groups = [list(base), list(val), list(novel)]
     named = [digit for group in groups for digit in group]
-    if len(set(named)) < len(named) or not set(named) <= set(range(10)) or not all(groups):
+    if len(set(named)) < len(named) or not all(groups):
         raise ConfigError(
             "data.classes: base, val and novel must name digits 0 to 9, none of them twice"
         )

@@ -26,6 +26,7 @@ from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card, Splits, cut
 from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.ranges import BelowOne, Pixels
 
 FEATURE_KEYS = ("features", "fts", "x", "X", "data", "embeddings")
 LABEL_KEYS = ("labels", "label", "y", "Y", "target", "targets")
@@ -40,7 +41,7 @@ SURF = {"amazon": "amazon", "caltech": "Caltech10", "dslr": "dslr", "webcam": "w
 def features(
     *,
     seed: int = 0,
-    size: int | None = None,
+    size: Pixels | None = None,
     download: bool = True,
     name: str = "features",
     path: str | None = None,
@@ -50,8 +51,8 @@ def features(
     rows: str | None = None,
     zscore: bool = False,
     transductive: bool = False,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.2,
+    val_fraction: BelowOne = 0.1,
+    test_fraction: BelowOne = 0.2,
 ) -> Splits:
     """Features of one domain. path: the file; test: that of the test set, else seeded fractions are
     cut.
@@ -77,7 +78,7 @@ def features(
 def office_caltech_surf(
     *,
     seed: int = 0,
-    size: int | None = None,
+    size: Pixels | None = None,
     download: bool = True,
     domain: str = "amazon",
     rows: str | None = "l1",

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from tlrun.data.fit import SKIP, check_fit, read_image
 from tlrun.data.image_set import FileImageSet, ImageSet
 from tlrun.data.splits import Card, Splits, cut
 from tlrun.errors import ConfigError, DataError
+from tlrun.ranges import BelowOne, NotNegative, Pixels
 
 log = logging.getLogger("tlrun")
 
@@ -48,19 +49,19 @@ class Listing:
 def folder(
     *,
     seed: int = 0,
-    size: int | None = 64,
+    size: Pixels | None = 64,
     download: bool = True,
     name: str = "folder",
     root: str | None = None,
     list: str | None = None,  # the key that users type
     test: Mapping[str, Any] | None = None,
-    channels: int = 3,
+    channels: Literal[1, 3] = 3,
     fit: str = "crop",
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.2,
+    val_fraction: BelowOne = 0.1,
+    test_fraction: BelowOne = 0.2,
     transductive: bool = False,
     skip_unreadable: bool = False,
-    memory_gb: float = 2.0,
+    memory_gb: NotNegative = 2.0,
 ) -> Splits:
     """See the module. name: the domain, for messages (data.<name>.root=...).
 

@@ -18,6 +18,7 @@ from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card, Splits
 from tlrun.errors import ConfigError, DataError
+from tlrun.ranges import Pixels
 
 CLASSES = tuple("0123456789")
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
@@ -73,7 +74,7 @@ def labels_of(split: str, download: bool) -> torch.Tensor:
 def mnist(
     *,
     seed: int = 0,
-    size: int | None = 28,
+    size: Pixels | None = 28,
     download: bool = True,
     fit: str = "squash",
     digits: str = "all",

@@ -35,6 +35,7 @@ from tlrun.data.image_set import ImageSet
 from tlrun.data.sets import mnist
 from tlrun.data.splits import Card, Splits
 from tlrun.errors import DataError
+from tlrun.ranges import Pixels
 
 CLASSES = tuple("0123456789")
 FULL = {"train": 59_001, "test": 9_001}
@@ -56,7 +57,7 @@ GENERATED = {  # ImageSet.checksum of `mnistm_generated` at 28x28
 
 
 def mnistm(
-    *, seed: int = 0, size: int | None = 28, download: bool = True, fit: str = "center"
+    *, seed: int = 0, size: Pixels | None = 28, download: bool = True, fit: str = "center"
 ) -> Splits:
     """Ganin's images and split; val is cut off train by `build_data`."""
     check_fit(fit)
@@ -184,7 +185,7 @@ def read_release(path: Path, name: str) -> tuple[np.ndarray, Tensor]:
     return images.contiguous().numpy(), labels
 
 
-def mnistm_generated(*, seed: int = 0, size: int | None = 28, download: bool = True) -> Splits:
+def mnistm_generated(*, seed: int = 0, size: Pixels | None = 28, download: bool = True) -> Splits:
     """MNIST-M made here: |digit - crop| per channel (the paper's formula), the same bytes
     everywhere.
 

@@ -17,6 +17,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card
 from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.ranges import Pixels, Range
 
 CITATION = "Lake, Salakhutdinov, Tenenbaum, Human-level concept learning, Science 2015"
 URL = "https://github.com/brendenlake/omniglot"
@@ -45,7 +47,11 @@ RUNS, RUN_WAY = 20, 20
 
 
 def omniglot(
-    *, seed: int = 0, size: int = 28, split: str = "vinyals", rotations: int = 4
+    *,
+    seed: int = 0,
+    size: Pixels = 28,
+    split: str = "vinyals",
+    rotations: Annotated[int, Range(1, 4)] = 4,
 ) -> ClassSplits:
     """Independent of `seed`. Raises ConfigError or DataError."""
     if split not in SPLITS:

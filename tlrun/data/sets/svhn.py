@@ -15,6 +15,7 @@ from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card, Splits
 from tlrun.errors import DataError
+from tlrun.ranges import Pixels
 
 CLASSES = tuple("0123456789")
 MIRROR = "http://ufldl.stanford.edu/housenumbers/"
@@ -42,7 +43,7 @@ def read_mat(path: Path, variable: str) -> np.ndarray:
 def svhn(
     *,
     seed: int = 0,
-    size: int | None = 32,
+    size: Pixels | None = 32,
     download: bool = True,
     fit: str = "squash",
     extra: bool = False,

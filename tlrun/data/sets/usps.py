@@ -19,6 +19,7 @@ from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.image_set import ImageSet
 from tlrun.data.splits import Card, Splits
 from tlrun.errors import DataError
+from tlrun.ranges import Pixels
 
 CLASSES = tuple("0123456789")
 MIRROR = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/"
@@ -47,7 +48,7 @@ def read_libsvm(path: Path) -> np.ndarray:
 
 
 def usps(
-    *, seed: int = 0, size: int | None = 28, download: bool = True, fit: str = "shrink"
+    *, seed: int = 0, size: Pixels | None = 28, download: bool = True, fit: str = "shrink"
 ) -> Splits:
     """USPS's own split; val is cut off train by `build_data`."""
     check_fit(fit)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlrun.errors import ConfigError
 from tlrun.methods.balance import Balance
 from tlrun.models.net import Net
+from tlrun.ranges import Count, Positive
 
 
 class DWA(Balance):
@@ -24,9 +24,7 @@ class DWA(Balance):
 
     several_processes = False  # each would know its own losses alone
 
-    def __init__(self, temperature: float = 2.0, window: int = 100) -> None:
-        if temperature <= 0 or window < 1:
-            raise ConfigError("balance.temperature must be above 0 and balance.window at least 1")
+    def __init__(self, temperature: Positive = 2.0, window: Count = 100) -> None:
         self.temperature, self.window = temperature, window
         self.steps = 0
         self.sum: Tensor | None = None  # (T,), of the window that runs

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.methods.balance import Balance
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class Fixed(Balance):
     """weights: task -> w_t, at least 0; a task that is not named has 1."""
 
-    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, weights: Mapping[str, Weight] | None = None) -> None:
         self.weights = {name: float(w) for name, w in (weights or {}).items()}
-        if any(w < 0 for w in self.weights.values()):
-            raise ConfigError("balance.weights are at least 0")
 
     def module(self, tasks: Mapping[str, str]) -> None:
         for name in set(self.weights) - set(tasks):

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlrun.errors import ConfigError
 from tlrun.methods.balance import Balance
 from tlrun.models.net import Net
+from tlrun.ranges import LearningRate, NotNegative
 
 SMALLEST = 1e-8
 
@@ -28,9 +28,7 @@ class FAMO(Balance):
     several_processes = False  # each would know its own losses alone
     looks_again = True
 
-    def __init__(self, lr: float = 0.025, decay: float = 0.001) -> None:
-        if lr <= 0 or decay < 0:
-            raise ConfigError("balance.lr must be above 0 and balance.decay at least 0")
+    def __init__(self, lr: LearningRate = 0.025, decay: NotNegative = 0.001) -> None:
         self.lr, self.decay = lr, decay
         self.before: Tensor | None = None
 

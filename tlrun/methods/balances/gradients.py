@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tlrun.errors import ConfigError
 from tlrun.methods.balance import Balance
 from tlrun.models.net import Net
+from tlrun.ranges import NotNegative
 
 MISSING = "this balance needs torchjd: pip install 'tlrun[mtl]'"
 
@@ -92,7 +93,7 @@ class MGDA(GradientBalance):
 class CAGrad(GradientBalance):
     """c: how far the update may lie from the mean gradient, in [0, 1)."""
 
-    def __init__(self, c: float = 0.5) -> None:
+    def __init__(self, c: NotNegative = 0.5) -> None:
         super().__init__("CAGrad", c=c)
 
 

@@ -12,22 +12,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.feature_norm import hard_norm_loss, stepwise_norm_loss
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import each_domain
 from tlrun.models.net import Net
+from tlrun.ranges import NotNegative, Weight
 
 
 class AFN(Term):
     """weight: λ. step: Δr of the stepwise form. radius: R of the hard form; None = stepwise."""
 
     def __init__(
-        self, weight: float = 0.05, step: float = 1.0, radius: float | None = None
+        self, weight: Weight = 0.05, step: NotNegative = 1.0, radius: NotNegative | None = None
     ) -> None:
-        at_least(0, **{"terms.afn.weight": weight, "terms.afn.step": step})
-        if radius is not None:
-            at_least(0, **{"terms.afn.radius": radius})
         self.weight, self.step, self.radius = weight, step, radius
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

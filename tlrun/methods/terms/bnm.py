@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.nuclear_norm import nuclear_norm_loss
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class BNM(Term):
     """weight: the paper's λ."""
 
-    def __init__(self, weight: float = 1.0) -> None:
-        at_least(0, **{"terms.bnm.weight": weight})
+    def __init__(self, weight: Weight = 1.0) -> None:
         self.weight = weight
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

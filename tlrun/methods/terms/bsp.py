@@ -13,19 +13,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.spectral import squared_singular_values
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import each_domain
 from tlrun.models.net import Net
+from tlrun.ranges import Count, Weight
 
 
 class BSP(Term):
     """weight: β; the paper's 1e-4 is too much for `dann_cnn`. k: how many of the largest."""
 
-    def __init__(self, weight: float = 1e-5, k: int = 1) -> None:
-        at_least(0, **{"terms.bsp.weight": weight})
-        at_least(1, **{"terms.bsp.k": k})
+    def __init__(self, weight: Weight = 1e-5, k: Count = 1) -> None:
         self.weight, self.k = weight, k
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.spectral import squared_singular_values
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.shown import target_seen
 from tlrun.models.net import Net
+from tlrun.ranges import Count, Weight
 
 
 class BSS(Term):
     """weight: η. k: how many of the smallest singular values."""
 
-    def __init__(self, weight: float = 1e-3, k: int = 1) -> None:
-        at_least(0, **{"terms.bss.weight": weight})
-        at_least(1, **{"terms.bss.k": k})
+    def __init__(self, weight: Weight = 1e-3, k: Count = 1) -> None:
         self.weight, self.k = weight, k
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -21,11 +21,12 @@ from torch.nn.functional import cross_entropy
 
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
-from tlrun.errors import ConfigError, at_least
+from tlrun.errors import ConfigError
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_head, target_seen
 from tlrun.models.net import Net
+from tlrun.ranges import Positive, Weight
 
 
 class CoTuning(Term):
@@ -33,10 +34,7 @@ class CoTuning(Term):
 
     one_target = True
 
-    def __init__(self, weight: float = 1.0, temperature: float = 1.0) -> None:
-        at_least(0, **{"terms.co_tuning.weight": weight})
-        if temperature <= 0:
-            raise ConfigError("terms.co_tuning.temperature must be above 0")
+    def __init__(self, weight: Weight = 1.0, temperature: Positive = 1.0) -> None:
         self.weight, self.temperature = weight, temperature
         self.relation = torch.zeros(0)  # (K_T, K_S), rows sum to 1
         self.head = ""

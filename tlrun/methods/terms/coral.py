@@ -7,22 +7,24 @@ It couples the batch.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.coral import coral_loss
-from tlrun.methods.discrepancy import PLACES, check_choice, check_several
+from tlrun.methods.discrepancy import check_several
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class Coral(Term):
     """weight: of the distance. layer: features | logits."""
 
-    def __init__(self, weight: float = 1.0, layer: str = "logits") -> None:
-        at_least(0, **{"terms.coral.weight": weight})
-        check_choice("terms.coral.layer", layer, PLACES)
+    def __init__(
+        self, weight: Weight = 1.0, layer: Literal["features", "logits"] = "logits"
+    ) -> None:
         self.weight, self.layer = weight, layer
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from tlrun.data.hashing import permutation
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
-from tlrun.errors import ConfigError, at_least
+from tlrun.errors import ConfigError
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.feature_maps import (
     Catch,
@@ -35,6 +35,7 @@ from tlrun.methods.terms.feature_maps import (
 from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
 from tlrun.methods.terms.shown import target_seen
 from tlrun.models.net import Net
+from tlrun.ranges import Count, Weight
 
 
 class Delta(Term):
@@ -48,14 +49,12 @@ class Delta(Term):
 
     def __init__(
         self,
-        alpha: float = 0.01,
-        beta: float = 0.01,
+        alpha: Weight = 0.01,
+        beta: Weight = 0.01,
         stages: Sequence[str] = ("backbone",),
         attention: bool = True,
-        images: int = 200,
+        images: Count = 200,
     ) -> None:
-        at_least(0, **{"terms.delta.alpha": alpha, "terms.delta.beta": beta})
-        at_least(1, **{"terms.delta.images": images})
         self.alpha, self.beta, self.stages = alpha, beta, tuple(stages)
         self.attention, self.images = attention, images
         self.teacher, self.anchor = Teacher(), Anchor()

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.entropy import information_loss
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class Entropy(Term):
     """weight: of the whole. diversity: of the second part, at least 0."""
 
-    def __init__(self, weight: float = 0.1, diversity: float = 0.0) -> None:
-        at_least(0, **{"terms.entropy.weight": weight, "terms.entropy.diversity": diversity})
+    def __init__(self, weight: Weight = 0.1, diversity: Weight = 0.0) -> None:
         self.weight, self.diversity = weight, diversity
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

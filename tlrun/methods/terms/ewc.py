@@ -20,11 +20,12 @@ from torch.func import functional_call, grad, vmap
 from tlrun.data.hashing import permutation
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
-from tlrun.errors import ConfigError, at_least
+from tlrun.errors import ConfigError
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
 from tlrun.methods.terms.shown import old_heads
 from tlrun.models.net import Net
+from tlrun.ranges import Count, Size, Weight
 
 HELD = 2**24  # numbers of gradients held at once; one gradient is as large as the net
 
@@ -35,9 +36,7 @@ class EWC(Term):
     `metric/ewc` is the penalty.
     """
 
-    def __init__(self, weight: float = 10.0, images: int = 200, samples: int = 0) -> None:
-        at_least(0, **{"terms.ewc.weight": weight, "terms.ewc.samples": samples})
-        at_least(1, **{"terms.ewc.images": images})
+    def __init__(self, weight: Weight = 10.0, images: Count = 200, samples: Size = 0) -> None:
         self.weight, self.images, self.samples = weight, images, samples
         self.anchor = Anchor()
         self.fisher: dict[str, Tensor] = {}

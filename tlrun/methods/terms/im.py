@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.entropy import information_loss
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class IM(Term):
     """weight: of the whole. diversity: of the second part."""
 
-    def __init__(self, weight: float = 0.1, diversity: float = 1.0) -> None:
-        at_least(0, **{"terms.im.weight": weight, "terms.im.diversity": diversity})
+    def __init__(self, weight: Weight = 0.1, diversity: Weight = 1.0) -> None:
         self.weight, self.diversity = weight, diversity
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

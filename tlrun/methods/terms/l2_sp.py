@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from tlrun.data.pair import Data
-from tlrun.errors import at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Anchor, add_to_gradients
 from tlrun.models.net import Net
+from tlrun.ranges import Weight
 
 
 class L2SP(Term):
@@ -35,8 +35,7 @@ class L2SP(Term):
 
     decays_weights = True
 
-    def __init__(self, alpha: float = 0.1, beta: float = 0.01) -> None:
-        at_least(0, **{"terms.l2_sp.alpha": alpha, "terms.l2_sp.beta": beta})
+    def __init__(self, alpha: Weight = 0.1, beta: Weight = 0.01) -> None:
         self.alpha, self.beta = alpha, beta
         self.anchor = Anchor()
 

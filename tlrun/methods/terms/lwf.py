@@ -18,20 +18,17 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from tlrun.data.pair import Data
-from tlrun.errors import ConfigError, at_least
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_heads, target_seen
 from tlrun.models.net import Net
+from tlrun.ranges import Positive, Weight
 
 
 class LwF(Term):
     """weight: λ. temperature: T, above 0."""
 
-    def __init__(self, weight: float = 1.0, temperature: float = 2.0) -> None:
-        at_least(0, **{"terms.lwf.weight": weight})
-        if temperature <= 0:
-            raise ConfigError("terms.lwf.temperature must be above 0")
+    def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.0) -> None:
         self.weight, self.temperature = weight, temperature
         self.teacher = Teacher()
         self.heads: list[str] = []

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.errors import ConfigError, at_least
 from tlrun.losses.class_confusion import class_confusion_loss
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import Positive, Weight
 
 
 class MCC(Term):
     """weight: the paper's trade-off. temperature: T, above 0."""
 
-    def __init__(self, weight: float = 1.0, temperature: float = 2.5) -> None:
-        at_least(0, **{"terms.mcc.weight": weight})
-        if not temperature > 0:
-            raise ConfigError(f"terms.mcc.temperature={temperature:g} must be above 0")
+    def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.5) -> None:
         self.weight, self.temperature = weight, temperature
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

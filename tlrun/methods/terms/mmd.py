@@ -7,14 +7,16 @@ on the features (B, D) or the logits (B, K). It couples the batch.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-from tlrun.errors import at_least
 from tlrun.losses.mmd import mmd_loss
-from tlrun.methods.discrepancy import PLACES, check_choice, check_mmd, check_several
+from tlrun.methods.discrepancy import check_several
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import Depth, Positive, Weight
 
 
 class MMD(Term):
@@ -22,15 +24,12 @@ class MMD(Term):
 
     def __init__(
         self,
-        weight: float = 1.0,
-        layer: str = "features",
-        kernels: int = 2,
-        bandwidth: str | float = "mean",
-        estimator: str = "unbiased",
+        weight: Weight = 1.0,
+        layer: Literal["features", "logits"] = "features",
+        kernels: Depth = 2,
+        bandwidth: Literal["mean", "median"] | Positive = "mean",
+        estimator: Literal["biased", "unbiased", "linear"] = "unbiased",
     ) -> None:
-        at_least(0, **{"terms.mmd.weight": weight})
-        check_choice("terms.mmd.layer", layer, PLACES)
-        check_mmd("terms.mmd", kernels, estimator, bandwidth=bandwidth)
         self.weight, self.layer = weight, layer
         self.kernels, self.bandwidth, self.estimator = kernels, bandwidth, estimator
 

@@ -21,14 +21,13 @@ from tlrun.errors import ConfigError
 from tlrun.methods.method import Term
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
+from tlrun.ranges import Share
 
 
 class StochNorm(Term):
     """p: share of the channels that are normalised by running statistics, from 0 to 1."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ConfigError(f"terms.stoch_norm.p is a share from 0 to 1, not {p:g}")
+    def __init__(self, p: Share = 0.5) -> None:
         self.p = p
         self.active = False  # not in a source phase
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []

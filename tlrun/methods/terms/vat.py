@@ -14,11 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tlrun.errors import ConfigError, at_least
+from tlrun.errors import ConfigError
 from tlrun.methods.method import Term, Update
 from tlrun.methods.smoothness import net_vat
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+from tlrun.ranges import NotNegative, Positive, Repeats, Weight
 
 
 class VAT(Term):
@@ -26,12 +27,12 @@ class VAT(Term):
     iterations: of the power method."""
 
     def __init__(
-        self, weight: float = 0.1, radius: float = 3.5, xi: float = 1.0, iterations: int = 1
+        self,
+        weight: Weight = 0.1,
+        radius: NotNegative = 3.5,
+        xi: Positive = 1.0,
+        iterations: Repeats = 1,
     ) -> None:
-        at_least(0, **{"terms.vat.weight": weight, "terms.vat.radius": radius})
-        at_least(1, **{"terms.vat.iterations": iterations})
-        if not xi > 0:
-            raise ConfigError(f"terms.vat.xi={xi:g} must be above 0")
         self.weight, self.radius, self.xi, self.iterations = weight, radius, xi, iterations
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
