@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import importlib
-import inspect
 import os
 import random
 import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import filelock
 import numpy as np
@@ -26,7 +25,7 @@ from PIL import Image
 from small import QUICK
 
 from tlrun import schema
-from tlrun.building import locate
+from tlrun.building import argument_hints, locate
 from tlrun.cli import main
 from tlrun.config import conf_dir
 from tlrun.engine import checkpoint
@@ -152,6 +151,10 @@ def assert_same(run: RunDir, straight: RunDir) -> None:
         ("trainer.steps=3 trainer.epochs=2", "give only one of them"),
         ("seed=0,1", "add -m"),
         ("phases.train=3", "phases.train=3: give its keys"),
+        ("data.normalize=hal", "did you mean 'half'?"),
+        ("data.channels=7", "data.channels=7: expected one of 1, 3"),
+        ("data.augment.source.rotat=3", "'data.augment.source.rotat': did you mean 'rotate'?"),
+        ("data.augment.source.cutout=x", "data.augment.source.cutout=x: expected a number from 0"),
         ("method=dann method.lambda_schedule=sigmoi", "did you mean 'sigmoid'?"),
         ("method=dann method.domain_hidden=-5", "domain_hidden=-5: expected a whole number from 1"),
         ("method=dann method.domain_layers=-1", "domain_layers=-1: expected a whole number from 0"),
@@ -178,10 +181,6 @@ def test_a_mistake_in_the_command(words: str, sentence: str, tlrun: Command) -> 
         ("backbone.weights=DEFAULT", "has no pretrained weights: set backbone.weights=null"),
         ("backbone=lenet data.size=8", "images of 8x8 do not fit backbone 'lenet'"),
         ("backbone=dtn data.size=7", "images of 7x7 do not fit backbone 'dtn', 8x8 do"),
-        ("data.normalize=hal", "did you mean 'half'?"),
-        ("data.channels=7", "data.channels=7: choose 1 (grey) or 3 (colour)"),
-        ("data.augment.source.rotat=3", "unknown augmentation 'rotat': did you mean 'rotate'?"),
-        ("data.augment.source.cutout=x", "augmentation cutout='x': give a number"),
         ("phases.tran.steps=3", "phases.tran: this method has no such phase; it has train"),
         ("phases.train.frozen=[backbon]", "no part or stage matches 'backbon': did you mean"),
         ("method._target_=nix.Nix", "cannot import 'nix'"),
@@ -307,7 +306,7 @@ def test_a_loss_that_is_not_a_number(
 
 
 def test_a_learning_rate_that_is_far_too_high(tlrun: Command) -> None:
-    assert tlrun(*WORDS, "optimizer=sgd", "optimizer.lr=1e30", "schedule=constant") == 1
+    assert tlrun(*WORDS, "optimizer=sgd", "optimizer.lr=1000", "schedule=constant") == 1
     assert re.search("the loss 'classification' is (nan|inf)", tlrun.sentence)
     assert "none is saved yet" in tlrun.sentence
     assert not list(RUN.checkpoints.glob("last*"))
@@ -535,7 +534,7 @@ def test_no_packaged_argument_takes_a_word_where_its_file_has_a_number(group: st
     for file in (conf_dir() / group).glob("*.yaml"):
         for block in blocks(OmegaConf.to_container(OmegaConf.load(file))):
             factory = locate(block["_target_"])
-            hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+            hints = argument_hints(factory)
             for name, default in block.items():
                 if isinstance(default, int | float) and name in hints:
                     assert not schema.matches("word", hints[name]), f"{file.name}: {name}"

@@ -83,10 +83,8 @@ class MAML(FewShot):
             scores = functional_call(net, fast, (support.x,)).logits.float()
             loss = F.cross_entropy(scores, support.y)
             slopes = torch.autograd.grad(loss, list(fast.values()), create_graph=second_order)
-            fast = {
-                name: value - self.inner_lr * slope
-                for (name, value), slope in zip(fast.items(), slopes, strict=True)
-            }
+            paired = zip(fast.items(), slopes, strict=True)
+            fast = {name: value - self.inner_lr * slope for (name, value), slope in paired}
         return fast
 
     def predict(
