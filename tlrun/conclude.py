@@ -6,6 +6,7 @@ import hashlib
 import logging
 import resource
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
 from tlrun.environment import with_history
 from tlrun.errors import ConfigError
+from tlrun.evaluate.divergence import failure
 from tlrun.evaluate.figures import Figures, oracle_key, with_unit
 from tlrun.evaluate.selection import rules, sees_target_labels
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
@@ -31,7 +33,7 @@ def conclude(session: Session) -> dict[str, Any]:
     run_dir = session.run_dir
     last = checkpoint.load_last(run_dir.checkpoints)
     assert last is not None
-    rows = [row for row in run_dir.read_metrics() if row.get("split") == "eval"]
+    rows = run_dir.read_metrics()
     session.load(last)
     last_figures, _ = _test(session)
     selected = session.load_selected()
@@ -61,8 +63,11 @@ def summarise(
     selected_figures: Figures,
     last_figures: Figures,
 ) -> dict[str, Any]:
-    """summary.json: stable keys, other tools read them."""
+    """summary.json: stable keys, other tools read them. rows: of metrics.jsonl."""
     cfg, counters = session.cfg, last["counters"]
+    chances = {key: asdict(chance) for key, chance in session.evaluator.chances().items()}
+    failed = failure(rows, session.data.num_classes, chances)
+    rows = [row for row in rows if row.get("split") == "eval"]
     resumed_with = session.run_dir.read_status().get("resumed_with")
     oracle = session.choose(rows, "oracle") or {}
     targets = dict.fromkeys(("target_test/accuracy", session.evaluator.headline))
@@ -82,6 +87,8 @@ def summarise(
         "selection_rule": cfg["select"]["name"],
         "selection_fell_back": session.choose(rows, cfg["select"]["name"]) is None,
         "selection_saw_target_labels": sees_target_labels(cfg["select"]["name"]),
+        "training_failure": failed and asdict(failed),
+        "chance": chances,
         "headline": session.evaluator.headline,
         "figures": selected_figures.about(),
         "selected": {"step": selected_step, **selected_figures},

@@ -122,3 +122,18 @@ def test_the_interval_of_episodes_goes_with_the_headline():
     mean, half = mean_and_interval(torch.tensor([0.2, 0.4, 0.6], dtype=torch.float64))
     found = Figures([Figure("target_test/accuracy", mean, ACCURACY, half)])
     assert found["target_test/ci95"] == pytest.approx(1.96 * 0.2 / 3**0.5)
+
+
+@pytest.mark.parametrize(
+    ("lr", "kind"), [("1e6", "diverged"), ("1e-12", "never left chance"), ("0.005", None)]
+)
+def test_the_summary_says_that_training_failed(tmp_path, lr, kind):
+    size = ["trainer.steps=60", "trainer.batch_size=32"] if kind is None else ["trainer.steps=8"]
+    opened = session(tmp_path / "run", "method=source_only", f"optimizer.lr={lr}", *size)
+    opened.loop().fit()
+    summary = conclude(opened)
+    opened.run_dir.set_status("completed")
+    told = summary["training_failure"]
+    assert (told and told["kind"]) == kind
+    assert summary["chance"]["source_val/accuracy"]["count"] == len(opened.data.role("source_val"))
+    assert ("Training " in text_summary(tmp_path / "run")) == bool(kind)

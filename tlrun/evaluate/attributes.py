@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators import ClassEvaluator
 from tlrun.evaluate.figures import KINDS, MEAN_ACCURACY, Figure, Figures
 from tlrun.evaluate.metrics import accuracy, per_class_accuracy
@@ -105,6 +106,15 @@ class AttributeEvaluator(ClassEvaluator):
         """(C,) bool: which classes are of these groups."""
         chosen = {name for group in names for name in self.data.facts[group]}
         return torch.tensor([c in chosen for c in self.data.classes])
+
+    def chances(self) -> dict[str, Chance]:
+        """Of the training classes: a mean over classes, so each of them counts alike."""
+        held, training = self.data.role("source_val"), self.group("training")
+        if held is None or held.labels is None:
+            return {}
+        images = int(training[held.labels].sum())
+        key = "source_val/training_classes_accuracy"
+        return {key: Chance(1 / int(training.sum()), images)} if images else {}
 
     def row(self, net: Net) -> dict[str, float | None]:
         held = self.predictions(net, "source_val")

@@ -19,6 +19,7 @@ from tlrun.data.episodes import ClassTable, EpisodeData, FixedEpisodes, Shape, l
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
+from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators import Evaluator
 from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
 from tlrun.methods.few_shot import FewShot, Support
@@ -49,6 +50,11 @@ class EpisodeEvaluator(Evaluator):
         self.by_features = (
             isinstance(method, FewShot) and type(method).classify is not FewShot.classify
         )
+
+    def chances(self) -> dict[str, Chance]:
+        shape = self.data.tests[0]
+        queries = self.data.val_episodes * shape.way * shape.query
+        return {"source_val/accuracy": Chance(1 / shape.way, queries)}
 
     def row(self, net: Net) -> dict[str, float | None]:
         """Validation classes; novel ones (`oracle/*`) only where the target test is allowed."""

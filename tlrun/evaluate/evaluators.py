@@ -22,6 +22,7 @@ from tlrun.data.pair import Data
 from tlrun.data.streams import batches
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.evaluate import metrics
+from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.figures import ACCURACY, KINDS, Figure, Figures
 from tlrun.evaluate.validators import Predictions, compute_validators
 from tlrun.methods.method import Method
@@ -55,6 +56,10 @@ class Evaluator(Protocol):
     def headline(self) -> str:
         """The key of the one test figure to read: that of the task which was trained."""
         return "target_test/accuracy"
+
+    def chances(self) -> dict[str, Chance]:
+        """Guessing on the labelled validation sets of what is trained on, by key of `row`."""
+        return {}
 
     def row(self, net: Net) -> dict[str, float | None]:
         """The figures of an evaluation during training; `oracle/*` ones if allowed."""
@@ -100,6 +105,13 @@ class ClassEvaluator(Evaluator):
             seed,
             target_test,
         )
+
+    def chances(self) -> dict[str, Chance]:
+        held = self.data.role("source_val")
+        trained = {name for phase in self.method.phases(self.data) for name in phase.streams}
+        if held is None or trained.isdisjoint({"source", *self.data.sources}):
+            return {}
+        return {"source_val/accuracy": found} if (found := chance(held.labels)) else {}
 
     def predictions(self, net: Net, role: str) -> Predictions | None:
         """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32.
@@ -222,6 +234,12 @@ def write_predictions(
         for i, (g, c) in enumerate(zip(guess.tolist(), confidence.tolist(), strict=True)):
             label = "" if labels is None or labels[i] < 0 else classes[int(labels[i])]
             writer.writerow([i, paths[i] if paths else "", label, classes[g], f"{c:.6f}"])
+
+
+def chance(labels: Tensor | None) -> Chance | None:
+    """Of (n,) int64 labels, those below 0 unknown; None without a known one."""
+    known = torch.zeros(0, dtype=torch.int64) if labels is None else labels[labels >= 0]
+    return Chance.of(torch.bincount(known).tolist()) if len(known) else None
 
 
 def sample(count: int, most: int, seed: int) -> Tensor:

@@ -31,7 +31,8 @@ from tlrun.data.pair import Task
 from tlrun.data.streams import batches
 from tlrun.data.tasks import TaskData
 from tlrun.evaluate import metrics
-from tlrun.evaluate.evaluators import ClassEvaluator, write_predictions
+from tlrun.evaluate.divergence import Chance
+from tlrun.evaluate.evaluators import ClassEvaluator, chance, write_predictions
 from tlrun.evaluate.figures import (
     ACCURACY,
     KINDS,
@@ -65,6 +66,14 @@ class TaskEvaluator(ClassEvaluator):
     @property
     def headline(self) -> str:
         return f"target_test/{MAIN[self.data.tasks[self.data.target_task].kind]}"
+
+    def chances(self) -> dict[str, Chance]:
+        found = {}
+        for name, task in self.data.tasks.items():
+            held = self.data.role(f"{task.domain or task.name}_val")
+            if task.kind == "class" and held is not None:
+                found[f"{name}_val/accuracy"] = chance(task.truth(held.labels, held.columns))
+        return {key: value for key, value in found.items() if value is not None}
 
     def row(self, net: Net) -> dict[str, float | None]:
         row: dict[str, float | None] = {"parameters": sum(p.numel() for p in net.parameters())}

@@ -20,7 +20,8 @@ def cautions(board: Board, never_begun: int = 0) -> list[str]:
     groups = board.groups
     jobs = [job for group in groups for job in group.jobs]
     done = [job for group in groups for job in group.done]
-    found = [_missing(jobs, never_begun), _labels(groups), _repeated(groups)]
+    found = [_missing(jobs, never_begun), _failed_trainings(groups)]
+    found += [_labels(groups), _repeated(groups)]
     for data in dict.fromkeys(group.data for group in groups):
         of_data = [group for group in board.candidates if group.data == data and group.done]
         found += [_seeds(data, of_data), _budget(data, of_data), _test_sets(data, of_data)]
@@ -47,6 +48,18 @@ def _missing(jobs: list[Record], never_begun: int) -> str:
     total, lost = len(jobs) + never_begun, sum(counts.values())
     what = ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
     return f"{lost} of {total} jobs have no result ({what}); the means are over those that have."
+
+
+def _failed_trainings(groups: Sequence[Group]) -> str:
+    failed = [(group, job) for group in groups for job in group.failed_trainings]
+    if not failed:
+        return ""
+    kinds = Counter(job.training_failure.kind for _, job in failed if job.training_failure)
+    names = list(dict.fromkeys(group.name for group, _ in failed))
+    return (
+        f"Training failed in {len(failed)} {_jobs(len(failed))} ({_counted(kinds)}): "
+        f"{_some(names)}. Marked †; the figures of these jobs say nothing about the method."
+    )
 
 
 def _labels(groups: Sequence[Group]) -> str:

@@ -72,6 +72,15 @@ def further(record: Record, rule: str = "selected") -> dict[str, str]:
     return shown
 
 
+def failures(record: Record) -> list[str]:
+    """Whether the training failed, and that of the model it is compared with: a sentence each."""
+    found = [record.training_failure.why] if record.training_failure else []
+    if record.baseline is not None and record.baseline.training_failure:
+        why = record.baseline.training_failure.why
+        found.append(f"For comparison, {record.baseline.method}: {why}")
+    return found
+
+
 def sentences(record: Record) -> list[str]:
     """What stands behind the headline: images, interval, the rule, the oracle."""
     summary, chosen = record.summary, record.figures("selected")

@@ -70,6 +70,16 @@ class Group:
         )
 
     @property
+    def failed_trainings(self) -> list[Record]:
+        """Completed jobs that diverged or never left chance."""
+        return [job for job in self.done if job.training_failure]
+
+    @property
+    def marks(self) -> str:
+        """Behind its name: * saw target labels, † a training failed."""
+        return "*" * self.saw_target_labels + "†" * bool(self.failed_trainings)
+
+    @property
     def key(self) -> tuple[Any, ...]:
         """What tells the group from others of the same data."""
         return (self.method, tuple(self.settings.items()), self.sweep)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tlrun.errors import ConfigError
 from tlrun.report import render
-from tlrun.report.findings import badges, further, headline, sentences
+from tlrun.report.findings import badges, failures, further, headline, sentences
 from tlrun.report.leaderboard import find_jobs, write_leaderboard
 from tlrun.report.plots import draw_plots, own_pictures
 from tlrun.report.record import RULES, Record, Row, class_name, is_run, mapping, number, read_record
@@ -83,6 +83,7 @@ def write_page(record: Record) -> Path:
         title=f"{record.method} on {record.data}",
         subtitle=_subtitle(record),
         trouble=_trouble(record),
+        failures=failures(record),
         headline=headline(record),
         sentences=sentences(record),
         badges=badges(record.summary),

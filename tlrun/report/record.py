@@ -8,6 +8,7 @@ it needs.
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import math
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrun.errors import ConfigError
+from tlrun.evaluate.divergence import Failure, failure
 from tlrun.evaluate.figures import Kind, kind_of, title
 from tlrun.run_dir import RunDir
 from tlrun.yaml_file import read_yaml
@@ -87,6 +89,11 @@ class Record:
     def headline(self) -> str:
         """The key of the figure of the task that was trained."""
         return str(self.summary.get("headline") or "target_test/accuracy")
+
+    @functools.cached_property
+    def training_failure(self) -> Failure | None:
+        """Whether the training diverged or never left chance, by the rows that were logged."""
+        return failure(self.rows, len(self.classes), mapping(self.summary.get("chance")))
 
     def kind(self, key: str) -> Kind:
         """What a figure is."""

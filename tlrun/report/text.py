@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlrun.evaluate.figures import with_unit
-from tlrun.report.findings import further, headline, selection_sentence
+from tlrun.report.findings import failures, further, headline, selection_sentence
 from tlrun.report.record import (
     Record,
     accuracy_by_class,
@@ -31,6 +31,8 @@ def text_summary(run_dir: Path) -> str:
     lines = [_title(record), ""]
     if record.status.get("error"):
         lines += [str(record.status["error"]), ""]
+    for sentence in failures(record):
+        lines += [sentence, ""]
     if record.summary:
         lines += [*_figures(record), ""]
         if number(record.figures("selected").get("step")) is not None:
