@@ -1,6 +1,7 @@
 """Episodes: which classes and images make one up, and data of disjoint classes."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -154,6 +155,37 @@ def test_divided_folders_must_hold_other_classes(tmp_path):
     for part, classes in (("train", "abc"), ("val", "de"), ("test", "fc")):
         folder_of(tmp_path / part, classes)
     with pytest.raises(DataError, match="class 'c' is in two"):
+        data_of(*SMALL, f"data.classes.root={tmp_path}")
+
+
+def test_folders_of_episodes_in_any_case_and_wrapped(tmp_path):
+    for part, classes in (("Training", "abc"), ("valid", "de"), ("TEST", "fg")):
+        folder_of(tmp_path / "wrapped" / part, classes)
+    data = data_of(*SMALL, f"data.classes.root={tmp_path}")
+    assert [data.source_classes, data.classes] == [("a", "b", "c"), ("f", "g")]
+
+
+def test_mistakes_in_folders_of_episodes(tmp_path):
+    for part, classes in (("train", "abc"), ("test", "fg")):
+        folder_of(tmp_path / "half" / part, classes)
+    with pytest.raises(DataError, match="has no val/"):
+        data_of(*SMALL, f"data.classes.root={tmp_path / 'half'}")
+    folder_of(tmp_path / "copies", "abcdefghij")
+    shutil.copy(tmp_path / "copies/a/0.png", tmp_path / "copies/b/x.png")
+    with pytest.raises(DataError, match="two labels"):
+        data_of(*SMALL, f"data.classes.root={tmp_path / 'copies'}")
+    (tmp_path / "copies/b/x.png").unlink()
+    for c in "abcdefghij":  # support and query must not be one image
+        for i in (1, 2):
+            shutil.copy(tmp_path / f"copies/{c}/0.png", tmp_path / f"copies/{c}/{i}.png")
+    with pytest.raises(ConfigError, match="has 2 images, fewer than"):
+        data_of(*SMALL, f"data.classes.root={tmp_path / 'copies'}")
+
+
+def test_novel_classes_with_too_few_images_end_it_before_the_training(tmp_path):
+    for part, classes, each in (("train", "abc", 4), ("val", "de", 4), ("test", "fg", 2)):
+        folder_of(tmp_path / part, classes, each)
+    with pytest.raises(ConfigError, match="class 'f' of the novel classes has 2 images"):
         data_of(*SMALL, f"data.classes.root={tmp_path}")
 
 

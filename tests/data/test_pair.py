@@ -9,7 +9,15 @@ from tests.data.conftest import write_image
 from tlrun.data.hashing import permutation as hashed_permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import build_data
-from tlrun.data.splits import Card, Splits, carve, cut, draw_per_class, with_val
+from tlrun.data.splits import (
+    Card,
+    Splits,
+    carve,
+    common_grey,
+    cut,
+    draw_per_class,
+    with_val,
+)
 from tlrun.errors import ConfigError, DataError
 
 SET = "tests.data.test_pair.toy"
@@ -316,3 +324,97 @@ def test_views_are_augmentations_of_a_stream():
         data.view("source", "strong")
     with pytest.raises(ConfigError, match="target_strong"):
         build_data({**conf(), "augment": {"target_stronk": {}}}, seed=0)
+
+
+# ---- classes that cannot be learned or judged ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("a", "one class only"),
+        (["a"], "one class only"),
+        (1, "no class '1'"),
+        ([], r"source_classes=\[\] keeps no class"),
+        (["a", "a"], "names the class 'a' twice"),
+        ({"a": 1}, "give a list of class names"),
+    ],
+)
+def test_source_classes_that_make_no_sense(classes, message):
+    with pytest.raises((ConfigError, DataError), match=message):
+        build_data({**conf(), "source_classes": classes, "label_spaces": "partial"}, seed=0)
+
+
+def test_a_single_target_class_may_be_named_alone():
+    chosen = {**conf(), "target_classes": "b", "label_spaces": "partial"}
+    data = build_data(chosen, seed=0)
+    assert set(data.role("target_test").labels.tolist()) == {1}
+
+
+def named(*, classes, rows=None, **keys):
+    """The toy set under other class names; rows: training images that are kept."""
+    made = toy(**keys, classes="abcdefgh"[: len(classes)])
+    sets = [s.with_labels(s.labels, classes) for s in (made.train, made.test)]
+    train = sets[0] if rows is None else sets[0].subset(torch.tensor(rows))
+    return Splits(train, None, sets[1], made.card)
+
+
+def under(source, target, **keys):
+    place = "tests.data.test_pair.named"
+    return {
+        "source": {"_target_": place, "classes": source},
+        "target": {"_target_": place, "classes": target, "n": 90},
+        **keys,
+    }
+
+
+def test_one_class_is_no_problem_to_learn():
+    with pytest.raises(DataError, match=r"one class only \('cat'\)"):
+        build_data(under(["cat"], ["cat"]), seed=0)
+    with pytest.raises(DataError, match=r"the target .* one class only \('dog'\)"):
+        build_data(under(["cat", "fox"], ["dog"]), seed=0, shared_classes=False)
+
+
+def test_a_class_without_training_image_is_named():
+    few = under(["cat", "dog", "fox"], ["cat", "dog", "fox"])
+    few["source"]["rows"] = [0, 1, 3, 4, 6, 7, 9, 10]  # every third is a fox
+    with pytest.raises(DataError, match="no image of the class 'fox' is left for training"):
+        build_data(few, seed=0)
+
+
+def test_a_source_class_called_unknown():
+    names = ["cat", "dog", "unknown"]
+    assert build_data(under(names, names), seed=0).classes == tuple(names)
+    with pytest.raises(DataError, match="has a class 'unknown'.*rename"):
+        build_data(under(names, names, label_spaces="open"), seed=0)
+    data = build_data(under(["cat", "dog"], names, label_spaces="open"), seed=0)
+    assert data.classes == ("cat", "dog", "unknown")
+    assert torch.bincount(data.role("target_test").labels).tolist() == [10, 10, 10]
+
+
+def test_images_of_both_domains_are_counted(image_folder, tmp_path, caplog):
+    place = "tlrun.data.sets.folder.folder"
+    image_folder("s", {"a": 6, "b": 6})
+    image_folder("t", {"a": 6, "b": 6}, 500)
+    for i in range(3):
+        write_image(tmp_path / "t" / "a" / f"again {i}.png", i)
+    build_data(
+        {
+            "source": {"_target_": place, "name": "source", "root": str(tmp_path / "s")},
+            "target": {"_target_": place, "name": "target", "root": str(tmp_path / "t")},
+            "size": 12,
+        },
+        seed=0,
+    )
+    assert "source and target share 3 images" in caplog.text
+
+
+def test_domains_that_read_grey_by_other_rules_are_named(caplog):
+    one = Splits(toy().train, None, None, Card("a", "", ""), grey={"I": (0.0, 4095.0)})
+    other = Splits(toy().train, None, None, Card("b", "", ""), grey={"I": (0.0, 1023.0)})
+    assert common_grey({"source": one, "target": one}) == {"I": (0.0, 4095.0)}
+    assert not caplog.records
+    assert common_grey({"source": one, "target": other}) == {"I": (0.0, 1023.0)}
+    assert "target reads grey of more than 8 bits from 0 to 1023, others from 0 to 4095" in (
+        caplog.text
+    )

@@ -5,7 +5,8 @@ from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.data.conftest import write_image
-from tlrun.data.fit import fit_arrays, fit_image, read_image, to_mode
+from tlrun.data.decode import read_image, to_mode
+from tlrun.data.fit import fit_arrays, fit_image
 from tlrun.data.preprocess import Preprocess
 from tlrun.errors import ConfigError, DataError
 

@@ -1,4 +1,6 @@
 import csv
+import os
+import shutil
 
 import pytest
 import torch
@@ -101,6 +103,42 @@ def test_mistakes_are_one_sentence(image_run, images, tmp_path):
         main(path, [images], output=images / "b.png" / "out.csv")
     with pytest.raises(ConfigError, match="not a run folder"):
         load(tmp_path)
+
+
+def test_bad_files_are_named_and_the_others_predicted(image_run, images, tmp_path, capsys, caplog):
+    (images / "more" / "bad.png").write_bytes(b"no image")
+    (images / "more" / "cut.jpg").write_bytes((images / "a.jpg").read_bytes()[:100])
+    output = tmp_path / "out.csv"
+    with pytest.raises(RunError, match="2 of 5 files could not be read") as error:
+        main(image_run.run.path, [images], output=output)
+    assert error.value.exit_code == 1
+    with output.open() as file:
+        assert [row["path"][-5:] for row in csv.DictReader(file)] == ["a.jpg", "b.png", "c.png"]
+    assert "bad.png" in caplog.text
+    assert "cut.jpg" in caplog.text
+    assert "a.jpg" in capsys.readouterr().out
+
+
+def test_what_is_no_file_never_hangs_predict(image_run, images, caplog):
+    os.mkfifo(images / "pipe.png")
+    (images / "more" / "again").symlink_to(images)
+    (images / "gone.png").symlink_to(images / "nowhere.png")
+    (images / ".ipynb_checkpoints").mkdir()
+    shutil.copy(images / "b.png", images / ".ipynb_checkpoints" / "b.png")
+    assert len(main(image_run.run.path, [images])) == 3
+    assert "1 special files (pipe.png)" in caplog.text
+    with pytest.raises(DataError, match="a pipe, a socket or a device"):
+        main(image_run.run.path, [images / "pipe.png"])
+    with pytest.raises(DataError, match="no file or folder"):
+        main(image_run.run.path, [images / "gone.png"])
+
+
+def test_names_that_are_no_utf_8_are_printed_and_written(image_run, images, tmp_path, capsys):
+    os.rename(images / "b.png", os.path.join(os.fsencode(images), b"caf\xe9.png"))
+    output = tmp_path / "out.csv"
+    main(image_run.run.path, [images], output=output)
+    assert r"caf\xe9.png" in capsys.readouterr().out
+    assert r"caf\xe9.png" in output.read_text(encoding="utf-8")
 
 
 def test_a_run_without_label_space(image_run, tmp_path):

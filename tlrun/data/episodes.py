@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.augment import Augment
+from tlrun.data.decode import GreyRange
 from tlrun.data.hashing import hashes, permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Labels, Task, preprocess_of
@@ -168,6 +169,7 @@ class ClassSplits:
     card: Card
     fit: str = "squash"
     fixed: tuple[FixedEpisodes, ...] = ()
+    grey: GreyRange = field(default_factory=dict)
 
 
 @dataclass
@@ -229,6 +231,8 @@ def episodes(
     trained = Shape.of(train, "data.train")
     ClassTable(found.base, trained, "base classes")  # a clear error now
     ClassTable(found.val, shapes[0], "validation classes")
+    for shape in shapes:
+        ClassTable(found.novel, shape, "novel classes")
     card = found.card
     conf = {"normalize": normalize, "channels": channels}
     return EpisodeData(
@@ -241,7 +245,7 @@ def episodes(
             "class": Task("class", "class", novel, "target"),
             "source": Task("source", "class", base, "source"),
         },
-        preprocess=preprocess_of(conf, found.base, found.fit),
+        preprocess=preprocess_of(conf, found.base, found.fit, found.grey),
         augment={"source": Augment(augment.get("source"))},
         evaluator="episodes",
         facts={"train": dict(vars(trained)), "tests": [list(pair) for pair in tests]},

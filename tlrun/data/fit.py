@@ -11,10 +11,9 @@ An image that already has the right size is never touched, so files of prepared 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
@@ -40,52 +39,25 @@ def fit_image(image: Image.Image, size: int, fit: str) -> Image.Image:
         inner = round(size * 5 / 7)
         return _window(image.resize((inner, inner), bilinear), size)
     if fit == "crop":
-        scale = size / min(width, height)
-        image = image.resize(
-            (max(size, round(width * scale)), max(size, round(height * scale))), bilinear
-        )
+        return image.resize((size, size), bilinear, _centre(width, height, size))
     return _window(image, size)
+
+
+def _centre(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """The window that stays of a picture whose shorter side becomes `size`, in pixels of the
+    picture: nothing beyond it is ever scaled."""
+    scale = size / min(width, height)
+    starts, ends = [], []
+    for length in (width, height):
+        scaled = max(size, round(length * scale))
+        starts.append((scaled - size) // 2 * length / scaled)
+        ends.append(min(length, starts[-1] + size * length / scaled))
+    return starts[0], starts[1], ends[0], ends[1]
 
 
 def _window(image: Image.Image, size: int) -> Image.Image:
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))  # PIL pads with black outside
-
-
-def to_mode(image: Image.Image, channels: int) -> Image.Image:
-    """Any PIL mode -> "L" or "RGB"; 16-bit is scaled to 8, transparency is laid over white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        scale = 257.0 if values.max(initial=0) > 255 else 1.0
-        image = Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
-    elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
-
-
-SKIP = "repair or remove it, or leave such files out: skip_unreadable=true"  # in a data set
-
-
-def read_image(
-    path: str | PathLike[str],
-    size: int,
-    channels: int,
-    fit: str,
-    advice: str = "repair or remove it",
-) -> np.ndarray:
-    """One image file -> uint8 (channels, size, size). Raises DataError that names the file."""
-    try:
-        with Image.open(path) as image:
-            if channels == 1 or image.format == "JPEG":
-                image.draft("L" if channels == 1 else "RGB", (2 * size, 2 * size))  # decode small
-            array = np.asarray(fit_image(to_mode(image, channels), size, fit))
-    except FileNotFoundError as error:
-        raise DataError(f"no image at '{path}'.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image '{path}' ({error}); {advice}.") from error
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 def fit_arrays(images: np.ndarray, size: int, fit: str) -> np.ndarray:

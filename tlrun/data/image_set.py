@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.data.fit import SKIP, read_image
+from tlrun.data.decode import SKIP, GreyRange, read_image
+from tlrun.data.image_files import text_of
 from tlrun.errors import DataError
 
 
@@ -135,6 +136,7 @@ class FileImageSet(ImageSet):
     """Images that stay in their files, decoded when read (by the workers of a Stream).
 
     files: one path per image. content: one hash per image; the set's checksum is made of them.
+    grey: how deep grey becomes 8 bits.
     """
 
     in_memory = False
@@ -149,9 +151,11 @@ class FileImageSet(ImageSet):
         labels: Tensor | None = None,
         classes: Sequence[str] | None = None,
         columns: Mapping[str, Tensor] | None = None,
+        grey: GreyRange | None = None,
     ) -> None:
         self.files, self.content, self.fit, self._shape = list(files), list(content), fit, shape
-        paths = [str(f) for f in files]
+        self.grey = dict(grey or {})
+        paths = [text_of(f) for f in files]
         super().__init__(name, torch.empty(0), labels, classes, paths, columns=columns)
 
     def __len__(self) -> int:
@@ -167,7 +171,10 @@ class FileImageSet(ImageSet):
 
     def read(self, index: Tensor) -> Tensor:
         channels, size, _ = self._shape
-        images = [read_image(self.files[i], size, channels, self.fit, SKIP) for i in index.tolist()]
+        images = [
+            read_image(self.files[i], size, channels, self.fit, SKIP, self.grey)
+            for i in index.tolist()
+        ]
         return torch.from_numpy(np.stack(images))
 
     def _like(
@@ -179,7 +186,9 @@ class FileImageSet(ImageSet):
     ) -> FileImageSet:
         files, content = [self.files[i] for i in order], [self.content[i] for i in order]
         shape = (self._shape[0], self._shape[1], self._shape[2])
-        new = FileImageSet(self.name, files, content, shape, self.fit, labels, classes, columns)
+        new = FileImageSet(
+            self.name, files, content, shape, self.fit, labels, classes, columns, self.grey
+        )
         new.paths = None if self.paths is None else new.paths
         return new
 
@@ -205,6 +214,7 @@ class FileImageSet(ImageSet):
 
     @cached_property
     def checksum(self) -> str:
+        rule = [repr(sorted(self.grey.items()))] if self.grey else []
         return hashlib.sha256(
-            "\n".join([repr(self._shape), self.fit, *self.content]).encode()
+            "\n".join([repr(self._shape), self.fit, *rule, *self.content]).encode()
         ).hexdigest()

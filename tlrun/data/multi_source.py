@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tlrun.data.class_checks import check_source, check_target
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import (
@@ -34,7 +35,7 @@ from tlrun.data.pair import (
     match_classes,
     preprocess_of,
 )
-from tlrun.data.splits import Card, Splits, with_val
+from tlrun.data.splits import Card, Splits, common_grey, warn_of_shared_images, with_val
 from tlrun.errors import ConfigError, DataError
 from tlrun.ranges import Number, Pixels, Positive
 
@@ -162,6 +163,11 @@ def multi_source(
     )
     held = match_classes(held, first.classes or (), first.name)
     check_shapes(first, held.train)
+    everyone = {**found, "target": held}
+    warn_of_shared_images(everyone)
+    for splits in found.values():
+        check_source(splits)
+    check_target(held, own=False)
     train, val, labels_seen = behind_firewall(held, target_labels, target_val_labels, seed)
     unseen = Domain(held.card.name, train, val, held.test, held.card)
     if target_images == "none":
@@ -186,7 +192,7 @@ def multi_source(
         name=name,
         domains=domains,
         tasks={"class": Task("class", "class", first.classes or ())},
-        preprocess=preprocess_of(conf, mixed, held.fit),
+        preprocess=preprocess_of(conf, mixed, held.fit, common_grey(everyone)),
         augment={**shared, **dict.fromkeys(found, shared["source"])},
         target_labels_seen=labels_seen,
         facts={"sources": list(found)},

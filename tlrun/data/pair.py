@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 from tlrun.data.augment import Augment
+from tlrun.data.class_checks import check_source, check_target, class_names
+from tlrun.data.decode import GreyRange
 from tlrun.data.image_set import ImageSet
 from tlrun.data.preprocess import Preprocess
-from tlrun.data.splits import Card, Splits, draw_per_class, with_val
+from tlrun.data.splits import (
+    Card,
+    Splits,
+    common_grey,
+    draw_per_class,
+    warn_of_shared_images,
+    with_val,
+)
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -251,17 +260,20 @@ def build_data(
             f"the source '{source.train.name}' has no labels; give a folder per class or a list "
             "of 'path label'."
         )
+    label_spaces = str(conf.get("label_spaces") or "shared")
     splits = only_classes(splits, conf)
     source, target = splits["source"], splits["target"]
+    check_source(source, UNKNOWN if label_spaces == "open" else None)
+    warn_of_shared_images(splits)
     assert source.train.classes is not None
     classes = source.train.classes
-    label_spaces = str(conf.get("label_spaces") or "shared")
     if label_spaces == "open":
         classes = (*classes, UNKNOWN)
         source = match_classes(source, classes, source.train.name, lacking=True)
         target = unknown_merged(target, classes)
     tasks = {"class": Task("class", "class", classes)}
     own = None if shared_classes else _own_classes(target, classes)
+    check_target(target, own=bool(own))
     if own:
         tasks = {
             "class": Task("class", "class", own, "target"),
@@ -284,7 +296,7 @@ def build_data(
         name=str(conf.get("name", "data")),
         domains=domains,
         tasks=tasks,
-        preprocess=preprocess_of(conf, source.train, target.fit),
+        preprocess=preprocess_of(conf, source.train, target.fit, common_grey(splits)),
         augment=augmentations(conf.get("augment"), domains),
         target_labels_seen=seen,
         unlabelled=target.train.without_labels() if few else None,
@@ -309,8 +321,7 @@ def only_classes(splits: Mapping[str, Splits], conf: Mapping[str, Any]) -> dict[
     """
     kept = {}
     for domain, found in splits.items():
-        wanted = conf.get(f"{domain}_classes")
-        names = None if wanted is None else [str(name) for name in wanted]
+        names = class_names(conf.get(f"{domain}_classes"), f"data.{domain}_classes")
         kept[domain] = found if names is None else _only(found, names, f"data.{domain}_classes")
     return kept
 
@@ -338,7 +349,7 @@ def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
     """The target with all images of classes that `classes` does not name under UNKNOWN."""
 
     def merge(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
-        known = [name for name in own if name in classes]
+        known = [name for name in own if name in classes and name != UNKNOWN]
         names = (*known, UNKNOWN)
         order = [names.index(name if name in known else UNKNOWN) for name in own]
         return examples.with_labels(torch.tensor(order)[labels], names)
@@ -484,13 +495,15 @@ def allowed(examples: ImageSet, labels: Labels, seed: int, key: str) -> ImageSet
     return examples.subset(draw_per_class(examples, labels, seed))
 
 
-def preprocess_of(conf: Mapping[str, Any], source: ImageSet, fit: str) -> Preprocess:
+def preprocess_of(
+    conf: Mapping[str, Any], source: ImageSet, fit: str, grey: GreyRange | None = None
+) -> Preprocess:
     mode = str(conf.get("normalize") or "none")
     mean, std = conf.get("mean"), conf.get("std")
     channels = int(conf.get("channels") or 3)
     if mode == "standard" and (mean is None or std is None):
         mean, std = _statistics(source, Preprocess(source.shape, "none", channels=channels))
-    return Preprocess(source.shape, mode, channels=channels, mean=mean, std=std, fit=fit)
+    return Preprocess(source.shape, mode, channels=channels, mean=mean, std=std, fit=fit, grey=grey)
 
 
 def _statistics(source: ImageSet, unit: Preprocess) -> tuple[list[float], list[float]]:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlrun.data.fit import check_fit, read_image
+from tlrun.data.decode import REPAIR, GreyRange, read_image
+from tlrun.data.fit import check_fit
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 NORMALIZE = ("half", "imagenet", "instance", "standard", "none")
@@ -30,6 +31,7 @@ class Preprocess(nn.Module):
                none      [0, 1] as is
     size: the side that images are brought to when read from files (default: that of `shape`).
     channels: 1 (luma) or 3 (grey is repeated). fit: how files are brought to size (tlrun.data.fit).
+    grey: how deep grey of files becomes 8 bits (tlrun.data.decode).
     """
 
     mean: Tensor
@@ -44,11 +46,13 @@ class Preprocess(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         fit: str = "squash",
+        grey: GreyRange | None = None,
     ) -> None:
         super().__init__()
         self.images = len(shape) == 3
         self.mode = normalize
         self.fit = check_fit(fit)
+        self.grey = {kind: (float(low), float(high)) for kind, (low, high) in (grey or {}).items()}
         if normalize not in NORMALIZE:
             raise ConfigError(
                 f"data.normalize={normalize} is unknown: {did_you_mean(normalize, NORMALIZE)}"
@@ -138,6 +142,7 @@ class Preprocess(nn.Module):
             "mean": self.mean.flatten().tolist() if known else None,
             "std": self.std.flatten().tolist() if known else None,
             "fit": self.fit,
+            "grey": {kind: list(values) for kind, values in self.grey.items()} or None,
         }
 
     @classmethod
@@ -154,5 +159,5 @@ class Preprocess(nn.Module):
             )
         channels, size = self.output_shape[0], self.output_shape[1]
         return torch.from_numpy(
-            np.stack([read_image(path, size, channels, self.fit) for path in paths])
+            np.stack([read_image(p, size, channels, self.fit, REPAIR, self.grey) for p in paths])
         )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from typing import Any
 
 import torch
 
+from tlrun.data.decode import GreyRange
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, DataError
+
+log = logging.getLogger("tlrun")
 
 SOURCE_VAL = 5000
 TARGET_VAL = 2000
@@ -32,9 +38,10 @@ class Card:
 
 @dataclass
 class Splits:
-    """The sets of one domain; val or test may be None. fit: how new image files are brought to
-    size.
+    """The sets of one domain; val or test may be None.
 
+    fit, grey: how new image files are brought to size, and how deep grey becomes 8 bits
+    (`decode.GreyRange`). content: path -> sha256 of the image files, where the set is made of such.
     A set without `val` gets one cut off its training set by `build_data`.
     """
 
@@ -43,6 +50,13 @@ class Splits:
     test: ImageSet | None
     card: Card
     fit: str = "squash"
+    grey: GreyRange = field(default_factory=dict)
+    content: Mapping[str, str] = field(default_factory=dict)
+
+    def contents(self) -> set[str]:
+        """Those of the files that are in its sets now."""
+        sets = (s for s in (self.train, self.val, self.test) if s is not None)
+        return {self.content[p] for s in sets for p in s.paths or () if p in self.content}
 
 
 def carve(examples: ImageSet, count: int, seed: int, what: str) -> tuple[ImageSet, ImageSet]:
@@ -62,11 +76,14 @@ def cut(
     test: float = 0.2,
     transductive: bool = False,
     fit: str = "squash",
+    key: str = "data",
 ) -> Splits:
     """Seeded fractions of one set, never stratified by label.
 
     transductive: the usual protocol of small domain-adaptation sets: all examples are trained on
-    (as a target: without labels) and all are tested on; val is the training set itself.
+    (as a target: without labels) and all are tested on; val is the training set itself. key: of the
+    configuration, for messages. Raises ConfigError, or DataError if nothing is left to train or
+    test on.
     """
     if transductive:
         return Splits(examples, examples, examples, card, fit)
@@ -75,6 +92,12 @@ def cut(
     n = len(examples)
     rest, tested = carve(examples, round(n * test), seed, "test")
     train, held = carve(rest, round(n * val), seed, "val")
+    if not len(train) or (test and not len(tested)):
+        raise DataError(
+            f"{examples.name} has too few examples ({n}): none is left for the "
+            f"{'test' if len(train) else 'training'} after the cut; add some, or set "
+            f"{key}.transductive=true to train and test on the same."
+        )
     return Splits(train, held if len(held) else None, tested if len(tested) else None, card, fit)
 
 
@@ -90,7 +113,40 @@ def with_val(splits: Splits, domain: str, seed: int) -> Splits:
     if count == 0:
         return splits
     train, val = carve(splits.train, count, seed, "val")
-    return Splits(train, val, splits.test, splits.card, splits.fit)
+    return replace(splits, train=train, val=val)
+
+
+def warn_of_shared_images(found: Mapping[str, Splits]) -> None:
+    """Say how many image files two domains share: what one learns, the other tests."""
+    contents = {name: splits.contents() for name, splits in found.items()}
+    for a, b in combinations(contents, 2):
+        if shared := len(contents[a] & contents[b]):
+            log.warning(
+                "%s and %s share %s images (equal files): figures of one are of what the other "
+                "has learned from",
+                a,
+                b,
+                f"{shared:,}",
+            )
+
+
+def common_grey(found: Mapping[str, Splits]) -> dict[str, tuple[float, float]]:
+    """The rule for deep grey of a whole run, by which new files are read: the last domain's. Says
+    so if domains differ."""
+    rule: dict[str, tuple[float, float]] = {}
+    for name, splits in found.items():
+        for kind, (black, white) in splits.grey.items():
+            if rule.setdefault(kind, (black, white)) != (black, white):
+                log.warning(
+                    "%s reads grey of more than 8 bits from %g to %g, others from %g to %g: set "
+                    "grey_values of all of them if their values mean the same",
+                    name,
+                    black,
+                    white,
+                    *rule[kind],
+                )
+            rule[kind] = (black, white)
+    return rule
 
 
 def draw_per_class(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -31,7 +31,7 @@ import torch
 from tlrun.data.augment import GEOMETRY, Augment
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Task, allowed, check_shapes, preprocess_of
-from tlrun.data.splits import Splits, draw_per_class, with_val
+from tlrun.data.splits import Splits, common_grey, draw_per_class, with_val
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.ranges import Count, Pixels
 from tlrun.schema import check_section
@@ -99,7 +99,7 @@ def task_data(
 
     domains: dict[str, Domain] = {}
     found: dict[str, Task] = {}
-    fit = "squash"
+    read: dict[str, Splits] = {}
     for task, conf in tasks.items():
         if not re.fullmatch(r"[\w-]+", task) or task in ("mean", "source", "target"):
             raise ConfigError(f"data.tasks.{task}: name it in other words (letters, digits, _, -).")
@@ -108,7 +108,7 @@ def task_data(
         domain = str(conf.get("same_as") or task)
         if domain == task:
             splits = _splits(task, conf, seed, size)
-            fit = splits.fit
+            read[task] = splits
             domains[task] = Domain(task, splits.train, splits.val, splits.test, splits.card)
         elif domain not in domains:
             raise ConfigError(
@@ -140,11 +140,12 @@ def task_data(
         if key != "all" and key not in domains:
             raise ConfigError(f"unknown key data.augment.{key}: {did_you_mean(key, domains)}")
     conf = {"channels": channels, "normalize": normalize}
+    last = [*read.values()][-1]
     return TaskData(
         name=name,
         domains=domains,
         tasks=found,
-        preprocess=preprocess_of(conf, first, fit),
+        preprocess=preprocess_of(conf, first, last.fit, common_grey(read)),
         augment={d: Augment(augments(d)) for d in domains},
         target_labels_seen=sum(len(s) for s in (held.train, held.val) if s is not None),
         evaluator="tasks",
@@ -174,7 +175,7 @@ def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> 
     assert train is not None
     if conf.get("per_class") is not None:
         train = train.subset(_drawn(train, conf["per_class"], task, seed))
-    return Splits(train, val, test, splits.card, splits.fit)
+    return replace(splits, train=train, val=val, test=test)
 
 
 def _drawn(examples: ImageSet, k: int, task: str, seed: int) -> torch.Tensor:

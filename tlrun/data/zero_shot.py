@@ -17,6 +17,7 @@ unseen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from tlrun.data.attributes import Table, find, from_mat, load_mat, read_table
 from tlrun.data.augment import Augment
+from tlrun.data.decode import GreyRange
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Task, preprocess_of
@@ -70,7 +72,8 @@ def seen_unseen(
     if not isinstance(splits, Splits) or splits.train.classes is None:
         raise DataError(f"data.images: {images.get('_target_')} must return Splits with labels.")
     if splits.test is None or splits.test.labels is None:
-        splits = cut(splits.train, splits.card, seed, val=0.0, fit=splits.fit)
+        made = cut(splits.train, splits.card, seed, val=0.0, fit=splits.fit)
+        splits = replace(splits, train=made.train, val=None, test=made.test)
     assert splits.test is not None
     conf = {"channels": channels, "normalize": normalize, "augment": augment}
     groups = class_groups(splits.train.classes or (), unseen, validation, draw_validation, seed)
@@ -79,7 +82,16 @@ def seen_unseen(
         train = train.subset(draw_per_class(train, per_class, seed))
     sets = {"train": train, "seen": splits.test, "unseen": splits.test}
     return assemble(
-        name, found, groups, sets, splits.card, seed=seed, gamma=gamma, conf=conf, fit=splits.fit
+        name,
+        found,
+        groups,
+        sets,
+        splits.card,
+        seed=seed,
+        gamma=gamma,
+        conf=conf,
+        fit=splits.fit,
+        grey=splits.grey,
     )
 
 
@@ -124,6 +136,7 @@ def assemble(
     gamma: float | None,
     conf: Mapping[str, Any],
     fit: str = "squash",
+    grey: GreyRange | None = None,
 ) -> Data:
     """sets: train, seen (test) and unseen (test), with labels of all classes; see the module."""
     classes = (*groups["training"], *groups["validation"], *groups["unseen"])
@@ -150,7 +163,7 @@ def assemble(
         name=name,
         domains={"source": source, "target": target},
         tasks={"class": Task("class", "attributes", classes)},
-        preprocess=preprocess_of(conf, train, fit),
+        preprocess=preprocess_of(conf, train, fit, grey),
         augment={"source": Augment(augment.get("source")), "target": Augment(None)},
         evaluator="attributes",
         facts=facts,

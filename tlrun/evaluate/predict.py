@@ -9,6 +9,8 @@ for p in model.predict_files(["a.png"]):
 from __future__ import annotations
 
 import csv
+import logging
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,9 @@ from torch import Tensor, nn
 
 from tlrun.building import build, plain
 from tlrun.config import load_config
+from tlrun.data.image_files import UNOPENED, LeftOut, find_images, list_folder, text_of
 from tlrun.data.preprocess import Preprocess
+from tlrun.data.sets.listing import refuse_two_labels, scan
 from tlrun.engine import checkpoint as checkpoints
 from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
 from tlrun.evaluate.descriptions import handicap, with_classes
@@ -33,7 +37,8 @@ from tlrun.models.build import assemble
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+log = logging.getLogger("tlrun")
+
 ROWS_SHOWN = 20
 UNKNOWN = "none of these"
 
@@ -147,14 +152,17 @@ class Model(nn.Module):
                 "--support is for runs of a few-shot method, such as method=protonet; this one "
                 "knows its own classes only"
             )
-        root = Path(folder)
-        names = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-        if len(names) < 2:
+        root, left_out = Path(folder), LeftOut()
+        if not root.is_dir() or len(list_folder(root, left_out)[1]) < 2:
             raise DataError(f"--support {folder}: give a folder that holds one folder per class")
-        files = [image_files([root / name]) for name in names]
+        found = scan(root, left_out).with_prints()
+        if found.labels is None:
+            raise DataError(f"--support {folder}: give a folder that holds one folder per class")
+        refuse_two_labels({"support": found}, f"--support {folder}")
+        names = sorted(set(found.labels))
         device = next(self.parameters()).device
-        images = self.preprocess.read_files([path for found in files for path in found])
-        y = torch.tensor([k for k, found in enumerate(files) for _ in found], device=device)
+        images = self.preprocess.read_files(found.files)
+        y = torch.tensor([names.index(label) for label in found.labels], device=device)
         self.support = Support(self.preprocess(images.to(device)), y)
         self.classes = tuple(names)
 
@@ -172,30 +180,60 @@ class Model(nn.Module):
         )
 
     @torch.no_grad()
-    def predict_files(self, paths: Iterable[str | Path], batch_size: int = 256) -> list[Prediction]:
-        """Label and confidence of image files, in order. Raises DataError that names a bad file."""
-        device = next(self.parameters()).device
+    def predict_files(
+        self,
+        paths: Iterable[str | Path],
+        batch_size: int = 256,
+        bad: list[DataError] | None = None,
+    ) -> list[Prediction]:
+        """Label and confidence of image files, in order.
+
+        bad: takes the error of each file that cannot be read, which is passed over. Without it the
+        first such file raises DataError.
+        """
         found: list[Prediction] = []
-        for chunk in _chunks(paths, batch_size):
-            images = self.preprocess.read_files(chunk).to(device)
+        for chunk, images in self._batches(paths, batch_size, bad):
             confidence, index = self(images).float().softmax(1).max(1)
             remarks = self.method.remarks(self.net, self.preprocess(images), self.classes)
             for k, path in enumerate(chunk):
                 sure, label = float(confidence[k]), self.classes[int(index[k])]
                 note = f"{remarks[k]} -> nearest: {label}" if remarks else ""
                 label = label if sure >= self.unknown_below else UNKNOWN
-                found.append(Prediction(str(path), label, sure, note))
+                found.append(Prediction(text_of(path), label, sure, note))
         return found
 
     @torch.no_grad()
-    def locate_files(self, paths: Iterable[str | Path], batch_size: int = 256) -> list[Box]:
-        """The box in each image file, in order. Raises DataError that names a bad file."""
-        device = next(self.parameters()).device
+    def locate_files(
+        self,
+        paths: Iterable[str | Path],
+        batch_size: int = 256,
+        bad: list[DataError] | None = None,
+    ) -> list[Box]:
+        """The box in each image file, in order. bad: as of `predict_files`."""
         found: list[Box] = []
-        for chunk in _chunks(paths, batch_size):
-            boxes = self(self.preprocess.read_files(chunk).to(device)).float().tolist()
-            found += [Box(str(path), *sides) for path, sides in zip(chunk, boxes, strict=True)]
+        for chunk, images in self._batches(paths, batch_size, bad):
+            boxes = self(images).float().tolist()
+            found += [Box(text_of(path), *sides) for path, sides in zip(chunk, boxes, strict=True)]
         return found
+
+    def _batches(
+        self, paths: Iterable[str | Path], size: int, bad: list[DataError] | None
+    ) -> Iterator[tuple[list[str | Path], Tensor]]:
+        """Paths of files that can be read, with their images (n, C, H, W) uint8 on the device."""
+        device = next(self.parameters()).device
+        for chunk in _chunks(paths, size):
+            good, images = [], []
+            for path in chunk:
+                try:
+                    images.append(self.preprocess.read_files([path]))
+                except DataError as error:
+                    if bad is None or not self.preprocess.images:
+                        raise
+                    bad.append(error)
+                else:
+                    good.append(path)
+            if good:
+                yield good, torch.cat(images).to(device)
 
 
 def load(
@@ -270,26 +308,43 @@ def main(
     """
     if not 0 <= unknown_below <= 1:
         raise ConfigError(f"--unknown-below {unknown_below}: give a confidence from 0 to 1")
-    paths = image_files(images)
+    left_out = LeftOut(skip_unreadable=True)
+    paths = image_files(images, left_out)
+    if not left_out.only_hidden:
+        log.warning("left out: %s", left_out)
     model = load(run_dir, checkpoint, task, classes)
     model.unknown_below = unknown_below
     if support is not None:
         model.learn(support)
+    bad: list[DataError] = []
+    found: list[Prediction] | list[Box]
+    header: Sequence[str]
     if model.boxes:
-        located = model.locate_files(paths)
-        show(located, [" ".join(f"{side:.3f}" for side in box[1:]) for box in located])
-        if output is not None:
-            write_csv(Path(output), Box._fields, located)
-        return located
-    predictions = model.predict_files(paths)
-    show(predictions, [f"{p.label}  {p.confidence:.3f}  {p.note}".rstrip() for p in predictions])
-    if len(predictions) > ROWS_SHOWN:
+        boxes = found = model.locate_files(paths, bad=bad)
+        texts = [" ".join(f"{side:.3f}" for side in box[1:]) for box in boxes]
+        header = Box._fields
+    else:
+        predictions = found = model.predict_files(paths, bad=bad)
+        texts = [f"{p.label}  {p.confidence:.3f}  {p.note}".rstrip() for p in predictions]
+        header = Prediction._fields[: 4 if any(p.note for p in predictions) else 3]
+    for error in bad:
+        log.warning("%s", error)
+    if not found:
+        raise DataError(f"none of the {len(paths)} files can be read: {bad[0]}")
+    show(found, texts)
+    if not model.boxes and len(found) > ROWS_SHOWN:
         counts = Counter(p.label for p in predictions).most_common()
-        print(f"... {len(predictions)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
+        print(f"... {len(found)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
     if output is not None:
-        noted = any(p.note for p in predictions)
-        write_csv(Path(output), Prediction._fields[: 4 if noted else 3], predictions)
-    return predictions
+        write_csv(Path(output), header, found)
+    unopened = sum(reason == UNOPENED for reason in left_out.reasons.values())
+    if bad or unopened:
+        raise RunError(
+            f"{len(bad)} of {len(paths)} files could not be read"
+            f"{f', {unopened} files or folders not opened' if unopened else ''}; the others are "
+            "predicted"
+        )
+    return found
 
 
 def show(found: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
@@ -299,23 +354,30 @@ def show(found: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
         print(f"{row.path:<{width}}  {text}")
 
 
-def image_files(places: Sequence[str | Path]) -> list[Path]:
-    """Files as given; a folder stands for the images in and below it. DataError if none."""
+def image_files(places: Sequence[str | Path], left_out: LeftOut | None = None) -> list[Path]:
+    """Files as given; a folder stands for the images in and below it. DataError if none.
+
+    left_out: takes what lies in the folders and is not read.
+    """
+    left_out = LeftOut() if left_out is None else left_out
     files: list[Path] = []
     for place in map(Path, places):
-        if place.is_dir():
-            found = sorted(
-                p
-                for p in place.rglob("*")
-                if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-            )
+        try:
+            kind = stat.S_IFMT(place.stat().st_mode)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            why = "" if missing else f" that can be opened ({error.strerror})"
+            raise DataError(f"there is no file or folder {text_of(place)}{why}") from error
+        if kind == stat.S_IFDIR:
+            found = find_images(place, left_out)
             if not found:
-                raise DataError(f"no image in {place}: known are {', '.join(IMAGE_SUFFIXES)}")
+                beside = str(left_out.below(place)) or "it is empty"
+                raise DataError(f"no image in '{text_of(place)}' ({beside})")
             files += found
-        elif place.is_file():
+        elif kind == stat.S_IFREG:
             files.append(place)
         else:
-            raise DataError(f"there is no file or folder {place}")
+            raise DataError(f"'{text_of(place)}' is a pipe, a socket or a device, not an image")
     if not files:
         raise DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
     return files

@@ -4,18 +4,27 @@ novel classes; without such folders FOLDER/<class>/*.jpg are divided by seed, wh
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from tlrun.data.episodes import ClassSplits, rotated, split_classes
 from tlrun.data.hashing import permutation
-from tlrun.data.image_set import ImageSet
-from tlrun.data.sets.folder import folder
+from tlrun.data.image_files import LeftOut
+from tlrun.data.sets.folder import Reader, in_order, tell
+from tlrun.data.sets.listing import (
+    SPLITS,
+    open_folder,
+    refuse_two_labels,
+    scan,
+    split_folders,
+    unwrapped,
+    without_copies,
+)
 from tlrun.data.splits import Card
 from tlrun.errors import ConfigError, DataError
 from tlrun.ranges import InsideZeroToOne, Pixels, Range
 
-PARTS = ("train", "val", "test")
+KEY = "data.classes"
 
 
 def class_folder(
@@ -25,42 +34,50 @@ def class_folder(
     root: str | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    grey_values: Sequence[float] | None = None,
     val: InsideZeroToOne = 0.2,
     novel: InsideZeroToOne = 0.2,
     rotations: Annotated[int, Range(1, 4)] = 1,
 ) -> ClassSplits:
-    """val, novel: shares of the classes, where the folder is not divided. Raises ConfigError or
-    DataError."""
+    """val, novel: shares of the classes, where the folder is not divided. grey_values: as of
+    `folder`. Raises ConfigError or DataError."""
     if root is None:
         raise ConfigError("where are the images? Set data.classes.root=FOLDER, a folder per class.")
-    place = Path(root).expanduser()
-
-    def read(path: Path) -> ImageSet:
-        found = folder(
-            seed=seed,
-            size=size,
-            name="classes",
-            root=str(path),
-            channels=channels,
-            fit=fit,
-            val_fraction=0.0,
-            test_fraction=0.0,
-        ).train
-        if found.labels is None:
-            raise DataError(f"'{path}' is a flat folder of images: episodes need one per class.")
-        return found
-
+    reader = Reader(KEY, size, channels, fit, grey_values, memory_gb=2.0)
     card = Card("classes", "your own images", "yours", "", str(root))
-    if all((place / part).is_dir() for part in PARTS):
-        base, held, new = (rotated(read(place / part), rotations) for part in PARTS)
-        names = [set(s.classes or ()) for s in (base, held, new)]
-        if shared := (names[0] & names[1]) | (names[0] | names[1]) & names[2]:
+    left_out = LeftOut()
+    place = unwrapped(open_folder(root, f"{KEY}.root"), left_out, stop_at_splits=True)
+    divided = split_folders(place, left_out)
+    if divided and (lacking := set(SPLITS) - set(divided)):
+        raise DataError(
+            f"'{place}' is divided but has no {sorted(lacking)[0]}/: give train/, val/ and test/, "
+            "with other classes in each, or one folder per class."
+        )
+    listings = {s: scan(f, left_out) for s, f in (divided or {"train": place}).items()}
+    tell(card, KEY, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
+    for split, found in listings.items():
+        if found.labels is None:
             raise DataError(
-                f"class '{sorted(shared)[0]}' is in two of train, val and test of '{place}': "
-                "episodes need new classes in each; give it one place."
+                f"'{divided.get(split, place)}' is a flat folder of images: episodes need one per "
+                "class."
             )
-        return ClassSplits(base, held, new, card, fit)
-    examples = read(place)
+    names = {split: in_order(found.labels or ()) for split, found in listings.items()}
+    every = [name for found in names.values() for name in found]
+    if shared := sorted({name for name in every if every.count(name) > 1}):
+        raise DataError(
+            f"class '{shared[0]}' is in two of train, val and test of '{place}': "
+            "episodes need new classes in each; give it one place."
+        )
+    listings = {split: found.with_prints() for split, found in listings.items()}
+    refuse_two_labels(listings, KEY)
+    listings, notes = without_copies(listings, KEY, once=tuple(listings))
+    for note in notes:
+        tell(card, KEY, note)
+    sets, grey = reader.sets("classes", listings, names, card)
+    if divided:
+        base, held, new = (rotated(sets[split], rotations) for split in SPLITS)
+        return ClassSplits(base, held, new, card, fit, grey=grey)
+    examples = sets["train"]
     count = len(examples.classes or ())
     sizes = [max(1, round(count * share)) for share in (val, novel)]
     if sum(sizes) >= count:
@@ -70,6 +87,6 @@ def class_folder(
         )
     order = permutation(count, "classes", seed).tolist()
     groups = [order[sum(sizes) :], order[: sizes[0]], order[sizes[0] : sum(sizes)]]
-    parts = split_classes(examples, [sorted(group) for group in groups])
-    sets = [rotated(part, rotations) for part in parts]
-    return ClassSplits(sets[0], sets[1], sets[2], card, fit)
+    base, held, new = split_classes(examples, [sorted(group) for group in groups])
+    parts = [rotated(part, rotations) for part in (base, held, new)]
+    return ClassSplits(parts[0], parts[1], parts[2], card, fit, grey=grey)

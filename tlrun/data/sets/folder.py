@@ -12,38 +12,38 @@ stream decode.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from tlrun.data.download import cache_root, cached_images, file_hash, locked
-from tlrun.data.fit import SKIP, check_fit, read_image
+from tlrun.data.decode import FULL, SKIP, GreyRange, grey_range, read_image
+from tlrun.data.download import cached_images
+from tlrun.data.fit import check_fit
+from tlrun.data.image_files import LeftOut, text_of
 from tlrun.data.image_set import FileImageSet, ImageSet
+from tlrun.data.sets.listing import (
+    Listing,
+    open_folder,
+    read_list,
+    refuse_two_labels,
+    scan,
+    split_folders,
+    unwrapped,
+    without_copies,
+)
 from tlrun.data.splits import Card, Splits, cut
 from tlrun.errors import ConfigError, DataError
 from tlrun.ranges import BelowOne, NotNegative, Pixels
 
 log = logging.getLogger("tlrun")
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-
-
-@dataclass
-class Listing:
-    """Files with a label name each, or None for images without labels."""
-
-    files: list[Path]
-    labels: list[str] | None
+DECODING = 2  # raised when the same file becomes other pixels: older caches are not used then
 
 
 def folder(
@@ -57,6 +57,7 @@ def folder(
     test: Mapping[str, Any] | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    grey_values: Sequence[float] | None = None,
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.2,
     transductive: bool = False,
@@ -65,47 +66,122 @@ def folder(
 ) -> Splits:
     """See the module. name: the domain, for messages (data.<name>.root=...).
 
-    test: {root, list} of the test set, if it lies elsewhere. Without own splits, seeded fractions
-    are cut, never by label; transductive=true trains and tests on all images instead. A set without
-    labels is predicted whole. Raises ConfigError or DataError that names the file or class.
+    test: {root, list} of the test set, if it lies elsewhere. grey_values: black and white of grey
+    images of more than 8 bits; null = from all of them (`decode.grey_range`). Without own splits,
+    seeded fractions are cut, never by label; transductive=true trains and tests on all images
+    instead. A set without labels is predicted whole. Raises ConfigError or DataError that names
+    the file or class.
     """
-    check_fit(fit)
-    if size is None or size < 1:
-        raise ConfigError(f"data.size={size}: give the side in pixels to which images are brought.")
-    listings = _listings(name, root, list, test)
-    if skip_unreadable:
-        listings = {s: _readable(found, f"data.{name}") for s, found in listings.items()}
-    classes = _classes(listings, name)
-    count = sum(len(found.files) for found in listings.values())
-    in_memory = count * channels * size * size <= memory_gb * 1e9
-    sets = {
-        s: _examples(
-            name, found, classes if found.labels else None, (channels, size, size), fit, in_memory
-        )
-        for s, found in listings.items()
-    }
+    key = f"data.{name}"
+    reader = Reader(key, size, channels, fit, grey_values, memory_gb)
     card = Card(name, "your own images", "yours", "", str(root or list))
-    if not in_memory:
-        card.notes.append(f"{count:,} images exceed memory_gb={memory_gb:g}: decoded by workers")
+    left_out = LeftOut(skip_unreadable)
+    listings = _listings(name, root, list, test, left_out)
+    tell(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
+    if skip_unreadable:
+        listings = {s: _readable(found, key) for s, found in listings.items()}
+    listings = {s: found.with_prints() for s, found in listings.items()}
+    refuse_two_labels(listings, key)
+    if not transductive:
+        listings, notes = without_copies(listings, key)
+        for note in notes:
+            tell(card, key, note)
+    classes = _classes(listings, name)
+    own = {s: classes if found.labels else None for s, found in listings.items()}
+    sets, grey = reader.sets(name, listings, own, card)
     train, val, tested = sets["train"], sets.get("val"), sets.get("test")
-    if tested is not None:
-        return Splits(train, val, tested, card, fit)
-    if train.labels is None and not transductive:
-        return Splits(train, val, train, card, fit)
-    parts = cut(
+    content = {
+        text_of(file): known.content
+        for found in listings.values()
+        for file, known in zip(found.files, found.prints, strict=True)
+    }
+    parts = Splits(train, val, train if tested is None else tested, card, fit, grey, content)
+    if tested is not None or (train.labels is None and not transductive):
+        return parts
+    made = cut(
         train,
         card,
         seed,
         val=0.0 if val else val_fraction,
         test=test_fraction,
         transductive=transductive,
-        fit=fit,
+        key=key,
     )
-    return Splits(parts.train, val or parts.val, parts.test, card, fit)
+    return replace(parts, train=made.train, val=val or made.val, test=made.test)
+
+
+def tell(card: Card, key: str, note: str, quietly: bool = False) -> None:
+    """What a reader of the card and of the log should know of a set; nothing if empty."""
+    if note:
+        card.notes.append(note)
+        log.log(logging.INFO if quietly else logging.WARNING, "%s: %s", key, note)
+
+
+@dataclass
+class Reader:
+    """How listed files become sets. key: of the configuration, for messages. grey_values: black and
+    white of deep grey, None = from the images. memory_gb: above it they stay files."""
+
+    key: str
+    size: int | None
+    channels: int
+    fit: str
+    grey_values: Sequence[float] | None
+    memory_gb: float
+
+    def __post_init__(self) -> None:
+        check_fit(self.fit)
+        if self.size is None or self.size < 1:
+            raise ConfigError(
+                f"data.size={self.size}: give the side in pixels to which images are brought."
+            )
+        given = self.grey_values
+        if given is not None and (len(given) != 2 or not given[0] < given[1]):
+            raise ConfigError(
+                f"{self.key}.grey_values={[*given]}: give two numbers, those of black and of a "
+                "larger one of white"
+            )
+
+    def sets(
+        self,
+        name: str,
+        listings: Mapping[str, Listing],
+        classes: Mapping[str, Sequence[str] | None],
+        card: Card,
+    ) -> tuple[dict[str, ImageSet], GreyRange]:
+        """A set per listing, under one rule for deep grey, which is returned and noted."""
+        assert self.size is not None
+        grey = grey_range(known.extremes for f in listings.values() for known in f.prints)
+        if self.grey_values is not None:
+            black, white = self.grey_values
+            grey = dict.fromkeys(grey, (float(black), float(white)))
+        for black, white in grey.values():
+            tell(
+                card,
+                self.key,
+                f"grey of more than 8 bits: {black:g} is black, {white:g} is white "
+                f"({self.key}.grey_values=[{black:g},{white:g}])",
+                quietly=True,
+            )
+        count = sum(len(found.files) for found in listings.values())
+        shape = (self.channels, self.size, self.size)
+        in_memory = count * int(np.prod(shape)) <= self.memory_gb * 1e9
+        if not in_memory:
+            card.notes.append(
+                f"{count:,} images exceed memory_gb={self.memory_gb:g}: decoded by workers"
+            )
+        return {
+            s: _examples(name, found, classes[s], shape, self.fit, grey, in_memory)
+            for s, found in listings.items()
+        }, grey
 
 
 def _listings(
-    name: str, root: str | None, listed: str | None, test: Mapping[str, Any] | None
+    name: str,
+    root: str | None,
+    listed: str | None,
+    test: Mapping[str, Any] | None,
+    left_out: LeftOut,
 ) -> dict[str, Listing]:
     """Split -> listing: "train" always, "val" and "test" where the user has them."""
     if not root and not listed:
@@ -113,133 +189,24 @@ def _listings(
             f"where are the images? Set data.{name}.root=FOLDER or data.{name}.list=FILE."
         )
     out: dict[str, Listing] = {}
-    base = _folder(root, f"data.{name}.root") if root else None
+    base = open_folder(root, f"data.{name}.root") if root else None
     if listed:
-        out["train"] = _read_list(Path(listed).expanduser(), base)
-    elif base is not None and _has_splits(base):
-        for split, names in SPLITS.items():
-            for found in (base / n for n in names):
-                if found.is_dir():
-                    out[split] = _scan(found)
+        out["train"] = read_list(Path(listed).expanduser(), base)
     elif base is not None:
-        out["train"] = _scan(base)
-    if test and (test.get("root") or test.get("list")):
-        place = _folder(test["root"], f"data.{name}.test.root") if test.get("root") else None
-        out["test"] = (
-            _read_list(Path(test["list"]).expanduser(), place) if test.get("list") else _scan(place)
-        )
+        base = unwrapped(base, left_out, stop_at_splits=True)
+        places = split_folders(base, left_out) or {"train": base}
+        out = {split: scan(place, left_out) for split, place in places.items()}
+    if test and test.get("list"):
+        place = open_folder(test["root"], f"data.{name}.test.root") if test.get("root") else None
+        out["test"] = read_list(Path(test["list"]).expanduser(), place)
+    elif test and test.get("root"):
+        out["test"] = scan(open_folder(test["root"], f"data.{name}.test.root"), left_out)
     return out
 
 
-def _has_splits(base: Path) -> bool:
-    """Whether `base` holds train/ (and val/, test/), and not classes of which one is "train"."""
-    if not (base / "train").is_dir():
-        return False
-    known = {name for names in SPLITS.values() for name in names}
-    folders = {p.name for p in base.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    others = sorted(folders - known)
-    if others and any(p.is_dir() for p in (base / "train").iterdir()):
-        raise DataError(
-            f"'{base}' is ambiguous: train/ holds folders and lies beside {', '.join(others[:5])}; "
-            "give splits (train/, val/, test/) or classes, not both."
-        )
-    return not others
-
-
-def _folder(path: str, key: str) -> Path:
-    found = Path(path).expanduser()
-    if not found.is_dir():
-        raise DataError(f"{key}={path}: no such folder; give the folder that holds the images.")
-    return found
-
-
-def _scan(root: Path | None) -> Listing:
-    """A folder per class, else a flat folder without labels."""
-    assert root is not None
-    flat = _images(root.iterdir())
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    by_class = {p.name: _images(p.rglob("*")) for p in folders}
-    if flat and any(by_class.values()):
-        raise DataError(
-            f"'{root}' holds images both in class folders and beside them, such as "
-            f"'{flat[0].name}'; move them."
-        )
-    if flat:
-        return Listing(flat, None)
-    for name, files in by_class.items():
-        if not files:
-            raise DataError(
-                f"the class '{name}' has no image in '{root / name}'; add some or remove the "
-                "folder."
-            )
-    if not by_class:
-        kinds = ", ".join(sorted(EXTENSIONS))
-        raise DataError(f"no image in '{root}': give a folder per class, or images ({kinds}).")
-    pairs = [(f, name) for name, files in by_class.items() for f in files]
-    return Listing([f for f, _ in pairs], [name for _, name in pairs])
-
-
-def _images(paths: Any) -> list[Path]:
-    return sorted(
-        p
-        for p in paths
-        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".") and p.is_file()
-    )
-
-
-def _read_list(path: Path, base: Path | None) -> Listing:
-    """Lines of `path label` or `path` alone; relative to `base`, else to the list's folder."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the list '{path}' ({error}).") from error
-    base = base or path.parent
-    files, labels = [], []
-    for number, line in enumerate(lines, 1):
-        if not line or line.startswith("#"):
-            continue
-        if (base / line).is_file():  # no label (a path may hold spaces)
-            files.append(base / line)
-            continue
-        place, _, label = line.rpartition("\t" if "\t" in line else " ")
-        file = base / place.strip()
-        if not place or not file.is_file():
-            raise DataError(
-                f"'{path}', line {number}: no image at '{base / (place or line).strip()}'."
-            )
-        files.append(file)
-        labels.append(label)
-    if not files:
-        raise DataError(f"the list '{path}' names no image.")
-    if labels and len(labels) != len(files):
-        raise DataError(
-            f"'{path}': {len(files) - len(labels)} of {len(files)} lines have no label; label "
-            "all or none."
-        )
-    return _once(path, files, labels)
-
-
-def _once(path: Path, files: Sequence[Path], labels: Sequence[str]) -> Listing:
-    """Each file of the list `path` once: an image listed twice could be trained and tested on."""
-    first: dict[Path, int] = {}
-    for i, file in enumerate(files):
-        known = first.setdefault(file.resolve(), i)
-        if labels and labels[known] != labels[i]:
-            raise DataError(
-                f"'{path}' gives '{file}' the labels '{labels[known]}' and '{labels[i]}'; remove "
-                "one of these lines."
-            )
-    if repeated := len(files) - len(first):
-        log.warning("'%s' repeats %s of its images; each is taken once", path, repeated)
-    chosen = first.values()
-    return Listing([files[i] for i in chosen], [labels[i] for i in chosen] if labels else None)
-
-
 def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
-    """All class names in order (numbers as numbers); a labelled training set must have each."""
-    names = {label for found in listings.values() for label in found.labels or ()}
-    numeric = all(label.isdecimal() for label in names)
-    classes = sorted(names, key=lambda label: (int(label), label) if numeric else (0, label))
+    """The names of all labels; a labelled training set must have each."""
+    classes = in_order({label for found in listings.values() for label in found.labels or ()})
     train = listings["train"].labels
     lacking = [c for c in classes if train and c not in set(train)]
     if lacking:
@@ -250,12 +217,19 @@ def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
     return classes
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names sorted, numbers as numbers."""
+    listed = set(names)
+    numeric = all(label.isdecimal() for label in listed)
+    return sorted(listed, key=lambda label: (int(label), label) if numeric else (0, label))
+
+
 def _readable(found: Listing, key: str) -> Listing:
     """Without the files that cannot be decoded; each is named in a warning."""
 
     def check(file: Path) -> bool:
         try:
-            read_image(file, 1, 3, "squash")
+            read_image(file, 1, 3, "squash", grey=FULL)
         except DataError as error:
             log.warning("%s: left out (skip_unreadable=true): %s", key, error)
             return False
@@ -265,8 +239,7 @@ def _readable(found: Listing, key: str) -> Listing:
         good = [i for i, fine in enumerate(pool.map(check, found.files)) if fine]
     if not good:
         raise DataError(f"{key}: not one of {len(found.files)} images can be read.")
-    labels = None if found.labels is None else [found.labels[i] for i in good]
-    return Listing([found.files[i] for i in good], labels)
+    return found.subset(good)
 
 
 def _examples(
@@ -275,56 +248,27 @@ def _examples(
     classes: Sequence[str] | None,
     shape: tuple[int, int, int],
     fit: str,
+    grey: GreyRange,
     in_memory: bool,
 ) -> ImageSet:
-    content = content_hashes(found.files)
-    order = sorted(range(len(content)), key=lambda i: (content[i], str(found.files[i])))
-    files, content = [found.files[i] for i in order], [content[i] for i in order]
+    names = [known.content for known in found.prints]
+    order = sorted(range(len(names)), key=lambda i: (names[i], str(found.files[i])))
+    files, content = [found.files[i] for i in order], [names[i] for i in order]
     labels = None
     if classes is not None and found.labels is not None:
         number = {c: i for i, c in enumerate(classes)}
         labels = torch.tensor([number[found.labels[i]] for i in order])
     if not in_memory:
-        return FileImageSet(name, files, content, shape, fit, labels, classes)
+        return FileImageSet(name, files, content, shape, fit, labels, classes, grey=grey)
     channels, size, _ = shape
 
     def decode() -> np.ndarray:
+        def read(file: Path) -> np.ndarray:
+            return read_image(file, size, channels, fit, SKIP, grey)
+
         with ThreadPoolExecutor() as pool:  # PIL decodes without the GIL
-            return np.stack([*pool.map(lambda f: read_image(f, size, channels, fit, SKIP), files)])
+            return np.stack([*pool.map(read, files)])
 
-    images = cached_images(f"folder-{name}", (content, shape, fit), decode)
-    return ImageSet(name, images, labels, classes, [str(f) for f in files])
-
-
-def content_hashes(files: Sequence[Path]) -> list[str]:
-    """sha256 per file, remembered in the cache by path, size and time of change."""
-    parents = sorted({str(f.resolve().parent) for f in files})
-    index = (
-        cache_root()
-        / "index"
-        / (hashlib.sha256("\n".join(parents).encode()).hexdigest()[:16] + ".json")
-    )
-    try:
-        known: dict[str, list[Any]] = json.loads(index.read_text())
-    except (OSError, ValueError):
-        known = {}
-
-    def content(file: Path) -> list[Any]:
-        stat = file.stat()
-        entry = known.get(str(file.resolve()))
-        if entry and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return entry
-        return [stat.st_size, stat.st_mtime_ns, file_hash(file, "sha256")]
-
-    try:
-        with ThreadPoolExecutor() as pool:
-            entries = [*pool.map(content, files)]
-    except OSError as error:
-        raise DataError(f"cannot read the image '{error.filename}' ({error.strerror}).") from error
-    fresh = {str(f.resolve()): entry for f, entry in zip(files, entries, strict=True)}
-    if fresh != known:
-        with locked(index):
-            part = index.with_name(index.name + ".part")
-            part.write_text(json.dumps(fresh))
-            os.replace(part, index)
-    return [entry[2] for entry in entries]
+    recipe = (content, shape, fit, sorted(grey.items()), DECODING)
+    images = cached_images(f"folder-{name}", recipe, decode)
+    return ImageSet(name, images, labels, classes, [text_of(f) for f in files])
