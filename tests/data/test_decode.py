@@ -158,8 +158,10 @@ def test_only_regular_files_are_opened(tmp_path, kind):
 
 
 def test_any_damage_is_one_sentence_and_no_program_is_run(tmp_path):
-    good = saved(tmp_path / "a.png", np.zeros((9, 9, 3), np.uint8)).read_bytes()
-    for k, content in enumerate([b"", good[:40], good[:-20], b"%!PS-Adobe-3.0 EPSF-3.0\n"]):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 30, 3)).astype(np.uint8)
+    good = saved(tmp_path / "a.png", noise).read_bytes()
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n"
+    for k, content in enumerate([b"", good[:40], good[: len(good) // 2], script]):
         path = tmp_path / f"bad{k}.png"
         path.write_bytes(content)
         with pytest.raises(DataError, match=rf"cannot read the image '.*bad{k}\.png'"):

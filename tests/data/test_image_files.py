@@ -40,7 +40,7 @@ def test_what_pillow_reads_is_read_whatever_its_name(tmp_path):
         "sample_0.5",
         "source.png",
     ]
-    assert "6 no images" in str(left_out)
+    assert "not images: 6 (" in str(left_out)
     assert not left_out.only_hidden
 
 
@@ -60,7 +60,7 @@ def test_hidden_names_are_passed_over_at_every_level(tmp_path):
     left_out = LeftOut()
     assert names(find_images(tmp_path, left_out)) == ["a.png", "b.png"]
     assert left_out.only_hidden
-    assert str(left_out).startswith("6 hidden (")
+    assert str(left_out).startswith("hidden: 6 (")
     hidden_root = tmp_path / ".cache"
     write_image(hidden_root / "c.png", 0)
     assert names(find_images(hidden_root, LeftOut())) == ["c.png"]  # asked for by name
@@ -84,8 +84,8 @@ def test_links_are_followed_once_and_never_in_circles(tmp_path):
         "linked/1.png",
         "sub/2.png",
     ]
-    assert "2 broken links" in str(left_out)
-    assert "2 linked to a folder around it" in str(left_out)
+    assert "broken links: 2 (gone.png, loop.png)" in str(left_out)
+    assert "links to a folder around them: 2 (" in str(left_out)
 
 
 def test_pipes_sockets_and_devices_are_named_and_not_opened(tmp_path):
@@ -100,7 +100,7 @@ def test_pipes_sockets_and_devices_are_named_and_not_opened(tmp_path):
             os.chdir(here)
         left_out = LeftOut()
         assert find_images(tmp_path, left_out) == []
-    assert "3 special files (" in str(left_out)
+    assert "special files: 3 (" in str(left_out)
 
 
 def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_opened(tmp_path, monkeypatch):
         find_images(tmp_path, LeftOut())
     left_out = LeftOut(skip_unreadable=True)
     assert names(find_images(tmp_path, left_out)) == ["1.png"]
-    assert str(left_out) == "1 that cannot be opened (b)"
+    assert str(left_out) == "cannot be opened: 1 (b)"
 
 
 def test_a_name_that_is_no_utf_8(tmp_path):

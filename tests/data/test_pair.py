@@ -385,7 +385,7 @@ def test_a_class_without_training_image_is_named():
 def test_a_source_class_called_unknown():
     names = ["cat", "dog", "unknown"]
     assert build_data(under(names, names), seed=0).classes == tuple(names)
-    with pytest.raises(DataError, match="has a class 'unknown'.*rename"):
+    with pytest.raises(DataError, match=r"has a class 'unknown'.*rename"):
         build_data(under(names, names, label_spaces="open"), seed=0)
     data = build_data(under(["cat", "dog"], names, label_spaces="open"), seed=0)
     assert data.classes == ("cat", "dog", "unknown")

@@ -126,7 +126,7 @@ def test_what_is_no_file_never_hangs_predict(image_run, images, caplog):
     (images / ".ipynb_checkpoints").mkdir()
     shutil.copy(images / "b.png", images / ".ipynb_checkpoints" / "b.png")
     assert len(main(image_run.run.path, [images])) == 3
-    assert "1 special files (pipe.png)" in caplog.text
+    assert "special files: 1 (pipe.png)" in caplog.text
     with pytest.raises(DataError, match="a pipe, a socket or a device"):
         main(image_run.run.path, [images / "pipe.png"])
     with pytest.raises(DataError, match="no file or folder"):

@@ -54,9 +54,10 @@ def check_source(source: Splits, unknown: str | None = None) -> None:
         )
 
 
-def check_trained(train: ImageSet) -> None:
-    """DataError if a class has no training image, for example after the cut of test images."""
-    if untrained := lacking(train):
+def check_trained(train: ImageSet, classes: Sequence[str] | None = None) -> None:
+    """DataError if a class (of `classes`; None = all of the set's) has no training image, for
+    example after the cut of test images."""
+    if untrained := [n for n in lacking(train) if classes is None or n in classes]:
         raise DataError(
             f"{train.name}: no image of the class '{untrained[0]}' is left for training after the "
             "cut of test and validation images; add some, give splits of your own (train/, test/) "

@@ -29,7 +29,7 @@ CLUTTER = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 # formats whose files begin with a mark that other files do not have
 MARKED = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 HIDDEN = "hidden"
-UNOPENED = "that cannot be opened"
+UNOPENED = "cannot be opened"
 
 
 @cache
@@ -82,11 +82,14 @@ class LeftOut:
         return LeftOut(self.skip_unreadable, inside)
 
     def __str__(self) -> str:
-        """One line: how many for which reason, the first of them by name; empty if none."""
+        """One line: for which reason how many, the first of them by name; empty if none."""
         by_reason: dict[str, list[str]] = {}
         for path, reason in self.reasons.items():
             by_reason.setdefault(reason, []).append(text_of(path.name))
-        parts = [f"{len(names):,} {why} ({some(names)})" for why, names in by_reason.items()]
+        parts = [
+            f"{reason}: {len(names):,} ({some(sorted(names))})"
+            for reason, names in sorted(by_reason.items())
+        ]
         return ", ".join(parts)
 
 
@@ -151,13 +154,13 @@ def _sort(entry: os.DirEntry[str], path: Path, files: list[Path], folders: list[
     try:
         if entry.is_dir():
             if entry.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
-                return "linked to a folder around it"
+                return "links to a folder around them"
             folders.append(path)
             return ""
         if not entry.is_file():
             return "broken links" if entry.is_symlink() and not path.exists() else "special files"
         if not _is_image(path):
-            return "no images"
+            return "not images"
     except OSError as error:
         return "broken links" if error.errno == errno.ELOOP else UNOPENED
     files.append(path)

@@ -76,7 +76,7 @@ def cut(
     test: float = 0.2,
     transductive: bool = False,
     fit: str = "squash",
-    key: str = "data",
+    key: str = "",
 ) -> Splits:
     """Seeded fractions of one set, never stratified by label.
 
@@ -96,7 +96,7 @@ def cut(
         raise DataError(
             f"{examples.name} has too few examples ({n}): none is left for the "
             f"{'test' if len(train) else 'training'} after the cut; add some, or set "
-            f"{key}.transductive=true to train and test on the same."
+            f"{key + '.' if key else ''}transductive=true to train and test on the same."
         )
     return Splits(train, held if len(held) else None, tested if len(tested) else None, card, fit)
 

@@ -29,6 +29,7 @@ from typing import Any, Literal
 import torch
 
 from tlrun.data.augment import GEOMETRY, Augment
+from tlrun.data.class_checks import check_trained
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data, Domain, Task, allowed, check_shapes, preprocess_of
 from tlrun.data.splits import Splits, common_grey, draw_per_class, with_val
@@ -173,6 +174,7 @@ def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> 
         for examples in (splits.train, splits.val, splits.test)
     )
     assert train is not None
+    check_trained(train)
     if conf.get("per_class") is not None:
         train = train.subset(_drawn(train, conf["per_class"], task, seed))
     return replace(splits, train=train, val=val, test=test)

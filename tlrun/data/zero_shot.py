@@ -26,6 +26,7 @@ from torch import Tensor
 
 from tlrun.data.attributes import Table, find, from_mat, load_mat, read_table
 from tlrun.data.augment import Augment
+from tlrun.data.class_checks import check_trained
 from tlrun.data.decode import GreyRange
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
@@ -142,6 +143,7 @@ def assemble(
     classes = (*groups["training"], *groups["validation"], *groups["unseen"])
     train = _of(sets["train"], groups["training"], classes, "training")
     train, held = carve(train, round(len(train) * VAL_FRACTION), seed, "zero-shot val")
+    check_trained(train, groups["training"])
     val = held
     if groups["validation"]:
         val = _join(held, _of(sets["train"], groups["validation"], classes, "validation"))

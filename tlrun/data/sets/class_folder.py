@@ -4,7 +4,6 @@ novel classes; without such folders FOLDER/<class>/*.jpg are divided by seed, wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from tlrun.data.episodes import ClassSplits, rotated, split_classes
@@ -22,7 +21,7 @@ from tlrun.data.sets.listing import (
 )
 from tlrun.data.splits import Card
 from tlrun.errors import ConfigError, DataError
-from tlrun.ranges import InsideZeroToOne, Pixels, Range
+from tlrun.ranges import InsideZeroToOne, Number, Pixels, Range
 
 KEY = "data.classes"
 
@@ -34,7 +33,7 @@ def class_folder(
     root: str | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
-    grey_values: Sequence[float] | None = None,
+    grey_values: list[Number] | None = None,
     val: InsideZeroToOne = 0.2,
     novel: InsideZeroToOne = 0.2,
     rotations: Annotated[int, Range(1, 4)] = 1,

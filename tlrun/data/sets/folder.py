@@ -39,7 +39,7 @@ from tlrun.data.sets.listing import (
 )
 from tlrun.data.splits import Card, Splits, cut
 from tlrun.errors import ConfigError, DataError
-from tlrun.ranges import BelowOne, NotNegative, Pixels
+from tlrun.ranges import BelowOne, NotNegative, Number, Pixels
 
 log = logging.getLogger("tlrun")
 
@@ -57,7 +57,7 @@ def folder(
     test: Mapping[str, Any] | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
-    grey_values: Sequence[float] | None = None,
+    grey_values: list[Number] | None = None,
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.2,
     transductive: bool = False,
