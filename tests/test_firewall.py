@@ -131,12 +131,12 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A source by class folders, a target whose files are listed with their labels."""
     monkeypatch.setenv("TLRUN_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "pair"
-    for split, count in (("train", TRAIN), ("test", TEST)):
+    for split, count, first in (("train", TRAIN, 0), ("test", TEST, TRAIN)):
         lines = []
         for i in range(count):
             name = CLASSES[i % len(CLASSES)]
-            write_image(root / "source" / split / name / f"{i}.png", i)
-            write_image(root / "target" / split / f"{i}.png", 1000 + i, shift=60)
+            write_image(root / "source" / split / name / f"{i}.png", first + i)
+            write_image(root / "target" / split / f"{i}.png", 1000 + first + i, shift=60)
             lines.append(f"target/{split}/{i}.png {name}")
         (root / f"{split}.txt").write_text("\n".join(lines))
     return root

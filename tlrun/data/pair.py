@@ -261,6 +261,10 @@ def build_data(
             "of 'path label'."
         )
     label_spaces = str(conf.get("label_spaces") or "shared")
+    if label_spaces not in LABEL_SPACES:
+        raise ConfigError(
+            f"data.label_spaces={label_spaces}: {did_you_mean(label_spaces, LABEL_SPACES)}"
+        )
     splits = only_classes(splits, conf)
     source, target = splits["source"], splits["target"]
     check_source(source, UNKNOWN if label_spaces == "open" else None)
