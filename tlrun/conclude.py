@@ -72,6 +72,8 @@ def summarise(
     oracle = session.choose(rows, "oracle") or {}
     targets = dict.fromkeys(("target_test/accuracy", session.evaluator.headline))
     seconds = float(counters["train_seconds"])
+    chose = session.selected_path.stem == cfg["select"]["name"]
+    why_last = None if chose else session.why_last()
     return {
         "schema": 1,
         "status": "completed",
@@ -85,7 +87,9 @@ def summarise(
         "config_hash": config_hash(cfg),
         "target_labels_seen": session.data.target_labels_seen,
         "selection_rule": cfg["select"]["name"],
-        "selection_fell_back": session.choose(rows, cfg["select"]["name"]) is None,
+        "selection_fell_back": why_last is not None,
+        **({"selection_why_last": why_last} if why_last else {}),
+        "selection_guard": session.guard,
         "selection_saw_target_labels": sees_target_labels(cfg["select"]["name"]),
         "training_failure": failed and asdict(failed),
         "chance": chances,
@@ -201,6 +205,11 @@ def check_kept(run_dir: RunDir, rule: str) -> None:
     kept = sorted(path.stem for path in run_dir.checkpoints.glob("*.pt") if path.stem in known)
     if rule in kept or rule == trained.select.name:
         return
+    if rule in trained.selectors and run_dir.read_status().get("state") != "completed":
+        raise ConfigError(
+            f"select={rule} chooses at the end of training, and this run has not come to it: "
+            f"tlrun resume {run_dir.path}"
+        )
     raise ConfigError(
         f"this run kept no checkpoint for select={rule}; it kept {', '.join(kept) or 'none'}: "
         + (

@@ -47,7 +47,7 @@ def rehearse(session: Session, folder: Path) -> None:
     short.run_dir.checkpoints.mkdir()
     loop = short.loop()
     loop.evaluate = dict  # no figures
-    loop.record.eval_row = lambda row, *, quiet: []  # type: ignore[method-assign]
+    loop.record.eval_row = lambda row, *, quiet: None  # type: ignore[method-assign]
     loop.fit()
     rows = short.run_dir.read_metrics()
     for phase in phases:

@@ -23,7 +23,7 @@ from tlrun.engine.loggers import check_installed, log_summary
 from tlrun.engine.loop import Loop
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError, RunError
-from tlrun.evaluate.selection import without_target
+from tlrun.evaluate.selection import min_effective_classes, without_target
 from tlrun.run_dir import RunDir, locked, write_atomic
 from tlrun.session import Session, open_session
 
@@ -203,6 +203,9 @@ def resolve(cfg: DictConfig) -> DictConfig:
             and needs.target_labels == "none"
         )
         cfg.baseline = "auto" if adapts else False
+    cfg.select.min_effective_classes = min_effective_classes(
+        cfg.select.min_effective_classes, cfg.data.get("label_spaces", "shared")
+    )
     if cfg.target_images == "none":
         cfg.select.name = without_target(str(cfg.select.name))
     return cfg

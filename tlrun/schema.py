@@ -134,7 +134,7 @@ class Select:
     name: SelectionRule
     max_images: Count
     source_floor: Share
-    min_effective_classes: Share
+    min_effective_classes: Literal["auto"] | Share
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,13 @@ from tlrun.engine.optimize import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError
 from tlrun.evaluate.evaluators import Evaluator, evaluator_of
-from tlrun.evaluate.selection import TASK, check_rule, select_row
+from tlrun.evaluate.selection import (
+    TASK,
+    candidates,
+    check_rule,
+    min_effective_classes,
+    why_none,
+)
 from tlrun.methods.balance import PART, Balance
 from tlrun.methods.balances.equal import Equal
 from tlrun.methods.method import Method, Phase, Term
@@ -57,23 +64,38 @@ class Session:
     process: Process
     start: Start
 
-    def choose(self, rows: list[dict[str, Any]], rule: str) -> dict[str, Any] | None:
-        """The row of the last phase that a rule picks: what comes before it is preparation.
+    @property
+    def guard(self) -> dict[str, Any]:
+        """The limits as applied, arguments of the functions of `selection`.
 
-        The evaluator's own rules look at all phases: a task may be at its best before the next one
-        is learned. The floor on the source applies where the last phase trains on it.
+        The floor on the source applies where the last phase trains on it.
         """
         select, last = self.cfg["select"], self.phases[-1]
         trains_on_source = not {"source", *self.data.sources}.isdisjoint(last.streams)
+        return {
+            "num_classes": self.data.num_classes,
+            "source_floor": float(select["source_floor"]) if trains_on_source else 0.0,
+            "min_effective_classes": min_effective_classes(
+                select["min_effective_classes"], self.cfg["data"].get("label_spaces", "shared")
+            ),
+        }
+
+    def candidates(self, rows: list[dict[str, Any]], rule: str) -> list[dict[str, Any]]:
+        """Rows that a rule may still choose, its choice so far first."""
+        return candidates(self._competing(rows, rule), rule, **self.guard)  # type: ignore[return-value]
+
+    def choose(self, rows: list[dict[str, Any]], rule: str) -> dict[str, Any] | None:
+        """The row that a rule picks."""
+        return next(iter(self.candidates(rows, rule)), None)
+
+    def _competing(self, rows: list[dict[str, Any]], rule: str) -> list[dict[str, Any]]:
+        """Those of the last phase: what comes before it is preparation.
+
+        The evaluator's own rules look at all phases: a task may be at its best before the next one
+        is learned.
+        """
         anywhere = rule in self.evaluator.rules
-        row = select_row(
-            [row for row in rows if anywhere or row.get("phase") == last.name],
-            rule,
-            num_classes=self.data.num_classes,
-            source_floor=float(select["source_floor"]) if trains_on_source else 0.0,
-            min_effective_classes=float(select["min_effective_classes"]),
-        )
-        return row  # type: ignore[return-value]
+        return [row for row in rows if anywhere or row.get("phase") == self.phases[-1].name]
 
     def loop(self) -> Loop:
         return Loop(
@@ -86,7 +108,7 @@ class Session:
             balance=self.balance,
             phases=self.phases,
             evaluate=lambda: self.evaluator.row(self.net),
-            choose=self.choose,
+            candidates=self.candidates,
             finish_build=self.finish_build,
             carry_over=self.carry_over,
             process=self.process,
@@ -159,15 +181,29 @@ class Session:
 
     def load_selected(self) -> dict[str, Any]:
         """Load the checkpoint that the selection rule kept; the last one if it chose none."""
-        path = self.run_dir.checkpoints / f"{self.cfg['select']['name']}.pt"
-        if not path.exists():
-            log.warning(
-                "no evaluation passed the guard of select=%s: using the last step", path.stem
-            )
-            path = self.run_dir.checkpoints / "last.pt"
+        path = self.selected_path
+        if path.stem != self.cfg["select"]["name"]:
+            log.warning("the last step is used: %s", self.why_last())
         state = checkpoint.load(path)
         self.load(state)
         return state
+
+    @property
+    def selected_path(self) -> Path:
+        path = self.run_dir.checkpoints / f"{self.cfg['select']['name']}.pt"
+        return path if path.exists() else path.with_name("last.pt")
+
+    def why_last(self) -> str:
+        """Why the rule has no checkpoint of its own, in words."""
+        rule = str(self.cfg["select"]["name"])
+        rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
+        chosen = self.choose(rows, rule)
+        if chosen is None:
+            return why_none(self._competing(rows, rule), rule, **self.guard)
+        return (
+            f"training has not come to its end, where {rule} chooses, or the weights of the step "
+            f"that it chose ({chosen['step']}) are gone"
+        )
 
 
 def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int = 1) -> Session:

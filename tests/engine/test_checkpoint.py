@@ -118,39 +118,55 @@ def test_random_states_come_back(tmp_path):
     assert drawn[2] == again[2]
 
 
-def keep(folder, step):
-    checkpoint.save_selected(folder / "bnm.pt", state(step), {"step": step})
+def candidate(folder, place):
+    checkpoint.save_candidate(folder, place, state(place), {"step": place})
 
 
-def kept(folder):
-    return checkpoint.load(folder / "bnm.pt")["step"]
+def listed(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_what_a_rule_kept_at_a_step_comes_back_when_training_goes_back_to_it(tmp_path):
-    keep(tmp_path, 2)
-    write(tmp_path, 3)
-    checkpoint.settle(tmp_path)
-    keep(tmp_path, 4)
-    keep(tmp_path, 5)  # then the process dies before the next last.pt
-    checkpoint.rewind(tmp_path, ["bnm"], 3)
-    assert kept(tmp_path) == 2
-    assert sorted(p.name for p in tmp_path.glob("bnm*")) == ["bnm.json", "bnm.pt"]
+def test_candidates_that_are_out_are_deleted(tmp_path):
+    for place in (0, 1, 12):
+        candidate(tmp_path, place)
+    (tmp_path / "candidates" / ".0003.pt.tmp").write_bytes(b"x")  # a write that was cut off
+    checkpoint.keep_candidates(tmp_path, {1, 2})
+    assert listed(tmp_path) == ["candidates/0001.json", "candidates/0001.pt"]
 
 
-def test_a_choice_that_was_not_replaced_stays(tmp_path):
-    keep(tmp_path, 2)
-    checkpoint.settle(tmp_path)
-    checkpoint.rewind(tmp_path, ["bnm"], 3)
-    assert kept(tmp_path) == 2
+def published(folder, place, **about):
+    candidate_ = checkpoint.candidate_path(folder, place)
+    return checkpoint.same_as(candidate_, folder / "bnm.pt", about)
 
 
-def test_a_first_choice_of_later_steps_is_forgotten(tmp_path):
-    keep(tmp_path, 5)
-    checkpoint.rewind(tmp_path, ["bnm"], 3)
-    assert not list(tmp_path.glob("bnm*"))
+def test_the_choice_of_a_rule_is_its_candidate_under_another_name(tmp_path):
+    candidate(tmp_path, 3)
+    for _ in range(2):  # again, as after a crash
+        assert published(tmp_path, 3, step=3, phase="train", metric="bnm")
+        assert checkpoint.load(tmp_path / "bnm.pt")["step"] == 3
+    assert '"metric": "bnm"' in (tmp_path / "bnm.json").read_text()
+    assert checkpoint.place_in_training(tmp_path / "bnm.pt") == (3, "train")
+    assert (tmp_path / "bnm.pt").samefile(checkpoint.candidate_path(tmp_path, 3))
+    assert listed(tmp_path) == ["bnm.json", "bnm.pt", "candidates/0003.json", "candidates/0003.pt"]
+    checkpoint.keep_candidates(tmp_path, set())
+    assert checkpoint.load(tmp_path / "bnm.pt")["step"] == 3
+    assert not (tmp_path / "candidates").exists()
 
 
-def test_a_new_start_forgets_every_choice(tmp_path):
-    keep(tmp_path, 0)
-    checkpoint.rewind(tmp_path, ["bnm"], -1)
-    assert not list(tmp_path.glob("bnm*"))
+def test_a_disk_without_links_gets_a_copy(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    candidate(tmp_path, 3)
+    assert published(tmp_path, 3)
+    assert checkpoint.load(tmp_path / "bnm.pt")["step"] == 3
+
+
+def test_a_candidate_that_is_gone_or_half_written_is_not_published(tmp_path):
+    candidate(tmp_path, 3)
+    checkpoint.candidate_path(tmp_path, 3).with_suffix(".json").unlink()
+    assert not published(tmp_path, 3)
+    assert not published(tmp_path, 4)
+    assert not (tmp_path / "bnm.pt").exists()
+    assert checkpoint.place_in_training(tmp_path / "bnm.pt") == (None, None)

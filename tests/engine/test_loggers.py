@@ -83,7 +83,7 @@ def test_only_the_first_process_logs(monkeypatch, tmp_path):
     monkeypatch.setattr(Process, "wait", lambda self: None)
     for rank in (1, 0):
         process = Process(rank=rank, world=2)
-        opening = Record(RunDir(tmp_path), process, torch.device("cpu"), [], lambda *_: None)
+        opening = Record(RunDir(tmp_path), process, torch.device("cpu"), [])
         opening.open({"name": "wandb"}, None)
         assert len(opened) == (rank == 0)
 

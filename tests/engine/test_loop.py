@@ -1,6 +1,8 @@
 """The loop: cadence, parts, accumulation, freezing, exact resume, faults."""
 
 import json
+import os
+import random
 import signal
 
 import pytest
@@ -167,7 +169,8 @@ def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
 
 def test_cadence_and_rows(tmp_path):
     session = small.session(
-        tmp_path / "run", "selectors=[source_accuracy,snd]", "select.min_effective_classes=0"
+        *(tmp_path / "run", "selectors=[source_accuracy,snd]"),
+        *("select.min_effective_classes=0", "select.source_floor=0"),
     )
     session.loop().fit()
     found = session.run_dir.read_metrics()
@@ -186,6 +189,8 @@ def test_cadence_and_rows(tmp_path):
     sidecar = json.loads((session.run_dir.checkpoints / "snd.json").read_text())
     row = next(r for r in found if r["split"] == "eval" and r["step"] == sidecar["step"])
     assert sidecar["value"] == row["validator/snd"]
+    assert [r["phase_step"] for r in found if r["split"] == "eval"] == [0, 3, 6]
+    assert sidecar["step"] > 0
 
 
 def test_frozen_parts_keep_parameters_and_buffers(tmp_path):
@@ -239,13 +244,15 @@ class ClosedForm(Method):
 
 
 def test_a_phase_of_no_steps_is_evaluated_and_saved(tmp_path):
-    session = small.session(tmp_path / "run")
+    session = small.session(tmp_path / "run", "select.min_effective_classes=0")
     session.method = ClosedForm()
     session.phases[:] = session.method.phases(session.data)
     session.loop().fit()
     assert checkpoint.load_last(session.run_dir.checkpoints)["step"] == 0
     assert not session.net["classifier"].out.weight.any()
-    assert rows(session)
+    (row,) = rows(session)
+    assert "phase_step" not in row  # so the only row of the phase may be chosen
+    assert (session.run_dir.checkpoints / "information_maximization.pt").exists()
 
 
 def test_epochs_count_the_stream(tmp_path):
@@ -283,3 +290,167 @@ def test_an_update_without_anything_to_train_says_so(tmp_path):
 def test_setting_free_what_a_method_holds_still_is_said(tmp_path, caplog):
     small.session(tmp_path / "run", "method=shot", "phases.target.frozen=[backbone.conv1]")
     assert "phases.target.frozen replaces the method's own: classifier will train" in caplog.text
+
+
+# ---- what a rule may still choose: the score falls while the source is still being learned ----
+
+SCRIPT = {  # step: (score, source accuracy); the floor ends at 0.9 * 0.58 = 0.522
+    0: (9.0, 0.30),  # not trained yet
+    1: (0.9, 0.50),  # the best score of a trained net, until step 5 shows what it has forgotten
+    2: (0.8, 0.52),
+    3: (0.7, 0.54),  # the choice
+    4: (0.6, 0.40),
+    5: (0.5, 0.58),
+    6: (0.1, 0.56),
+    7: (0.0, 0.63),  # of a longer run: the floor rises to 0.567, and step 5 is the choice
+}
+SCRIPTED = ("method=source_only", "trainer.eval_every=1", "trainer.checkpoint_every=2")
+IM = "information_maximization"
+
+
+def scripted(session, name="one phase"):
+    """With the figures of SCRIPT instead of measured ones."""
+    if name == "two phases":  # the script begins with the second
+        session.method = TwoPhases()
+        session.phases[:] = session.method.phases(session.data)
+    begin = 4 if name == "two phases" else 0
+    loop = session.loop()
+
+    def figures():
+        score, source = SCRIPT[max(0, loop.global_step - begin)]
+        return {f"validator/{IM}": score, "source_val/accuracy": source}
+
+    loop.evaluate = figures
+    return loop
+
+
+def kept(session):
+    """{file: step} of the selection's checkpoints, whose sha256 and weights are looked at too."""
+    folder = session.run_dir.checkpoints
+    files = [folder / f"{IM}.pt", *folder.glob("candidates/*.pt")]
+    loaded = {str(f.relative_to(folder)): checkpoint.load(f) for f in files}
+    assert all(f.with_suffix(".json").exists() for f in files)
+    return loaded
+
+
+def same_selection(a, b):
+    ours, theirs = kept(a), kept(b)
+    assert ours.keys() == theirs.keys()
+    for name, state in ours.items():
+        other = theirs[name]
+        assert (state["step"], state["phase"]) == (other["step"], other["phase"])
+        assert all(equal(part, other["parts"][key]) for key, part in state["parts"].items())
+    files = [sorted(p.name for p in s.run_dir.checkpoints.rglob("*.*")) for s in (a, b)]
+    assert files[0] == files[1]
+
+
+def test_the_floor_looks_at_the_whole_phase(tmp_path):
+    session = small.session(tmp_path / "run", *SCRIPTED)
+    scripted(session).fit()
+    assert {name: state["step"] for name, state in kept(session).items()} == {
+        f"{IM}.pt": 3,
+        "candidates/0005.pt": 5,  # could win if the run became longer
+    }
+    sidecar = json.loads((session.run_dir.checkpoints / f"{IM}.json").read_text())
+    assert (sidecar["step"], sidecar["metric"], sidecar["value"]) == (3, IM, 0.7)
+
+
+def test_a_longer_budget_may_choose_what_has_waited(tmp_path):
+    scripted(small.session(tmp_path / "run", *SCRIPTED)).fit()
+    longer = reopen(tmp_path / "run", *SCRIPTED, "trainer.steps=7")
+    scripted(longer).fit()
+    assert {name: state["step"] for name, state in kept(longer).items()} == {
+        f"{IM}.pt": 5,
+        "candidates/0007.pt": 7,
+    }
+
+
+def test_weights_that_were_deleted_by_hand_are_missed_aloud(tmp_path, caplog):
+    session = small.session(tmp_path / "run", *SCRIPTED)
+    loop = scripted(session)
+    publish = loop._publish
+
+    def without_candidates():
+        checkpoint.keep_candidates(session.run_dir.checkpoints, {5})
+        publish()
+
+    loop._publish = without_candidates
+    loop.fit()
+    assert f"select={IM} chose step 3, whose weights are gone" in caplog.text
+    assert session.selected_path.stem == "last"
+    assert "the weights of the step that it chose (3) are gone" in session.why_last()
+
+
+class Strike:
+    """Dies before the n-th change of a file, and counts them."""
+
+    def __init__(self, patch, at=None):
+        self.count, self.at = 0, at
+        for name in ("replace", "unlink", "link"):
+            patch.setattr(os, name, self._before(getattr(os, name)))
+
+    def _before(self, function):
+        def struck(*arguments, **options):
+            self.count += 1
+            if self.count == self.at:
+                raise Crash
+            return function(*arguments, **options)
+
+        return struck
+
+
+def strike_and_compare(name, moments, tmp_path, monkeypatch):
+    straight = small.session(tmp_path / "straight", *SCRIPTED)
+    with monkeypatch.context() as patch:
+        total = Strike(patch)
+        scripted(straight, name).fit()
+    assert total.count > 40
+    for at in moments(total.count):
+        folder = tmp_path / f"struck_{at}"
+        session = small.session(folder, *SCRIPTED)
+        loop = scripted(session, name)
+        with monkeypatch.context() as patch:
+            Strike(patch, at)
+            with pytest.raises(Crash):
+                loop.fit()
+        resumed = reopen(folder, *SCRIPTED)
+        scripted(resumed, name).fit()
+        assert rows(straight) == rows(resumed), at
+        same_selection(straight, resumed)
+
+
+@pytest.mark.parametrize("name", ["one phase", "two phases"])
+def test_a_kill_between_files_leaves_the_selection_of_the_straight_run(name, tmp_path, monkeypatch):
+    def some(count):
+        return sorted(random.Random(name).sample(range(1, count + 1), 4))
+
+    strike_and_compare(name, some, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one phase", "two phases"])
+def test_a_kill_before_any_change_of_a_file(name, tmp_path, monkeypatch):
+    strike_and_compare(name, lambda count: range(1, count + 1), tmp_path, monkeypatch)
+
+
+def test_a_damaged_newest_checkpoint_costs_no_candidate(tmp_path):
+    """Going on from `previous.pt`, whose rows still need what newer ones have made superfluous."""
+    straight = small.session(tmp_path / "straight", *SCRIPTED)
+    scripted(straight).fit()
+    broken = small.session(tmp_path / "broken", *SCRIPTED)
+    loop = scripted(broken)
+    save = loop._save
+
+    def stop_after_6(index, phase, done, optimizer):
+        save(index, phase, done, optimizer)
+        if done == 6:
+            raise Crash
+
+    loop._save = stop_after_6
+    with pytest.raises(Crash):
+        loop.fit()
+    (broken.run_dir.checkpoints / "last.pt").write_bytes(b"x")
+    resumed = reopen(tmp_path / "broken", *SCRIPTED)
+    scripted(resumed).fit()
+    assert rows(straight) == rows(resumed)
+    same_selection(straight, resumed)

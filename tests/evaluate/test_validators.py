@@ -64,13 +64,21 @@ def test_the_formulas():
     assert values["information_maximization"] == pytest.approx(diverse - confident)
     assert values["bnm"] == pytest.approx(np.linalg.svd(p, compute_uv=False).sum() / N)
 
-    f = target.features.double().numpy()
-    f = f / np.linalg.norm(f, axis=1, keepdims=True)
+    u = p / np.linalg.norm(p, axis=1, keepdims=True)  # Saito et al.: outputs, not features
     density = []
     for i in range(N):
-        others = np.array([f[i] @ f[j] for j in range(N) if j != i])
+        others = np.array([u[i] @ u[j] for j in range(N) if j != i])
         density.append(entropy_of(softmax(others / 0.05)))
-    assert values["snd"] == pytest.approx(np.mean(density))
+    assert values["snd"] == pytest.approx(np.mean(density), abs=1e-12)
+
+
+def test_neighbourhood_density_by_hand():
+    """Two dense groups of confident outputs: each image has its n/2 - 1 like ones as neighbours."""
+    z = torch.zeros(10, 2)
+    z[:5, 0] = z[5:, 1] = 40.0
+    assert score("snd", target_val=Predictions(torch.randn(10, D), z)) == pytest.approx(math.log(4))
+    collapsed = Predictions(torch.randn(10, D), torch.ones(10, 2))  # why it needs the guard
+    assert score("snd", target_val=collapsed) == pytest.approx(math.log(9))
 
 
 def test_class_confusion():

@@ -33,14 +33,17 @@ def evaluation(step: int, values: tuple[float, ...], phase: str = "adapt") -> di
     }
 
 
-def run_of(path: Path, rows: list[dict[str, Any]], step: int = 30, select: str = "") -> Path:
+def run_of(
+    path: Path, rows: list[dict[str, Any]], step: int = 30, guard: dict[str, Any] | None = None
+) -> Path:
     run = make_run(path, baseline=False, images=10)
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = json.loads((run / "summary.json").read_text())
     summary["selected"]["step"] = step
+    summary |= {"selection_guard": {"num_classes": 10, **guard}} if guard else {}
     (run / "summary.json").write_text(json.dumps(summary))
     with (run / "config.yaml").open("a") as file:
-        file.write(f"select:\n  name: information_maximization\n{select}")
+        file.write("select:\n  name: information_maximization\n  source_floor: 0.9\n")
     return run
 
 
@@ -81,18 +84,28 @@ def test_the_table_ends_with_the_oracle(run: Path) -> None:
 
 def test_the_limits_are_those_of_the_run(tmp_path: Path) -> None:
     rows = [evaluation(10 * k, values) for k, values in enumerate(ROWS, start=1)]
-    run = run_of(tmp_path / "run", rows, step=40, select="  min_effective_classes: 0.1\n")
+    run = run_of(tmp_path / "run", rows, guard={"min_effective_classes": 0.05})
+    assert found(run)["information_maximization"] == (40, 0.6)
+    run = run_of(tmp_path / "two", rows, guard={"num_classes": 2})  # 1.5 of 2 classes is enough
     assert found(run)["information_maximization"] == (40, 0.6)
 
 
 def test_no_floor_where_the_run_had_none(tmp_path: Path) -> None:
-    """A last phase without the source may forget it: seen from what the run itself selected."""
+    """A last phase without the source may forget it: the run has said what it applied."""
     rows = [evaluation(10 * k, values) for k, values in enumerate(ROWS, start=1)]
     rows[2]["source_val/accuracy"] = 0.2
-    strict = run_of(tmp_path / "strict", rows, step=20)
-    free = run_of(tmp_path / "free", rows, step=30)
+    strict = run_of(tmp_path / "strict", rows)
+    free = run_of(tmp_path / "free", rows, guard={"source_floor": 0.0})
     assert found(strict)["information_maximization"] == (20, 0.0)
     assert found(free)["information_maximization"] == (30, 0.1)
+
+
+def test_an_older_run_is_judged_by_its_config(tmp_path: Path) -> None:
+    rows = [evaluation(10 * k, values) for k, values in enumerate(ROWS, start=1)]
+    run = run_of(tmp_path / "run", rows)
+    with (run / "config.yaml").open("a") as file:
+        file.write("  min_effective_classes: 0.05\n")
+    assert found(run)["information_maximization"] == (40, 0.6)
 
 
 def test_only_the_last_phase_competes(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 A file is written to a temporary name, flushed to the disk and moved into place; its sha256 stands
 in a JSON sidecar. `last.pt` is kept together with the one before it (`previous.pt`): a new one
 replaces the older only when it is whole, and a damaged one is passed over with a warning.
+
+`candidates/<n>.pt` holds the weights at evaluation n (from 0), while a selection rule may still
+choose it. Which ones these are follows from the rows of the evaluations alone.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import io
 import logging
 import os
 import random
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +28,6 @@ from tlrun.errors import RunError
 from tlrun.run_dir import RunDir, write_atomic
 
 log = logging.getLogger(__name__)
-
-ASIDE = ".replaced"  # in the name of a rule's checkpoint between its successor and `settle`
 
 
 def save(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
@@ -56,34 +58,58 @@ def save_last(folder: Path, state: dict[str, Any], about: dict[str, Any]) -> Non
         os.replace(new, last)
 
 
-def save_selected(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
-    """Write a rule's checkpoint; the one it replaces is kept until `settle`.
+def candidate_path(folder: Path, place: int) -> Path:
+    """Of evaluation number `place`; folder: that of all checkpoints."""
+    return folder / "candidates" / f"{place:04d}.pt"
 
-    A crash before the next `last.pt` takes training back to a step at which the older one was the
-    rule's choice (and if the budget then grows, the newer one may never come again).
-    """
+
+def save_candidate(folder: Path, place: int, state: dict[str, Any], about: dict[str, Any]) -> None:
+    path = candidate_path(folder, place)
     with _saving(path):
-        for file in (path, path.with_suffix(".json")):
-            if file.exists() and not _aside(file).exists():
-                os.replace(file, _aside(file))
+        path.parent.mkdir(exist_ok=True)
     save(path, state, about)
 
 
-def settle(folder: Path) -> None:
-    """After `last.pt` is written: forget the checkpoints that rules have replaced."""
-    for file in folder.glob(f"*{ASIDE}.*"):
-        file.unlink()
+def keep_candidates(folder: Path, places: set[int]) -> None:
+    """Delete every candidate but these, and their folder if none is left."""
+    inside = folder / "candidates"
+    kept = {candidate_path(folder, place).stem for place in places}
+    for file in inside.glob("*"):
+        if file.name.partition(".")[0] not in kept:
+            file.unlink()
+    if inside.is_dir() and not any(inside.iterdir()):
+        inside.rmdir()
 
 
-def rewind(folder: Path, rules: Iterable[str], step: int) -> None:
-    """Before training goes on from `step`: put back what each rule had kept by then."""
-    for rule in rules:
-        path = folder / f"{rule}.pt"
-        later = not path.exists() or _step_in(path.with_suffix(".json")) > step
-        for file in (path, path.with_suffix(".json")) if later else ():
-            file.unlink(missing_ok=True)
-            if _aside(file).exists():
-                os.replace(_aside(file), file)
+def same_as(source: Path, path: Path, about: dict[str, Any]) -> bool:
+    """Make `path` the checkpoint `source` under another name (a link: no copy) with a sidecar.
+
+    False if `source` is not there or was never wholly written.
+    """
+    digest = _digest_in(source.with_suffix(".json"))
+    if digest is None or not source.is_file():
+        return False
+    new = path.with_suffix(".new")
+    with _saving(path):
+        path.parent.mkdir(exist_ok=True)
+        new.unlink(missing_ok=True)
+        try:
+            os.link(source, new)
+        except OSError:  # a disk without links
+            shutil.copyfile(source, new)
+        os.replace(new, path)
+        new.unlink(missing_ok=True)  # a rename does nothing where both are one file already
+        RunDir.write_json(path.with_suffix(".json"), {**about, "sha256": digest})
+    return True
+
+
+def place_in_training(path: Path) -> tuple[Any, Any]:
+    """(step, phase) of a checkpoint by its sidecar; (None, None) without one."""
+    try:
+        about = RunDir.read_json(path.with_suffix(".json"))
+        return about.get("step"), about.get("phase")
+    except (OSError, ValueError, AttributeError):
+        return None, None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -158,17 +184,6 @@ def _digest_in(sidecar: Path) -> str | None:
         return str(RunDir.read_json(sidecar)["sha256"])
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _step_in(sidecar: Path) -> int:
-    try:
-        return int(RunDir.read_json(sidecar)["step"])
-    except (OSError, ValueError, KeyError):
-        return -1
-
-
-def _aside(file: Path) -> Path:
-    return file.with_name(f"{file.stem}{ASIDE}{file.suffix}")
 
 
 @contextmanager

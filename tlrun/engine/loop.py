@@ -27,7 +27,7 @@ from tlrun.engine.distributed import Process
 from tlrun.engine.interrupt import StopRequest
 from tlrun.engine.optimize import learning_rate_factor, make_optimizer, merged, set_learning_rate
 from tlrun.engine.precision import autocast
-from tlrun.engine.record import Choose, Record
+from tlrun.engine.record import Record, Row
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.selection import score
 from tlrun.methods.balance import Balance
@@ -38,6 +38,7 @@ from tlrun.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Evaluate = Callable[[], dict[str, float | None]]
+Candidates = Callable[[list[Row], str], list[Row]]
 
 
 @dataclass
@@ -53,12 +54,13 @@ class Counters:
 class Loop:
     """Trains `net` with `method` through its phases, from the start or from `checkpoints/last.pt`.
 
-    evaluate: () -> the row of figures of an evaluation. choose: (rows, rule) -> the row that a
-    selection rule picks. finish_build: called after a phase has built its parts (moves them to the
-    device, converts batch norm). carry_over: called at the start of each phase with its number and
-    the parts that were there before, never on resume (`init` and `transfer.*`). cfg: the resolved
-    config. further_rules: selection rules that keep a checkpoint beside those of `cfg`. Raises
-    Interrupted after SIGINT/SIGTERM, RunError when a loss is not finite or the disk is full.
+    evaluate: () -> the row of figures of an evaluation. candidates: (rows, rule) -> those of them
+    that a selection rule may still choose, its choice so far first. finish_build: called after a
+    phase has built its parts (moves them to the device, converts batch norm). carry_over: called
+    at the start of each phase with its number and the parts that were there before, never on resume
+    (`init` and `transfer.*`). cfg: the resolved config. further_rules: selection rules that keep a
+    checkpoint beside those of `cfg`. Raises Interrupted after SIGINT/SIGTERM, RunError when a loss
+    is not finite or the disk is full.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Loop:
         balance: Balance | None,
         phases: list[Phase],
         evaluate: Evaluate,
-        choose: Choose,
+        candidates: Candidates,
         finish_build: Callable[[Net], None],
         carry_over: Callable[[int, set[str]], None],
         process: Process,
@@ -87,7 +89,7 @@ class Loop:
         self.method, self.terms, self.phases = method, terms, phases
         self.balance = balance
         self.evaluate, self.finish_build = evaluate, finish_build
-        self.carry_over = carry_over
+        self.candidates, self.carry_over = candidates, carry_over
         self.process, self.device, self.precision = process, device, precision
         self.config_hash = config_hash
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -96,7 +98,8 @@ class Loop:
         asked = [str(cfg["select"]["name"]), *map(str, cfg["selectors"])]
         rules = dict.fromkeys([*asked, *further_rules])
         rules.pop("last", None)  # last.pt is written anyway, with all that a resume needs
-        self.record = Record(run_dir, process, device, list(rules), choose)
+        self.record = Record(run_dir, process, device, list(rules))
+        self._kept: set[int] = set()  # candidates of the newest last.pt, by number of evaluation
 
     # ---- the whole run --------------------------------------------------------------------
 
@@ -106,8 +109,7 @@ class Loop:
         begin = int(saved["phase_index"]) if saved else 0
         self.record.open(self.cfg["logger"], saved)
         if self.process.first:
-            step = int(saved["step"]) if saved else -1
-            checkpoint.rewind(self.run_dir.checkpoints, self.record.rules, step)
+            self._take_back()
         with StopRequest() as self.stop:
             for index, phase in enumerate(self.phases):
                 before = set(self.net.parts)
@@ -115,6 +117,9 @@ class Loop:
                 self.finish_build(self.net)
                 if index >= begin:
                     self._run_phase(index, phase, before, saved if index == begin else None)
+        if self.process.first:
+            self._publish()
+        self.process.wait()
 
     def total_steps(self, phase: Phase) -> int:
         """Length of a phase in steps: its own, else `trainer.steps`, else `trainer.epochs`."""
@@ -152,7 +157,7 @@ class Loop:
         cadence = int(self.trainer["eval_every"] or max(1, math.ceil(total / 20)))
         save_every = int(self.trainer["checkpoint_every"] or cadence)
         if saved is None and total > 0:
-            self._evaluate(phase)  # where the curves of the phase begin
+            self._evaluate(phase, 0)  # where the curves of the phase begin
         streams = self.open_streams(phase)
         bar = tqdm(
             total=total,
@@ -190,7 +195,7 @@ class Loop:
                     self._log_row(phase, optimizer, clock, bar)
                 if evaluate_now:
                     self.counters.train_seconds += time.perf_counter() - clock
-                    self._evaluate(phase, bar)
+                    self._evaluate(phase, step + 1, bar)
                     self.net.train()
                     self.net.hold_still(frozen)
                     clock = time.perf_counter()
@@ -210,7 +215,7 @@ class Loop:
             for stream in streams.values():
                 stream.close()
         if total == 0 and saved is None:
-            self._evaluate(phase)
+            self._evaluate(phase, None)
             self._save(index, phase, 0, None)
         self._set_trainable(frozen, True)  # the next phase decides anew
 
@@ -364,8 +369,11 @@ class Loop:
         )
         bar.set_postfix(losses, refresh=False)
 
-    def _evaluate(self, phase: Phase, bar: Any = None) -> None:
-        """Write an eval row; keep a checkpoint for each rule that now picks this row."""
+    def _evaluate(self, phase: Phase, done: int | None, bar: Any = None) -> None:
+        """Write an eval row; keep its weights if a rule may choose it.
+
+        done: steps of the phase taken so far, `phase_step` of the row; None if it has none to take.
+        """
         began = time.perf_counter()
         if self.process.first:
             self.net.eval()
@@ -373,15 +381,26 @@ class Loop:
                 figures = self.evaluate()
             self.counters.eval_seconds += time.perf_counter() - began
             seconds = round(self.counters.train_seconds + self.counters.eval_seconds, 3)
-            about = {"step": self.global_step, "phase": phase.name, "split": "eval"}
-            row = {**about, **figures, "time": seconds}
-            for rule in self.record.eval_row(row, quiet=bool(bar and not bar.disable)):
-                self._save_selected(rule, row, phase)
+            row = {"step": self.global_step, "phase": phase.name, "split": "eval"}
+            row |= {} if done is None else {"phase_step": done}
+            row |= {**figures, "time": seconds}
+            self.record.eval_row(row, quiet=bool(bar and not bar.disable))
+            if len(self.record.rows) - 1 in self._waiting():
+                self._save_candidate(phase)
         self.process.wait()
 
     # ---- checkpoints ----------------------------------------------------------------------
 
-    def _save_selected(self, rule: str, row: dict[str, Any], phase: Phase) -> None:
+    def _waiting(self) -> set[int]:
+        """Numbers of the evaluations that some rule may still choose."""
+        places = {id(row): place for place, row in enumerate(self.record.rows)}
+        return {
+            places[id(row)]
+            for rule in self.record.rules
+            for row in self.candidates(self.record.rows, rule)
+        }
+
+    def _save_candidate(self, phase: Phase) -> None:
         state = {
             "parts": _cpu({name: part.state_dict() for name, part in self.net.parts.items()}),
             "method": _cpu(self.method.state_dict()),
@@ -389,9 +408,47 @@ class Loop:
             "phase": phase.name,
             "config_hash": self.config_hash,
         }
-        value = score(row, rule)
-        about = {"step": self.global_step, "phase": phase.name, "metric": rule, "value": value}
-        checkpoint.save_selected(self.run_dir.checkpoints / f"{rule}.pt", state, about)
+        about = {"step": self.global_step, "phase": phase.name}
+        place = len(self.record.rows) - 1
+        checkpoint.save_candidate(self.run_dir.checkpoints, place, state, about)
+
+    def _publish(self) -> None:
+        """At the end: the choice of each rule becomes its checkpoint, if it has one.
+
+        What waits beside the choices stays: it could still win if the run became longer.
+        """
+        folder, rows, waiting = self.run_dir.checkpoints, self.record.rows, self._waiting()
+        chosen: set[int] = set()
+        for rule in self.record.rules:
+            path = folder / f"{rule}.pt"
+            row = next(iter(self.candidates(rows, rule)), None)
+            if row is not None:
+                place = next(k for k in waiting if rows[k] is row)
+                about = {"step": row["step"], "phase": row["phase"], "metric": rule}
+                about["value"] = score(row, rule)
+                if checkpoint.same_as(checkpoint.candidate_path(folder, place), path, about):
+                    chosen.add(place)
+                    continue
+                log.warning(
+                    "select=%s chose step %s, whose weights are gone from %s",
+                    *(rule, row["step"], folder),
+                )
+            for file in (path, path.with_suffix(".json")):  # of a run that has become longer
+                file.unlink(missing_ok=True)
+        checkpoint.keep_candidates(folder, waiting - chosen)
+
+    def _take_back(self) -> None:
+        """Before training goes on: what `_publish` has renamed is a candidate again."""
+        folder, rows = self.run_dir.checkpoints, self.record.rows
+        self._kept = self._waiting()
+        checkpoint.keep_candidates(folder, self._kept)
+        for place in self._kept:
+            about = {"step": rows[place]["step"], "phase": rows[place]["phase"]}
+            path = checkpoint.candidate_path(folder, place)
+            for rule in self.record.rules if not path.is_file() else ():
+                source = folder / f"{rule}.pt"
+                if checkpoint.place_in_training(source) == (about["step"], about["phase"]):
+                    checkpoint.same_as(source, path, about)
 
     def _save(
         self, index: int, phase: Phase, done: int, optimizer: torch.optim.Optimizer | None
@@ -421,7 +478,10 @@ class Loop:
             }
             about = {"step": self.global_step, "phase": phase.name, "phase_step": done}
             checkpoint.save_last(self.run_dir.checkpoints, state, about)
-            checkpoint.settle(self.run_dir.checkpoints)
+            # What the checkpoint before needs stays: this one may turn out to be damaged.
+            waiting = self._waiting()
+            checkpoint.keep_candidates(self.run_dir.checkpoints, waiting | self._kept)
+            self._kept = waiting
         self.process.wait()
 
     def _restore(self, saved: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> int:

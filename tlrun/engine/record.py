@@ -6,7 +6,7 @@ Scalars of a step stay on the device until a row is written: there is no `.item(
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from tlrun.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-Choose = Callable[[list[Row], str], Row | None]
 
 
 @dataclass
@@ -38,21 +37,15 @@ class Logged:
 class Record:
     """Train rows are means over the window since the last one; eval rows feed the selection.
 
-    rules: the selection rules that keep a checkpoint, the deciding one first. choose: (rows, rule)
-    -> the row that a rule picks. Several processes call the same methods at the same steps; the
-    first one writes.
+    rules: the selection rules that keep a checkpoint, the deciding one first. Several processes
+    call the same methods at the same steps; the first one writes.
     """
 
     def __init__(
-        self,
-        run_dir: RunDir,
-        process: Process,
-        device: torch.device,
-        rules: list[str],
-        choose: Choose,
+        self, run_dir: RunDir, process: Process, device: torch.device, rules: list[str]
     ) -> None:
         self.run_dir, self.process, self.device = run_dir, process, device
-        self.rules, self.choose = rules, choose
+        self.rules = rules
         self.window: list[Logged] = []
         self.rows: list[Row] = []  # every eval row so far: selection reads nothing else
         self._logger = Logger()
@@ -114,12 +107,11 @@ class Record:
         losses = {name: mean for name, mean in means.items() if name.startswith("loss/")}
         return {name.removeprefix("loss/"): f"{mean:.3f}" for name, mean in losses.items()}
 
-    def eval_row(self, row: Row, *, quiet: bool) -> list[str]:
-        """Write an evaluation; returns the rules that now pick it. quiet: a bar is shown."""
+    def eval_row(self, row: Row, *, quiet: bool) -> None:
+        """Write an evaluation. quiet: a bar is shown."""
         self._write(row)
         self.rows.append(row)
         log.log(logging.DEBUG if quiet else logging.INFO, self.sentence(row))
-        return [rule for rule in self.rules if self.choose(self.rows, rule) is row]
 
     def sentence(self, row: Row) -> str:
         """Accuracies, the overlap of boxes and the deciding rule's own score."""

@@ -5,11 +5,14 @@ validation labels that were asked for and are counted; "last"; and "oracle", the
 target's test labels, which only says what selection costs. Of several labelled tasks also
 "task_mean", the mean of their validation figures, and "task_<name>", that of one.
 
+A row before the first update of a phase that trains (its `phase_step` is 0) is no candidate of any
+rule: it shows what training was given, not what it made.
+
 A guard against collapse goes before every validator: an unsupervised score can be at its best when
 all images fall in one class, or when the source has been forgotten. A row is eligible if
 
-* its source_val/accuracy is at least `source_floor` times the best up to it, and
-* its target_val/effective_classes is at least `min_effective_classes` times the number of classes,
+* its source_val/accuracy is at least `source_floor` times the best of all rows, and
+* its target_val/effective_classes is at least 1 + `min_effective_classes` · (classes − 1),
 
 each where the row has that figure.
 """
@@ -18,13 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tlrun.errors import ConfigError, did_you_mean
 
 Row = Mapping[str, Any]
 DEFAULT = "information_maximization"
 ORACLE = "oracle/target_test_accuracy"
+SOURCE, USED = "source_val/accuracy", "target_val/effective_classes"
 TASK = "task_"
 # Rules that see target labels: the keys of a row that they maximise, of which it has one. Where the
 # target's task is a box there is no accuracy, and its mean IoU takes the place.
@@ -32,6 +36,7 @@ SUPERVISED = {
     "oracle": (ORACLE, "oracle/target_test_iou"),
     "target_accuracy": ("target_val/accuracy", "target_val/iou"),
 }
+MOST_CANDIDATES = 8  # of a rule at a time: each is a checkpoint on the disk
 
 
 def rules() -> list[str]:
@@ -82,6 +87,18 @@ def without_target(rule: str) -> str:
     )
 
 
+def min_effective_classes(asked: float | str, label_spaces: str = "shared") -> float:
+    """What "auto" means: 0.5, but 0.2 where the target may lack classes (partial, open)."""
+    if asked != "auto":
+        return float(asked)
+    return 0.5 if label_spaces == "shared" else 0.2
+
+
+def least_effective_classes(num_classes: int, share: float) -> float:
+    """The guard's limit: share 0 asks for nothing (one class is always used), 1 for all evenly."""
+    return 1 + share * (num_classes - 1)
+
+
 def select_row(
     rows: Sequence[Row],
     rule: str,
@@ -95,13 +112,67 @@ def select_row(
     None if no row has a value for the rule, or all that have one are guarded out. "last" and rules
     that see target labels are not guarded.
     """
+    found = candidates(
+        rows,
+        rule,
+        num_classes=num_classes,
+        source_floor=source_floor,
+        min_effective_classes=min_effective_classes,
+    )
+    return found[0] if found else None
+
+
+class _Candidate(NamedTuple):
+    score: float
+    place: int  # among the rows
+    reach: float  # how high the floor may rise: source accuracy up to source_floor, enough for ever
+    row: Row
+
+
+def candidates(
+    rows: Sequence[Row],
+    rule: str,
+    *,
+    num_classes: int,
+    source_floor: float = 0.9,
+    min_effective_classes: float = 0.5,
+) -> list[Row]:
+    """Rows that `rule` may still choose, whatever rows follow; the choice so far comes first.
+
+    The floor rises with the best source accuracy, so a row is out for good once another one is as
+    good in both score and source accuracy, and no worse in one (a Pareto front). More than
+    `MOST_CANDIDATES` never wait: of too many the one goes whose source accuracy is least above
+    that of the next better one, so that some other stands in for it unless the floor ends between
+    the two. A row that is out never comes back.
+    """
     if rule == "last":
-        return rows[-1] if rows else None
+        return list(rows[-1:])
     if sees_target_labels(rule):
-        return _best(rows, rule)
-    allowed = eligible(rows, num_classes, source_floor, min_effective_classes)
-    candidates = [row for row, ok in zip(rows, allowed, strict=True) if ok]
-    return _best(candidates, rule)
+        best = _best((row for row in rows if _trained(row)), rule)
+        return [] if best is None else [best]
+    least = least_effective_classes(num_classes, min_effective_classes)
+    best_source = 0.0
+    waiting: list[_Candidate] = []
+    for place, row in enumerate(rows):
+        source, value = _number(row.get(SOURCE)), score(row, rule)
+        best_source = max(best_source, source or 0.0)
+        if value is not None and _trained(row) and _uses(row, least):
+            reach = source_floor if source is None else min(source, source_floor)
+            waiting.append(_Candidate(value, place, reach, row))
+        waiting = _front(c for c in waiting if c.reach >= source_floor * best_source)
+    return [candidate.row for candidate in waiting]
+
+
+def _front(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    """Those that no other one makes superfluous: scores fall, and reach rises strictly."""
+    front: list[_Candidate] = []
+    for candidate in sorted(candidates, reverse=True):  # by score, then the later
+        if not front or candidate.reach > front[-1].reach:
+            front.append(candidate)
+    while len(front) > MOST_CANDIDATES:
+        gaps = {k: front[k].reach - front[k - 1].reach for k in range(1, len(front) - 1)}
+        front.pop(min(gaps, key=gaps.__getitem__))
+    return front
 
 
 def eligible(
@@ -110,18 +181,63 @@ def eligible(
     source_floor: float = 0.9,
     min_effective_classes: float = 0.5,
 ) -> list[bool]:
-    """For every row, whether it passes the guard against collapse."""
-    passed: list[bool] = []
-    best_source = 0.0
-    for row in rows:
-        source = _number(row.get("source_val/accuracy"))
-        used = _number(row.get("target_val/effective_classes"))
-        best_source = max(best_source, source or 0.0)
-        passed.append(
-            (source is None or source >= source_floor * best_source)
-            and (used is None or used >= min_effective_classes * num_classes)
+    """For every row, whether a validator may choose it."""
+    rows = list(rows)
+    floor = source_floor * best_source(rows)
+    least = least_effective_classes(num_classes, min_effective_classes)
+    return [_trained(row) and _uses(row, least) and _remembers(row, floor) for row in rows]
+
+
+def best_source(rows: Iterable[Row]) -> float:
+    """The highest accuracy on the source's validation images; 0 if there is none."""
+    return max((_number(row.get(SOURCE)) or 0.0 for row in rows), default=0.0)
+
+
+def why_none(
+    rows: Sequence[Row],
+    rule: str,
+    *,
+    num_classes: int,
+    source_floor: float = 0.9,
+    min_effective_classes: float = 0.5,
+) -> str:
+    """Why `select_row` found no row, in words that follow "the last step stands for it:"."""
+    valued = [row for row in rows if _trained(row) and score(row, rule) is not None]
+    if not valued:
+        return f"no evaluation has a value for {rule}"
+    least = least_effective_classes(num_classes, min_effective_classes)
+    floor = source_floor * best_source(rows)
+    few = [row for row in valued if not _uses(row, least)]
+    low = [row for row in valued if not _remembers(row, floor)]
+    parts = []
+    if few:
+        most = max(row[USED] for row in few)
+        parts.append(
+            f"{len(few)} predict too few classes (at most {most:.1f} effective ones, where "
+            f"{least:.1f} of {num_classes} are asked for)"
         )
-    return passed
+    if low:
+        most = max(row[SOURCE] for row in low)
+        parts.append(
+            f"{len(low)} have forgotten the source (at most {100 * most:.1f} % right, where "
+            f"{100 * floor:.1f} % are asked for)"
+        )
+    return f"no evaluation of {len(valued)} passed the guard of {rule}: {', '.join(parts)}"
+
+
+def _trained(row: Row) -> bool:
+    """Not before the first update; a phase of no steps has no `phase_step`, nor have old runs."""
+    return row.get("phase_step") != 0
+
+
+def _uses(row: Row, least: float) -> bool:
+    used = _number(row.get(USED))
+    return used is None or used >= least
+
+
+def _remembers(row: Row, floor: float) -> bool:
+    source = _number(row.get(SOURCE))
+    return source is None or source >= floor
 
 
 def choices(
@@ -160,7 +276,8 @@ def regrets(
     Over the rules and rows of `choices`; {} if no row has target test accuracy. It looks at test
     labels: for judging rules after the fact, never for choosing one.
     """
-    best = _best([row for row in rows if _number(row.get(ORACLE)) is not None], "oracle")
+    measured = [row for row in rows if _number(row.get(ORACLE)) is not None]
+    best = select_row(measured, "oracle", num_classes=num_classes)
     if best is None:
         return {}
     chosen = choices(rows, num_classes, source_floor, min_effective_classes)

@@ -141,14 +141,14 @@ def bnm(sets: Sets) -> float:
 
 @validator("snd", quadratic=True)
 def snd(sets: Sets) -> float:
-    """Soft neighbourhood density (Saito et al. 2021): mean entropy of softmax(f fᵀ / 0.05), no self
-    pairs.
+    """Soft neighbourhood density (Saito et al., ICCV 2021): mean entropy of softmax(u uᵀ / 0.05).
 
-    f: features of the target, each of length 1. High when images lie in dense neighbourhoods; like
-    `entropy` it can be high for a collapsed model.
+    u: the softmax outputs p, each divided by its length; an image is no neighbour of itself. High
+    when images lie in dense neighbourhoods, so at its highest, ln(n − 1), when all outputs are the
+    same. Their code gives the diagonal −1/0.05 where it is left out here, a weight below e⁻²⁰.
     """
-    f = _unit(sets["target_val"].features)
-    similarity = f @ f.T / SND_TEMPERATURE
+    u = F.normalize(_probabilities(sets["target_val"]), dim=1)
+    similarity = u @ u.T / SND_TEMPERATURE
     similarity.fill_diagonal_(-torch.inf)
     return _mean_entropy(similarity.softmax(1))
 

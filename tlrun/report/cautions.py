@@ -30,7 +30,7 @@ def cautions(board: Board, never_begun: int = 0) -> list[str]:
         _few_seeds(groups),
         _tuned_on_test(groups),
         _rules(done),
-        _fell_back(done),
+        _fell_back(groups),
         _backbones(groups),
         _environment(done),
         _machines(done),
@@ -175,13 +175,14 @@ def _rules(done: list[Record]) -> str:
     return f"Checkpoints were selected by different rules: {_counted(rules)}."
 
 
-def _fell_back(done: list[Record]) -> str:
-    n = sum(bool(job.summary.get("selection_fell_back")) for job in done)
-    if not n:
+def _fell_back(groups: Sequence[Group]) -> str:
+    done = [(group.name, job) for group in groups for job in group.done]
+    names = [name for name, job in done if job.summary.get("selection_fell_back")]
+    if not names:
         return ""
     return (
-        f"In {n} of {len(done)} jobs no evaluation passed the guard against collapse: there, "
-        "'selected' is the last step."
+        f"In {len(names)} of {len(done)} jobs no evaluation passed the guard against collapse: "
+        f"there, 'selected' is the last step ({_some(list(dict.fromkeys(names)))})."
     )
 
 

@@ -129,9 +129,8 @@ def selection_sentence(summary: Row) -> str:
     )
     if summary.get("selection_fell_back"):
         step = render.count(chosen.get("step"))
-        return (
-            f"No evaluation passed the guard of {rule}: the last, step {step}{of}, stands for it."
-        )
+        why = summary.get("selection_why_last") or f"no evaluation passed the guard of {rule}"
+        return f"The last step, {step}{of}, stands for the choice of {rule}: {why}."
     return f"The rule {rule} selected step {render.count(chosen.get('step'))}{of}; {saw}."
 
 

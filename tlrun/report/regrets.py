@@ -45,9 +45,8 @@ class Choice:
 def judge(record: Record) -> list[Choice]:
     """The choice of every validator and of "last", the least loss first; [] without an oracle."""
     rows, guard = competing(record), _guard(record)
-    classes = len(record.classes)
-    losses = selection.regrets(rows, classes, **guard)
-    chosen = selection.choices(rows, classes, **guard)
+    losses = selection.regrets(rows, **guard)
+    chosen = selection.choices(rows, **guard)
     tables = beside_oracle(record)
     found = [
         Choice(
@@ -61,21 +60,13 @@ def judge(record: Record) -> list[Choice]:
     return sorted(found, key=lambda choice: choice.loss)
 
 
-def _guard(record: Record) -> dict[str, float]:
-    """The limits that the run was given.
-
-    The floor on the source holds only where the last phase trains on the source, which its folder
-    does not say: it is left out where only that explains what the run itself has selected.
-    """
-    select, selected = mapping(record.config.get("select")), record.figures("selected").get("step")
-    limits = {key: number(select.get(key)) for key in ("source_floor", "min_effective_classes")}
-    given = {key: value for key, value in limits.items() if value is not None}
-    own = record.summary.get("selection_rule")
-    for guard in (given, {**given, "source_floor": 0.0}):
-        chosen = selection.choices(competing(record), len(record.classes), **guard)
-        if own in chosen and chosen[own]["step"] == selected:
-            return guard
-    return given
+def _guard(record: Record) -> dict[str, Any]:
+    """The limits that the run applied; of an older or unfinished run those of its config."""
+    applied = mapping(record.summary.get("selection_guard"))
+    limits = {"num_classes": len(record.classes), **mapping(record.config.get("select")), **applied}
+    known = ("num_classes", "source_floor", "min_effective_classes")
+    found = {key: value for key in known if (value := number(limits.get(key))) is not None}
+    return {**found, "num_classes": int(found["num_classes"])}
 
 
 def regret_table(record: Record) -> Table | None:
@@ -84,7 +75,7 @@ def regret_table(record: Record) -> Table | None:
     if not choices:
         return None
     rows = [_line(c.rule, c.row, c.loss, c.spearman) for c in choices]
-    best = selection.select_row(competing(record), "oracle", num_classes=len(record.classes))
+    best = selection.select_row(competing(record), "oracle", **_guard(record))
     assert best is not None
     rows.append(_line("oracle", best, 0.0, None))
     return Table("", "", COLUMNS, rows, numeric=[False, True, True, True, True])
@@ -116,7 +107,7 @@ def draw_regrets(record: Record, path: Path) -> None:
             "it needs three evaluations with both validators and target test accuracy (the oracle)"
         )
     rows = competing(record)
-    allowed = selection.eligible(rows, len(record.classes), **_guard(record))
+    allowed = selection.eligible(rows, **_guard(record))
     shut = {row["at"] for row, ok in zip(rows, allowed, strict=True) if not ok}
     at, accuracy = series(rows, ORACLE)
     below = 0.42 * len(lanes) + 0.3
@@ -128,8 +119,9 @@ def draw_regrets(record: Record, path: Path) -> None:
         top.plot(at, 100 * accuracy, color=TARGET, lw=1.6)
         for choice in lanes:
             top.plot(choice.row["at"], 100 * choice.accuracy, "o", color=LINES[0], ms=6)
-        best = int(len(accuracy) - 1 - accuracy[::-1].argmax())
-        top.plot(at[best], 100 * accuracy[best], "*", color="#000000", ms=13)
+        best = selection.select_row(rows, "oracle", **_guard(record))
+        assert best is not None  # there are losses against it
+        top.plot(best["at"], 100 * best[ORACLE], "*", color="#000000", ms=13)
         top.set(
             ylabel="target test, %", title="Target test accuracy; dots: chosen, star: the oracle"
         )
