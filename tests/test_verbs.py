@@ -517,3 +517,34 @@ def test_a_method_outside_the_package(in_tmp: Path, plain: None) -> None:
     assert row["loss/penalty"] > 0
     assert RunDir.read_json("run/summary.json")["method"] == "mine"
     assert isinstance(tlrun.load("run"), nn.Module)
+
+
+def test_no_evaluation_passes_the_guard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last step stands for the choice: console, run.log, summary, page, leaderboard say so."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*QUICK, "trainer.steps=4", "trainer.eval_every=2",
+                 "select.min_effective_classes=1", "hydra.run.dir=sweep/run"]) == 0  # fmt: skip
+    run = RunDir(Path("sweep/run"))
+    summary = RunDir.read_json(run.summary)
+    assert summary["selected"]["step"] == summary["steps"] == 4
+    assert summary["selection_fell_back"] is True
+    why = summary["selection_why_last"]
+    assert why.startswith(f"no evaluation of 2 passed the guard of {RULE}: 2 predict too few")
+    assert "where 10.0 of 10 are asked for" in why
+    guard = {"num_classes": 10, "source_floor": 0.9, "min_effective_classes": 1.0}
+    assert summary["selection_guard"] == guard
+    said = capsys.readouterr()
+    assert f"The last step, 4 of 4, stands for the choice of {RULE}: {why}." in said.out + said.err
+    assert f"the last step is used: {why}" in (run.path / "run.log").read_text()
+    assert "stands for the choice of" in run.report.read_text()
+    assert main(["report", "sweep"]) == 0
+    board = next(Path("sweep").glob("*.html")).read_text()
+    assert "In 1 of 1 jobs no evaluation passed the guard against collapse" in board
+
+
+def test_an_unfinished_run_has_not_chosen(copy: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+    (copy.checkpoints / f"{RULE}.pt").unlink()
+    assert main(["evaluate", "run"]) == 0
+    assert f"training has not come to its end, where {RULE} chooses" in caplog.text
