@@ -80,11 +80,12 @@ def test_of_another_run_it_is_the_selected_checkpoint(run, tmp_path):
         "method=source_only",
         "select=source_accuracy",
         "select.min_effective_classes=0",
+        "select.source_floor=0",
     )
     kept = source.checkpoints / "source_accuracy.pt"
     state = checkpoint.load(kept)
     state["parts"]["classifier"]["out.bias"].fill_(7.0)  # to tell it from the last one
-    checkpoint.save_selected(kept, state, {})
+    checkpoint.save(kept, state, {})
     _, held = begun(tmp_path / "run", *FINETUNE, f"init={source.path}")
     assert held["parts.classifier.out.bias"].eq(7.0).all()
 

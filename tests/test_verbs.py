@@ -531,7 +531,7 @@ def test_no_evaluation_passes_the_guard(
     assert summary["selected"]["step"] == summary["steps"] == 4
     assert summary["selection_fell_back"] is True
     why = summary["selection_why_last"]
-    assert why.startswith(f"no evaluation of 2 passed the guard of {RULE}: 2 predict too few")
+    assert why.startswith(f"no evaluation of 2 passed the guard of {RULE}: 2 in too few")
     assert "where 10.0 of 10 are asked for" in why
     guard = {"num_classes": 10, "source_floor": 0.9, "min_effective_classes": 1.0}
     assert summary["selection_guard"] == guard

@@ -70,7 +70,7 @@ def test_photographs_to_sketches():
     assert select_row(rows, IM, num_classes=7) is None
     assert selection.choices(rows, 7)[IM]["step"] == 200
     assert why_none(rows, IM, num_classes=7) == (
-        f"no evaluation of 4 passed the guard of {IM}: 4 predict too few classes (at most 3.2 "
+        f"no evaluation of 4 passed the guard of {IM}: 4 in too few classes (at most 3.2 "
         "effective ones, where 4.0 of 7 are asked for)"
     )
 
@@ -194,8 +194,8 @@ def test_why_no_row_was_chosen():
     assert why_none([row(1, None)], IM, num_classes=10) == f"no evaluation has a value for {IM}"
     rows = [row(1, 1.0, source=0.3), row(2, 1.0, source=0.9, used=2.0)]
     assert why_none(rows, IM, num_classes=10) == (
-        f"no evaluation of 2 passed the guard of {IM}: 1 predict too few classes (at most 2.0 "
-        "effective ones, where 5.5 of 10 are asked for), 1 have forgotten the source (at most "
+        f"no evaluation of 2 passed the guard of {IM}: 1 in too few classes (at most 2.0 "
+        "effective ones, where 5.5 of 10 are asked for), 1 with the source forgotten (at most "
         "30.0 % right, where 81.0 % are asked for)"
     )
 

@@ -313,9 +313,11 @@ def test_earlier_phases_keep_no_checkpoint_of_a_rule(tmp_path):
         "select.min_effective_classes=0",
         "select.source_floor=0",
     )
-    step_of = session.choose
+    asked = session.candidates
     kept = []
-    session.choose = lambda found, rule: kept.append(found[-1]["phase"]) or step_of(found, rule)
+    session.candidates = lambda found, rule: (
+        kept.extend(row["phase"] for row in found[-1:]) or asked(found, rule)
+    )
     session.loop().fit()
     assert set(kept) == {"source", "probe", "target"}  # all rows are asked about
     state = checkpoint.load(session.run_dir.checkpoints / "source_accuracy.pt")

@@ -213,13 +213,13 @@ def why_none(
     if few:
         most = max(row[USED] for row in few)
         parts.append(
-            f"{len(few)} predict too few classes (at most {most:.1f} effective ones, where "
+            f"{len(few)} in too few classes (at most {most:.1f} effective ones, where "
             f"{least:.1f} of {num_classes} are asked for)"
         )
     if low:
         most = max(row[SOURCE] for row in low)
         parts.append(
-            f"{len(low)} have forgotten the source (at most {100 * most:.1f} % right, where "
+            f"{len(low)} with the source forgotten (at most {100 * most:.1f} % right, where "
             f"{100 * floor:.1f} % are asked for)"
         )
     return f"no evaluation of {len(valued)} passed the guard of {rule}: {', '.join(parts)}"
