@@ -77,6 +77,9 @@ def test_it_runs_as_shown(page: str, command: str, tmp_path: Path) -> None:
         assert '"loss/information"' in rows
         (tmp_path / "my_conf").rename(tmp_path / "elsewhere")  # the saved config is enough
         done = tlrun(tmp_path, "evaluate", "run")
+        assert done.returncode == 2
+        assert "--trust my_methods" in done.stderr
+        done = tlrun(tmp_path, "evaluate", "run", "--trust", "my_methods")
         assert done.returncode == 0, done.stderr
         assert "target_test/accuracy" in done.stdout
 

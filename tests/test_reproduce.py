@@ -171,7 +171,9 @@ def test_modules_of_ones_own_are_recorded(capsys: pytest.CaptureFixture[str]) ->
     run = train("run", "--config-dir", "conf", "method=mine", "trainer.steps=2")
     assert list(run.read_json(run.environment)["code"]["own"]) == ["my_reproduced.py"]
     Path("my_reproduced.py").write_text(source + "# a remark\n")
-    assert main(["reproduce", "run"]) == 0
+    assert main(["reproduce", "run"]) == 2
+    assert "--trust my_reproduced" in capsys.readouterr().err
+    assert main(["reproduce", "run", "--trust", "my_reproduced"]) == 0
     assert "note: code: my_reproduced.py: " in capsys.readouterr().out
 
 

@@ -200,14 +200,20 @@ def test_resume_begins_jobs_in_the_folder_where_the_command_was_typed(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch, in_tmp: Path
 ) -> None:
     Path("my_conf/method").mkdir(parents=True)
-    Path("my_conf/method/mine.yaml").write_text("# Mine\n_target_: my_methods.Mine\nwidth: 4\n")
+    Path("my_conf/method/mine.yaml").write_text("# Mine\n_target_: my_resumed.Mine\nwidth: 4\n")
+    Path("my_resumed.py").write_text(
+        "from tlrun.methods.dann import DANN\nclass Mine(DANN): pass\n"
+    )
     jobs.fail(0, Interrupted("stopped", 143))
     words = ["method=mine", "data=folder", "data.source.root=a", "data.target.root=b", NAMED]
     assert jobs.again("-m", "--config-dir", "my_conf", *words, "seed=0,1") == (143, [0])
     jobs.fail(-1)
     Path("other").mkdir()
     monkeypatch.chdir("other")
-    assert jobs.again("resume", str(in_tmp / "sweep")) == (0, [0, 1])
+    assert jobs.again("resume", str(in_tmp / "sweep")) == (2, [])
+    words = ["resume", str(in_tmp / "sweep"), "--config-dir", str(in_tmp / "my_conf")]
+    assert jobs.again(*words) == (0, [0, 1])
+    assert len(commands_of(in_tmp / "sweep")) == 1
     for job in runs_in(in_tmp / "sweep"):
         cfg = OmegaConf.load(job / "config.yaml")
         assert cfg.data.source.root == str(in_tmp / "a")

@@ -23,6 +23,7 @@ from tlrun.cli import main
 from tlrun.config import compose
 from tlrun.data.pair import build_data
 from tlrun.engine import checkpoint
+from tlrun.errors import ConfigError
 from tlrun.run_dir import RunDir, runs_in
 
 WORDS = (
@@ -516,7 +517,10 @@ def test_a_method_outside_the_package(in_tmp: Path, plain: None) -> None:
     row: dict[str, Any] = next(r for r in RunDir("run").read_metrics() if r["split"] == "train")
     assert row["loss/penalty"] > 0
     assert RunDir.read_json("run/summary.json")["method"] == "mine"
-    assert isinstance(tlrun.load("run"), nn.Module)
+    with pytest.raises(ConfigError, match="--trust own_methods"):
+        tlrun.load("run")
+    assert isinstance(tlrun.load("run", trust=["own_methods"]), nn.Module)
+    assert main(["evaluate", "run", "--config-dir", "my_conf"]) == 0
 
 
 def test_no_evaluation_passes_the_guard(

@@ -30,11 +30,16 @@ def run(
     return run_overrides(overrides, config_dir=None if config_dir is None else fspath(config_dir))
 
 
-def load(run_dir: str | PathLike[str], checkpoint: str = "selected") -> nn.Module:
-    """The trained model of a run folder: images (B, C, H, W) -> logits (B, K)."""
+def load(
+    run_dir: str | PathLike[str], checkpoint: str = "selected", *, trust: Sequence[str] = ()
+) -> nn.Module:
+    """The trained model of a run folder: images (B, C, H, W) -> logits (B, K).
+
+    trust: modules of your own that the run was trained with, as in ["my_methods"].
+    """
     from tlrun.evaluate.predict import load as load_model
 
-    return load_model(fspath(run_dir), checkpoint)
+    return load_model(fspath(run_dir), checkpoint, trust=trust)
 
 
 class _Package(ModuleType):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tlrun import schema
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.trust import current
 
 
 def build(cfg: Mapping[str, Any] | DictConfig, key: str = "", /, **extra: Any) -> Any:
@@ -48,10 +49,15 @@ def plain(cfg: Any) -> Any:
 
 
 def locate(target: str) -> Any:
-    """The object at a dotted path. The working folder is searched after the installed packages."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    """The object at a dotted path. After the installed packages the working folder is searched.
+
+    Not so for what is tlrun's own: a package that it lacks is never taken from the folder in which
+    somebody happens to stand.
+    """
     parts = target.split(".")
+    folders = current().folders or (str(Path.cwd()),)
+    if parts[0] != "tlrun":
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
     module = None
     for cut in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:cut])
@@ -68,7 +74,7 @@ def locate(target: str) -> Any:
     if module is None:
         raise ConfigError(
             f"_target_ '{target}': cannot import '{parts[0]}'; it must be installed or lie in the "
-            f"working folder {Path.cwd()}, and the form is module.Name"
+            f"working folder {' or in '.join(folders)}, and the form is module.Name"
         )
     found: Any = module
     for part in parts[cut:]:

@@ -57,6 +57,7 @@ Keys (all of them, with values: tlrun --cfg job)
 
 Flags
   -m, --multirun    -c, --cfg job    --config-dir FOLDER    --debug (tracebacks)    --hydra-help
+  --trust MODULE    of a verb: your own module, which the run's files may name (docs/security.md)
   eval "$(tlrun -sc install=bash)"         tab completion (also zsh, fish)
 
 Exit codes: 0 fine, 1 the run failed, 2 the command was wrong, 130/143 interrupted.
@@ -97,9 +98,12 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if verb and not verb.startswith("-"):
             check_first_word(verb)
+        words, modules = without_trust(words)
         from tlrun.launch import train
+        from tlrun.trust import trusting
 
-        return train(words)
+        with trusting(modules):
+            return train(words)
     except SystemExit as stop:  # an interrupted sweep, Hydra's own help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BrokenPipeError:  # `tlrun list | head`
@@ -114,6 +118,14 @@ def main(argv: list[str] | None = None) -> int:
         from tlrun.launch import report
 
         return report(error)
+
+
+def without_trust(words: list[str]) -> tuple[list[str], list[str]]:
+    """(words for Hydra, the modules of `--trust MODULE`), which Hydra does not know."""
+    parser = Parser(prog="tlrun", add_help=False, allow_abbrev=False)
+    parser.add_argument("--trust", action="append", default=[])
+    found, rest = parser.parse_known_args(words)
+    return rest, found.trust
 
 
 def check_first_word(word: str) -> None:
@@ -142,6 +154,20 @@ def parser_of(verb: str) -> Parser:
         )
         if run_dir:
             parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+            parser.add_argument(
+                "--trust",
+                action="append",
+                default=[],
+                metavar="MODULE",
+                help="a module of your own that the run's files may name (docs/security.md)",
+            )
+            parser.add_argument(
+                "--config-dir",
+                "-cd",
+                type=Path,
+                metavar="FOLDER",
+                help="your own configuration: the modules that it names are trusted",
+            )
         return parser
 
     def with_overrides(parser: Parser) -> Parser:
@@ -274,20 +300,35 @@ def run_verb(verb: str, words: list[str]) -> int:
 
         prepare.main(cfg)
         return 0
-    for path in args.paths if verb == "report" else [args.run_dir]:
-        if verb == "report" and next(path.rglob("status.json"), None):
-            continue  # also a folder of sweeps
-        check_folder(path, sweep_allowed=verb in ("resume", "reproduce", "report"))
-    if verb == "report" and args.compare:
+    if verb == "report":
+        return report_verb(args)
+    check_folder(args.run_dir, sweep_allowed=verb in ("resume", "reproduce"))
+    from tlrun.trust import trusting
+
+    with trusting(args.trust, config_dir=args.config_dir):
+        return run_dir_verb(verb, args)
+
+
+def report_verb(args: argparse.Namespace) -> int:
+    """Pages and leaderboards: they show what files hold, and run nothing of it."""
+    for path in args.paths:
+        if not next(path.rglob("status.json"), None):  # also a folder of sweeps
+            check_folder(path, sweep_allowed=True)
+    if args.compare:
         from tlrun.report.leaderboard import write_comparison
 
         print(write_comparison(args.paths, args.compare))
-    elif verb == "report":
-        from tlrun.report.page import write_report
+        return 0
+    from tlrun.report.page import write_report
 
-        for path in args.paths:
-            print(write_report(path))
-    elif verb == "predict":
+    for path in args.paths:
+        print(write_report(path))
+    return 0
+
+
+def run_dir_verb(verb: str, args: argparse.Namespace) -> int:
+    """What uses a run, within what this command trusts."""
+    if verb == "predict":
         from tlrun.evaluate import predict
 
         predict.main(

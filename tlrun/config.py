@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from tlrun import schema
+from tlrun import schema, trust
 from tlrun.building import build, locate, plain
 from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.explain import explain
@@ -154,20 +154,19 @@ def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     """A saved `config.yaml` with overrides on top: values (`seed=7`) and whole groups (`data=x`).
 
-    Raises ConfigError on an unknown key, group option or wrong value.
+    Raises ConfigError on an unknown key, group option or wrong value, and where the file names code
+    that this command does not trust (tlrun/trust.py).
     """
-    tree = read_yaml(path)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} is no configuration: it should hold keys and values")
-    cfg = with_new_keys(OmegaConf.create(tree))
+    cfg = saved_config(read_yaml(path), str(path))
     try:
         parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
     except Exception as error:
         raise explain(error) or error from error
-    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
+    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]  # of one's own, too
     if groups:
         chosen = tuple(f"{o.key_or_group}{end}" for o in groups for end in "=.")
-        fresh = compose([o for o in overrides if o.startswith(chosen)])
+        typed = [o for o in overrides if o.startswith(chosen)]
+        fresh = compose(typed, config_dir=trust.current().config_dir)
         with open_dict(cfg):
             for override in groups:
                 cfg[override.key_or_group] = fresh[override.key_or_group]
@@ -186,6 +185,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     settle_budget(cfg, list(overrides))
     validate(cfg)
     return cfg
+
+
+def saved_config(tree: Any, origin: str) -> DictConfig:
+    """What a file of a run holds, as a configuration: the one gate that every such file passes.
+
+    Raises ConfigError if it names code that is not trusted, or holds anything but values.
+    """
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin} is no configuration: it should hold keys and values")
+    trust.refuse_interpolations(tree, origin)
+    trust.check(tree, origin)
+    return with_new_keys(OmegaConf.create(tree))
 
 
 def with_new_keys(cfg: DictConfig) -> DictConfig:
@@ -267,7 +278,7 @@ def command_hash(cfg: DictConfig) -> str:
     """
     words = [*words_of(cfg.hydra.overrides.hydra), *words_of(cfg.hydra.overrides.task)]
     words = sorted((word for word in words if names_jobs(key_of(word))), key=key_of)
-    folder = config_dir_of(cfg)
+    folder = config_dir_of(cfg.hydra)
     return _hash([words, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
 
 
@@ -289,9 +300,9 @@ def names_jobs(key: str) -> bool:
     return of_hydra or not key.startswith(("hydra.", "hydra/", "sweep."))
 
 
-def config_dir_of(cfg: DictConfig) -> str | None:
+def config_dir_of(hydra_cfg: Any) -> str | None:
     """The folder given by --config-dir."""
-    sources = cfg.hydra.runtime.config_sources
+    sources = hydra_cfg.runtime.config_sources
     return next((s.path for s in sources if s.provider == "command-line"), None)
 
 
@@ -360,6 +371,7 @@ __all__ = [
     "locate",
     "plain",
     "register_resolvers",
+    "saved_config",
     "validate",
     "version_base",
     "with_new_keys",

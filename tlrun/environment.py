@@ -79,7 +79,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *arguments], capture_output=True, timeout=10
+                # no program that the repository's own settings name: it may be anybody's
+                ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
+                capture_output=True,
+                timeout=10,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -30,9 +30,11 @@ from tlrun.building import check_targets, check_values, locate, plain
 from tlrun.config import (
     compose,
     conf_dir,
+    config_dir_of,
     explain,
     finish,
     open_keys,
+    plain,
     register_resolvers,
     version_base,
     words_of,
@@ -42,6 +44,7 @@ from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.launchers import check_extras
 from tlrun.run_dir import RunDir, runs_in, write_atomic
 from tlrun.sweep import Sweep, finish_sweep, run_job, say, watched
+from tlrun.trust import composed
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.
 VALUES_CHECKED = 20
@@ -164,7 +167,8 @@ def job(cfg: DictConfig) -> None:
         return
     try:
         config = finish(cfg, hydra_cfg)
-        execute(start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)))
+        with composed(plain(config), config_dir_of(hydra_cfg)):
+            execute(start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)))
     except Exception as error:
         if Sweep.failures is None:
             raise
@@ -227,10 +231,11 @@ def run_overrides(
     """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
     cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
     folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
-    checked = finish(cfg, cfg.hydra)
-    check_built(checked)
-    run = start(checked, folder, typed)
-    return {**execute(run), "run_dir": str(run.path)}
+    config = finish(cfg, cfg.hydra)
+    check_built(config)
+    run = start(config, folder, typed)
+    with composed(plain(config), None if config_dir is None else str(config_dir)):
+        return {**execute(run), "run_dir": str(run.path)}
 
 
 def report(error: BaseException, where: str = "") -> int:

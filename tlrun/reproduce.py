@@ -14,10 +14,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from tlrun.compare import Comparison, compare
-from tlrun.config import load_config
+from tlrun.config import load_config, plain
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.launch import execute
 from tlrun.run_dir import RunDir, is_run_dir, is_sweep, runs_in
+from tlrun.trust import composed
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
     new = RunDir.create(place_of(old))
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
-    execute(new)
+    with composed(plain(cfg)):  # what the overrides name was typed now
+        execute(new)
     found = compare(old, new, tolerance)
     if not found.exact and (longer := status.get("resumed_with")):
         found.notes.append(

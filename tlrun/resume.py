@@ -9,11 +9,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tlrun.config import PATH_KEYS, load_config, plain, with_new_keys
+from tlrun.config import PATH_KEYS, load_config, plain, saved_config
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 from tlrun.launch import execute
 from tlrun.run_dir import RunDir, locked, runs_in, write_atomic
+from tlrun.trust import composed
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,15 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             )
         return resume_jobs(jobs, overrides)
     run_dir = RunDir.open(path)
-    saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
     cfg = load_config(run_dir.config, list(overrides))
+    saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
     done = run_dir.read_status().get("state") == "completed"
     if done and not overrides and run_dir.summary.is_file():
         log.warning("%s is complete; nothing to resume", path)
         return dict(run_dir.read_json(run_dir.summary))
     stamp = list(overrides)
     if saved is not None:
-        began = plain(with_new_keys(OmegaConf.create(saved["config"])))
+        began = plain(saved_config(saved["config"], f"{run_dir.checkpoints}"))
         refuse_changes(began, plain(cfg))
         changed = dict(differences(began, plain(cfg)))
         stamp = stamp or [f"{key}={changed[key][1]}" for key in LONGER if key in changed]
@@ -56,7 +57,8 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         with locked(run_dir):  # not under the hands of a process that works on it
             run_dir.set_status("interrupted", resumed_with=stamp)
             write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
-    return execute(run_dir)
+    with composed(plain(cfg)):  # what the overrides name was typed now
+        return execute(run_dir)
 
 
 def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:

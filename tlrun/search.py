@@ -202,6 +202,16 @@ class Study:
         self.trials = [
             Trial(**{k: v for k, v in row.items() if k in names}) for row in saved["trials"]
         ]
+        for trial in self.trials:  # they become words of a command: nothing but values of the space
+            if not trial.start and not all(
+                any(d.key == key and d.holds(value) for d in self.space)
+                for key, value in trial.params.items()
+            ):
+                raise ConfigError(
+                    f"{file}: trial {trial.number} has values outside of the space that is "
+                    "searched: the file was changed by hand; remove it, and the finished jobs are "
+                    "found again"
+                )
 
     def _identity(self) -> dict[str, Any]:
         """What a search is; the number of its trials may grow."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tlrun import trust
 from tlrun.config import build
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
@@ -147,9 +148,11 @@ class Start:
 def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
     try:
-        spec = read_yaml(run.config).get("method")
+        saved = read_yaml(run.config)
+        spec = saved.get("method") if isinstance(saved, dict) else None
         if spec is None:  # of a folder that holds no more than weights
             return dict(state["parts"])
+        trust.check({"method": spec}, str(run.config))
         method: Method = build(spec, "method")
     except ConfigError as error:  # a method of one's own that is not here
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)

@@ -19,11 +19,22 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from tlrun import gpus
-from tlrun.config import command_hash, config_dir_of, finish, job_hash, key_of, open_keys, words_of
+from tlrun import gpus, trust
+from tlrun.config import (
+    command_hash,
+    config_dir_of,
+    finish,
+    job_hash,
+    key_of,
+    open_keys,
+    plain,
+    words_of,
+)
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import threads_of_job
 from tlrun.run_dir import COMMANDS, Busy, RunDir, held_by_another, locked, runs_in, write_atomic
+from tlrun.sweep_command import check_words, checked_command
+from tlrun.trust import composed
 from tlrun.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -70,6 +81,9 @@ def open_sweep(config: DictConfig) -> None:
     more = [f"hydra.sweep.dir={quoted(str(folder.absolute()))}"]
     if config.hydra.output_subdir == ".hydra":
         more.append("hydra.output_subdir=null")
+    if trust.current() != trust.Trust():  # to the processes of a launcher; no reader asks for it
+        variables = trust.as_environment().items()
+        more += [f"++hydra.job.env_set.{name}={quoted(value)}" for name, value in variables]
     with flag_override(config, ["struct", "readonly"], [False, False]):
         config.hydra.sweep.dir = str(folder.absolute())
         config.hydra.overrides.hydra = [*words_of(config.hydra.overrides.hydra), *more]
@@ -123,7 +137,7 @@ def remember(folder: Path, config: DictConfig) -> None:
     words = [*words_of(overrides.hydra), *words_of(overrides.task)]
     command = {
         "overrides": [word for word in words if key_of(word) not in NOT_REMEMBERED],
-        "config_dir": config_dir_of(config),
+        "config_dir": config_dir_of(config.hydra),
         "config_name": config.hydra.job.config_name,
         "folder": str(Path.cwd()),
     }
@@ -191,18 +205,27 @@ def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
             return finish_sweep(folder, failed=report(error))
         return finish_sweep(folder, failed=0)
     code, given = 0, {key_of(word) for word in overrides}
-    for command in commands_of(folder).values():
-        words = [word for word in command["overrides"] if key_of(word) not in given]
-        if given & {"launcher", "hydra/launcher"}:  # another one has other settings
-            words = [
-                w for w in words if not key_of(w).startswith(("hydra/l", "hydra.l", "launcher"))
-            ]
-        words += [*overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
-        if command["config_dir"]:
-            words += ["--config-dir", command["config_dir"]]
-        with working_folder(Path(command["folder"])):
+    config_dir = trust.current().config_dir
+    commands = [checked_command(saved, folder) for saved in commands_of(folder).values()]
+    for command in commands:  # all are checked before any is run
+        command["overrides"] = _without(command["overrides"], given)
+        check_words(command["overrides"], folder)
+    for command in commands:
+        words = [*command["overrides"], *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
+        if command["config_dir"] and config_dir:
+            words += ["--config-dir", config_dir]
+        with trust.trusting(received=True), working_folder(Path(command["folder"])):
             code = max(code, train(["-m", *words, "--config-name", command["config_name"]]))
     return code
+
+
+def _without(words: list[str], given: set[str]) -> list[str]:
+    """The words of a saved command, but for what is given now; another launcher has other keys."""
+    left = [word for word in words if key_of(str(word)) not in given]
+    if given & {"launcher", "hydra/launcher"}:
+        of_launcher = ("hydra/l", "hydra.l", "launcher")
+        left = [word for word in left if not key_of(str(word)).startswith(of_launcher)]
+    return left
 
 
 def _names_runs(key: str) -> bool:
@@ -339,7 +362,8 @@ def _run(
             say(f"{name}: {_was(before)}, going on from its checkpoint")
             from tlrun.resume import resume
 
-            with _gpus(run, cfg, hydra_cfg):
+            asked = plain(finish(cfg, hydra_cfg))
+            with composed(asked, config_dir_of(hydra_cfg)), _gpus(run, cfg, hydra_cfg):
                 return resume(run.path)
         say(f"{name}: {_was(before)}, starting anew" if before else name)
         run.set_status("created", job=job)
@@ -355,7 +379,7 @@ def _run(
         if hydra_cfg.output_subdir is None:
             _write_hydra(run.path / ".hydra", cfg, hydra_cfg)
         write_start(run, config, words_of(hydra_cfg.overrides.task))
-        with _gpus(run, cfg, hydra_cfg):
+        with composed(plain(config), config_dir_of(hydra_cfg)), _gpus(run, cfg, hydra_cfg):
             return execute(run)
 
 

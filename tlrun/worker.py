@@ -20,6 +20,10 @@ from pathlib import Path
 import filelock
 
 from tlrun.errors import Interrupted, RunError, TlrunError
+from tlrun.trust import as_environment
+
+# `python -m` would look for every package in the working folder first (from Python 3.11)
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
 def launch(run_dir: Path, world: int) -> None:
@@ -39,6 +43,7 @@ def launch(run_dir: Path, world: int) -> None:
         workers = [
             subprocess.Popen(
                 [sys.executable, "-m", "tlrun.worker", str(run_dir), str(rank), str(world)],
+                env=os.environ | as_environment() | SAFE_PATH,
                 start_new_session=True,  # the terminal's Ctrl-C goes to us alone
             )
             for rank in range(world)

@@ -10,6 +10,7 @@ import zero_shot
 from scipy.io import savemat
 
 from tests.data.conftest import real_data
+from tlrun.archives import load_mat
 from tlrun.config import compose
 from tlrun.data import attributes
 from tlrun.data.attributes import read_table
@@ -120,7 +121,7 @@ def test_training_rows_that_meet_test_rows_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["AWA1", "AWA2", "SUN"])
 def test_the_trap_of_xlsa17_is_refused(name):
     root = attributes.find(attributes.PUBLISHED["awa2"]).parent
-    found = attributes.load_mat(root / "xlsa17/data" / name / "att_splits.mat")
+    found = load_mat(root / "xlsa17/data" / name / "att_splits.mat")
     tested = found["test_seen_loc"].ravel()
     refuse_overlap(found["trainval_loc"].ravel(), tested, name)
     trap = np.concatenate([found["train_loc"].ravel(), found["val_loc"].ravel()])

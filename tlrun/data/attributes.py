@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tlrun.archives import load_mat
 from tlrun.data.download import data_roots, missing
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
@@ -142,16 +143,6 @@ def _read_cub(folder: Path) -> Table:
 def _unmark(values: np.ndarray) -> np.ndarray:
     """-1 -> NaN."""
     return np.where(values == -1, np.nan, values.astype(np.float64))
-
-
-def load_mat(path: Path) -> dict[str, Any]:
-    """The arrays of a MATLAB file. DataError that names it."""
-    from scipy.io import loadmat
-
-    try:
-        return {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
-    except Exception as error:  # scipy raises a dozen kinds for damaged files
-        raise DataError(f"cannot read '{path}' ({error}).") from error
 
 
 def from_mat(arrays: dict[str, Any]) -> Table:

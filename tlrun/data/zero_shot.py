@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.data.attributes import Table, find, from_mat, load_mat, read_table
+from tlrun.archives import load_mat
+from tlrun.data.attributes import Table, find, from_mat, read_table
 from tlrun.data.augment import Augment
 from tlrun.data.class_checks import check_trained
 from tlrun.data.decode import GreyRange

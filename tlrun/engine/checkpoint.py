@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tlrun.archives import load_tensors
 from tlrun.errors import RunError
 from tlrun.run_dir import RunDir, write_atomic
 
@@ -123,7 +124,7 @@ def load(path: Path) -> dict[str, Any]:
     known = _digest_in(path.with_suffix(".json"))
     if known and hashlib.sha256(data).hexdigest() != known:
         raise RunError(f"{path} is damaged (its sha256 differs from {path.stem}.json)")
-    return _decode(data)
+    return _decode(data, path)
 
 
 def load_last(folder: Path) -> dict[str, Any] | None:
@@ -136,7 +137,7 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     for path in found:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() in known:
-            return _decode(data)
+            return _decode(data, path)
         log.warning("%s is damaged; going on from the checkpoint before it", path)
     if found:
         raise RunError(f"every checkpoint in {folder} is damaged; start the run anew")
@@ -174,8 +175,13 @@ def _encode(state: dict[str, Any]) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _decode(data: bytes) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+def _decode(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        state: Any = load_tensors(data)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if not isinstance(state, dict):
+        raise RunError(f"{path} is damaged: it holds no state of a run")
     return state
 
 

@@ -9,12 +9,12 @@ training only the validation classes are used (`validator/source_accuracy`).
 
 from __future__ import annotations
 
-import csv
 import math
 
 import torch
 from torch import Tensor
 
+from tlrun import csv_file
 from tlrun.data.episodes import ClassTable, EpisodeData, FixedEpisodes, Shape, labels_of
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data
@@ -96,7 +96,7 @@ class EpisodeEvaluator(Evaluator):
         if not found:
             return
         with (run_dir.path / "episodes.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+            writer = csv_file.Writer(file)
             writer.writerow(["setting", "episode", "accuracy"])
             for name, accuracies in found.items():
                 writer.writerows(

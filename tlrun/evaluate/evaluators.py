@@ -6,7 +6,6 @@ exist and which labels they carry.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tlrun import csv_file
 from tlrun.building import locate
 from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import Data
@@ -229,7 +229,7 @@ def write_predictions(
     confidence, guess = scores.softmax(1).max(1)
     paths = examples.paths
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv_file.Writer(file)
         writer.writerow(["index", "path", "label", "prediction", "confidence"])
         for i, (g, c) in enumerate(zip(guess.tolist(), confidence.tolist(), strict=True)):
             label = "" if labels is None or labels[i] < 0 else classes[int(labels[i])]

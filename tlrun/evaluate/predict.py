@@ -8,7 +8,6 @@ for p in model.predict_files(["a.png"]):
 
 from __future__ import annotations
 
-import csv
 import logging
 import stat
 from collections import Counter
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tlrun import csv_file
 from tlrun.building import build, plain
 from tlrun.config import load_config
 from tlrun.data.image_files import UNOPENED, LeftOut, find_images, list_folder, text_of
@@ -36,6 +36,7 @@ from tlrun.methods.method import Method
 from tlrun.models.build import assemble
 from tlrun.models.net import Net
 from tlrun.run_dir import RunDir
+from tlrun.trust import trusting
 
 log = logging.getLogger("tlrun")
 
@@ -241,8 +242,11 @@ def load(
     checkpoint: str = "selected",
     task: str | None = None,
     classes: str | Path | None = None,
+    trust: Sequence[str] = (),
 ) -> Model:
     """The model of a run folder, on the CPU, in eval mode.
+
+    trust: modules of your own that its config.yaml may name (docs/security.md).
 
     checkpoint: "selected" (what the run's rule chose, the last step if it chose none), "last", or a
     selector's name. task: of a run with several; "selected" is then the best checkpoint of that
@@ -250,7 +254,8 @@ def load(
     RunError if the folder does not hold one.
     """
     run = RunDir.open(run_dir)
-    cfg: dict[str, Any] = plain(load_config(run.config))
+    with trusting(trust):
+        cfg: dict[str, Any] = plain(load_config(run.config))
     if not run.label_space.is_file():
         raise RunError(
             f"{run.path} has no label_space.json: the run stopped before its data were read"
@@ -388,7 +393,7 @@ def write_csv(path: Path, header: Sequence[str], found: Sequence[Prediction | Bo
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
+            rows = csv_file.Writer(file)
             rows.writerow(header)
             for row in found:
                 cells = row[: len(header)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from typing import Any
 
+from tlrun import csv_file
 from tlrun.report import render
 from tlrun.report.board import Board
 from tlrun.report.chosen import mean_value
@@ -21,7 +21,7 @@ COSTS = ("steps", "images_seen", "train_seconds")
 def leaderboard_csv(board: Board) -> str:
     """One line per group, values in [0, 1] as in summary.json; empty where there is none."""
     out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n")
+    write = csv_file.Writer(out, lineterminator="\n")
     metric = board.metric
     columns = [f"{rule}/{metric}/{part}" for rule in RULES for part in ("mean", "std", "n")]
     source = [f"selected/{SOURCE}/{part}" for part in ("mean", "std")] if metric != SOURCE else []
@@ -148,4 +148,6 @@ def _rule(columns: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;").replace("\n", " ")
+    """Text that Markdown shows as it is: no element, link, picture or second line."""
+    text = " ".join(text.replace("\\", "\\\\").replace("[", "\\[").splitlines())
+    return text.replace("<", "&lt;")

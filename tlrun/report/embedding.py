@@ -8,7 +8,6 @@ comes from the source.
 
 from __future__ import annotations
 
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrun.archives import load_npz
+from tlrun.errors import DataError
 from tlrun.report.record import Record, class_name, number
 from tlrun.report.style import CLASSES, QUIET, Missing, figure, percent, short
 
@@ -65,11 +66,11 @@ def draw_embedding(record: Record, path: Path) -> None:
 def read_features(path: Path) -> Features:
     """At most POINTS_PER_DOMAIN finite points of each domain, drawn with a fixed seed."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            x = np.asarray(file["features"], dtype=np.float64)
-            label = np.asarray(file["label"], dtype=np.int64)
-            domain = np.asarray(file["domain"], dtype=np.int64)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        file = load_npz(path)
+        x = np.asarray(file["features"], dtype=np.float64)
+        label = np.asarray(file["label"], dtype=np.int64)
+        domain = np.asarray(file["domain"], dtype=np.int64)
+    except (DataError, KeyError, ValueError, TypeError) as error:
         raise Missing("there are no readable features (features.npz)") from error
     if x.ndim != 2 or not len(x) == len(label) == len(domain):
         raise Missing("the arrays of features.npz do not fit together")

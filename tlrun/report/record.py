@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrun.csv_file import read_rows
 from tlrun.errors import ConfigError
 from tlrun.evaluate.divergence import Failure, failure
 from tlrun.evaluate.figures import Kind, kind_of, title
@@ -273,14 +274,15 @@ def _predictions(path: Path, classes: list[str]) -> Predictions | None:
     place = {name: i for i, name in enumerate(classes)}
 
     def index_of(text: str | None) -> int:
-        text = (text or "").strip()
-        if text in place:
-            return place[text]
-        return int(text) if text.isdecimal() else UNKNOWN
+        text = text or ""
+        for name in (text, text.strip()):
+            if name in place:
+                return place[name]
+        return int(text) if text.strip().isdecimal() else UNKNOWN
 
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(read_rows(file))
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
     if not rows or "prediction" not in rows[0]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tlrun.archives import load_mat, load_npz
 from tlrun.data.download import data_roots, missing
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
@@ -197,12 +198,9 @@ def read_features(
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        return load_npz(path)
     if path.suffix == ".mat":
-        from scipy.io import loadmat
-
-        return {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+        return load_mat(path)
     raise DataError(f"'{path}': features are read from .npz, .mat and .csv.")
 
 

@@ -6,13 +6,12 @@ there. Mirrors and checksums are torchvision's.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tlrun.archives import unpack
 from tlrun.data.download import Remote, cached_images, fetch, fingerprint
 from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.image_set import ImageSet
@@ -45,13 +44,13 @@ def remote(name: str) -> Remote:
 def read_idx(path: Path) -> np.ndarray:
     """An idx file of bytes, gzipped or not -> uint8 array. DataError for anything else."""
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = unpack(path)
         axes = data[3]
         shape = np.frombuffer(data, ">u4", axes, 4).astype(int)
         if data[:3] != b"\x00\x00\x08":
             raise ValueError("not an idx file of bytes")
         return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
-    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
+    except (IndexError, ValueError) as error:
         raise DataError(f"'{path}' is damaged ({error}); replace it.") from error
 
 

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
-import zipfile
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 
@@ -28,6 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tlrun.archives import load_tensors, open_tar, open_zip
 from tlrun.data.download import Remote, cached_images, fetch, file_md5, find, fingerprint, missing
 from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.hashing import integers, permutation
@@ -98,12 +98,11 @@ def _load(
 
 def _png_names(path: Path) -> list[str]:
     """Names of the PNGs of a zip or a folder, in order of their numbers."""
-    try:
-        found = (
-            zipfile.ZipFile(path).namelist() if path.is_file() else [p.name for p in path.iterdir()]
-        )
-    except zipfile.BadZipFile as error:
-        raise DataError(f"'{path}' is damaged ({error}); replace it.") from error
+    if path.is_file():
+        with open_zip(path) as archive:
+            found = archive.namelist()
+    else:
+        found = [p.name for p in path.iterdir()]
     names = sorted((n for n in found if n.endswith(".png")), key=lambda n: Path(n).name)
     if not names:
         raise DataError(f"'{path}' holds no PNG; it should hold Ganin's mnist_m images.")
@@ -112,16 +111,16 @@ def _png_names(path: Path) -> list[str]:
 
 def _decode(path: Path, names: list[str]) -> np.ndarray:
     """uint8 (N, 3, 32, 32) of the PNGs `names` in a zip or a folder."""
-    archive = zipfile.ZipFile(path) if path.is_file() else None
     out = np.empty((len(names), 3, 32, 32), np.uint8)
-    for i, name in enumerate(names):
-        try:
-            data = archive.read(name) if archive else (path / name).read_bytes()
-            out[i] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"cannot read '{name}' of '{path}' ({error}); replace the archive."
-            ) from error
+    with open_zip(path) if path.is_file() else nullcontext() as archive:
+        for i, name in enumerate(names):
+            try:
+                data = archive.read(name) if archive else (path / name).read_bytes()
+                out[i] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)
+            except Exception as error:  # zlib and PIL raise a dozen kinds
+                raise DataError(
+                    f"cannot read '{name}' of '{path}' ({error}); replace the archive."
+                ) from error
     return out
 
 
@@ -160,22 +159,13 @@ def _load_release(
 
 def read_release(path: Path, name: str) -> tuple[np.ndarray, Tensor]:
     """A .pt.tar.gz -> images uint8 (N, 3, S, S), labels int64 (N,). No pickle is run."""
-    try:
-        with tarfile.open(path) as tar:
-            member = next((m for m in tar if m.isfile() and Path(m.name).name == name), None)
-            stream = tar.extractfile(member) if member else None
-            if stream is None:
-                raise DataError(f"'{path}' does not hold {name}; replace it.")
-            content = torch.load(io.BytesIO(stream.read()), weights_only=True, map_location="cpu")
-        images, labels = content
+    with open_tar(path) as (tar, members):
+        member = next((m for m in members if Path(m.name).name == name), None)
+        stream = tar.extractfile(member) if member else None
+        if stream is None:
+            raise DataError(f"'{path}' does not hold {name}; replace it.")
+        images, labels = load_tensors(stream.read())
         images, labels = torch.as_tensor(images), torch.as_tensor(labels).long()
-    except DataError:
-        raise
-    except Exception as error:  # tarfile, zlib and the unpickler raise a dozen kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"'{path}' is damaged or not plain tensors ({reason}); replace it."
-        ) from error
     if images.ndim != 4 or images.dtype != torch.uint8 or len(images) != len(labels):
         raise DataError(
             f"'{path}' holds {tuple(images.shape)} {images.dtype}, not uint8 images with labels."
@@ -238,15 +228,10 @@ def _blend(digits: np.ndarray, tar: Path, split: str) -> np.ndarray:
 def bsds_photos(tar: Path, split: str) -> list[np.ndarray]:
     """The photographs of a split of BSDS500, by name: uint8 (H, W, 3), read inside the archive."""
     pattern = re.compile(rf"images/{split}/[^/]+\.jpg$")
-    try:
-        with tarfile.open(tar) as archive:
-            members = sorted(
-                (m for m in archive if m.isfile() and pattern.search(m.name)), key=lambda m: m.name
-            )
-            streams = [archive.extractfile(m) for m in members]
-            photos = [np.asarray(Image.open(s).convert("RGB")) for s in streams if s is not None]
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise DataError(f"'{tar}' is damaged ({error}); replace it.") from error
+    with open_tar(tar) as (archive, members):
+        members = sorted((m for m in members if pattern.search(m.name)), key=lambda m: m.name)
+        streams = [archive.extractfile(m) for m in members]
+        photos = [np.asarray(Image.open(s).convert("RGB")) for s in streams if s is not None]
     if not photos:
         raise DataError(f"'{tar}' holds no BSDS500 images/{split}/*.jpg; replace it.")
     return photos

@@ -14,7 +14,6 @@ their own, after the split, so no character is in two of the sets.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tlrun.archives import open_zip
 from tlrun.data.download import Remote, cached_images, fetch, file_md5
 from tlrun.data.episodes import ClassSplits, FixedEpisodes, rotated, split_classes
 from tlrun.data.fit import fit_image
@@ -85,11 +85,8 @@ def _file(archive: str) -> Path:
 
 def _drawings(path: Path, archive: str) -> list[str]:
     """Members <archive>/<alphabet>/<character>/<drawing>.png in order. DataError if not all."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            members = sorted(n for n in file.namelist() if n.endswith(".png") and n[0] != "_")
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"'{path}' is damaged ({error}); replace it.") from error
+    with open_zip(path) as file:
+        members = sorted(n for n in file.namelist() if n.endswith(".png") and n[0] != "_")
     if len(members) != COUNTS[archive]:
         raise DataError(
             f"'{path}' holds {len(members)} drawings instead of {COUNTS[archive]}; replace it."
@@ -102,7 +99,7 @@ def _pixels(path: Path, members: Sequence[str], size: int) -> torch.Tensor:
 
     def decode() -> np.ndarray:
         out = np.empty((len(members), 1, size, size), np.uint8)
-        with zipfile.ZipFile(path) as file:
+        with open_zip(path) as file:
             for i, member in enumerate(members):
                 with Image.open(io.BytesIO(file.read(member))) as image:
                     out[i, 0] = np.asarray(fit_image(image.convert("L"), size, "squash"))
@@ -125,7 +122,7 @@ def _groups(split: str, names: Sequence[str]) -> list[list[int]]:
 
 def _runs(path: Path, size: int) -> FixedEpisodes:
     """Lake's 20 runs: 20 training images, one of each class, and 20 test images."""
-    with zipfile.ZipFile(path) as file:
+    with open_zip(path) as file:
         tables = [f"run{r:02d}/class_labels.txt" for r in range(1, RUNS + 1)]
         pairs = [line.split() for t in tables for line in file.read(t).decode().splitlines()]
     tests = [test for test, _ in pairs]

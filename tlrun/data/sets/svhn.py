@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tlrun.archives import load_mat
 from tlrun.data.download import Remote, cached_images, fetch, fingerprint
 from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.image_set import ImageSet
@@ -29,15 +30,11 @@ CITATION = "Netzer et al., Reading digits in natural images, NIPS workshop on de
 
 def read_mat(path: Path, variable: str) -> np.ndarray:
     """One variable of a MATLAB file; DataError if it is damaged or lacks it."""
-    from scipy.io import loadmat
-
-    try:
-        array: np.ndarray = loadmat(path, variable_names=[variable])[variable]
-        return array
-    except Exception as error:  # scipy raises a dozen kinds for damaged files
-        raise DataError(
-            f"'{path}' is damaged or has no variable {variable} ({error}); replace it."
-        ) from error
+    found = load_mat(path, [variable])
+    if variable not in found:
+        raise DataError(f"'{path}' has no variable {variable}; replace it.")
+    array: np.ndarray = found[variable]
+    return array
 
 
 def svhn(

@@ -7,13 +7,13 @@ by 4, MNIST's own geometry; fit=squash is the plain resize to 28x28 of older pap
 
 from __future__ import annotations
 
-import bz2
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tlrun.archives import unpack
 from tlrun.data.download import Remote, cached_images, fetch, fingerprint
 from tlrun.data.fit import check_fit, fit_arrays
 from tlrun.data.image_set import ImageSet
@@ -33,7 +33,7 @@ CITATION = "Hull, A database for handwritten text recognition research, IEEE TPA
 def read_libsvm(path: Path) -> np.ndarray:
     """Dense libsvm text -> float32 (N, 257): label, then 256 values; else DataError."""
     try:
-        text = bz2.decompress(path.read_bytes()).decode("ascii")
+        text = unpack(path).decode("ascii")
         rows = [
             [token.rpartition(":")[2] for token in line.split()]
             for line in text.splitlines()
@@ -43,7 +43,7 @@ def read_libsvm(path: Path) -> np.ndarray:
         if table.ndim != 2 or table.shape[1] != 257:
             raise ValueError(f"shape {table.shape} instead of (N, 257)")
         return table
-    except (OSError, EOFError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"'{path}' is damaged ({error}); replace it.") from error
 
 
