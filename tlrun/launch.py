@@ -34,7 +34,6 @@ from tlrun.config import (
     explain,
     finish,
     open_keys,
-    plain,
     register_resolvers,
     version_base,
     words_of,
