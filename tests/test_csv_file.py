@@ -56,6 +56,7 @@ def test_class_names_in_predictions(tmp_path: Path) -> None:
     write_predictions(path, images, torch.arange(k), torch.eye(k), NAMES)
     assert not [c for c in cells_of(path) if c[:1] in tuple("=+-@\t\r＝") and c]
     (tmp_path / "label_space.json").write_text(json.dumps({"classes": NAMES}))
+    (tmp_path / "config.yaml").touch()
     found = read_record(tmp_path).predictions
     assert found is not None
     assert found.label.tolist() == found.prediction.tolist() == list(range(k))

@@ -21,7 +21,7 @@ from tlrun.config import conf_dir
 from tlrun.errors import ConfigError
 from tlrun.launchers import ALSO
 
-SEARCH = ("sampler", "trials", "seed", "start", "parallel")
+SWEEPER = ("sampler", "trials", "seed", "start", "parallel", "max_batch_size")
 LAUNCHER = (  # numbers and names; not setup, python, srun_args, additional_parameters, ...
     *("n_jobs", "verbose", "timeout_min", "cpus_per_task", "gpus_per_node", "gpus_per_task"),
     *("mem_gb", "mem_per_gpu", "mem_per_cpu", "nodes", "tasks_per_node", "array_parallelism"),
@@ -31,7 +31,7 @@ LAUNCHER = (  # numbers and names; not setup, python, srun_args, additional_para
 HYDRA = {
     *("launcher", "search", "search/space", "hydra/launcher", "hydra/sweeper"),
     *("hydra.output_subdir", "hydra.verbose", "hydra.sweep.subdir", "hydra.sweep.dir"),
-    *(f"hydra.sweeper.{key}" for key in SEARCH),
+    *(f"hydra.sweeper.{key}" for key in SWEEPER),
     *(f"hydra.launcher.{key}" for key in LAUNCHER),
 }
 RESOLVER = re.compile(r"\$\{\s*(?:[^{}:]*\$|(?!tlrun\.|now\b|hydra\b)[^{}:]*:)")

@@ -56,8 +56,11 @@ def current() -> Trust:
         return found
     try:
         given: dict[str, Any] = json.loads(os.environ[VARIABLE])
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        return Trust(**lists)
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+        return Trust(**fields)
     except (KeyError, ValueError, TypeError, AttributeError):
         return Trust()
 
