@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from tlrun.losses.optimal_transport import label_costs, optimal_coupling, squared_distances
+from tlrun.losses.distances import squared_distances
+from tlrun.losses.optimal_transport import label_costs, optimal_coupling
 
 
 def draws(*size, seed=0):

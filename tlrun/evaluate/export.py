@@ -16,12 +16,14 @@ from torch import Tensor
 
 from tlrun.errors import ConfigError, RunError, did_you_mean
 from tlrun.evaluate.predict import Model, load
+from tlrun.fp32 import in_fp32
 from tlrun.run_dir import RunDir
 
 FORMATS = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 TOLERANCE = 1e-4  # relative to the largest logit: other kernels add in another order
 
 
+@in_fp32  # under autocast the file would hold its casts
 def main(
     run_dir: str | Path,
     to: str = "torch_export",

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tlrun.errors import ConfigError
 from tlrun.evaluate.metrics import accuracy
+from tlrun.fp32 import in_fp32
 
 SND_TEMPERATURE = 0.05
 MCC_TEMPERATURE = 2.5
@@ -82,6 +83,7 @@ def validator(
     return register
 
 
+@in_fp32
 def compute_validators(sets: Sets, max_images: int, seed: int) -> dict[str, float | None]:
     """Every registered validator; None where its splits are absent, or scores or outputs are not
     finite.

@@ -1,1 +1,1 @@
-"""Pure loss functions: tensors in, a scalar out. No state, no loop, no import but torch."""
+"""Pure loss functions: tensors in, a scalar out. No state, no loop; fp32, also under autocast."""

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from tlrun.fp32 import in_fp32
+
 
 class _Reverse(torch.autograd.Function):
     @staticmethod
@@ -32,6 +34,7 @@ def reverse_gradient(x: Tensor, strength: float = 1.0) -> Tensor:
     return reversed_
 
 
+@in_fp32
 def domain_loss(
     source_logits: Tensor,
     target_logits: Tensor,
@@ -47,6 +50,7 @@ def domain_loss(
     return 0.5 * (source + _towards(0.0, target_logits, target_weights))
 
 
+@in_fp32
 def fooling_loss(target_logits: Tensor) -> Tensor:
     """BCE(target, 1), the inverted labels of a GAN (ADDA, eq. 7): the encoder's side of the game.
 
@@ -56,11 +60,11 @@ def fooling_loss(target_logits: Tensor) -> Tensor:
 
 
 def _towards(label: float, logits: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean BCE of one domain's logits (B,) with the same label for all, in fp32."""
-    truth = torch.full_like(logits, label, dtype=torch.float32)
+    """Mean BCE of one domain's logits (B,) with the same label for all."""
+    truth = torch.full_like(logits, label)
     if weights is None:
-        return binary_cross_entropy_with_logits(logits.float(), truth)
-    each = binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
+        return binary_cross_entropy_with_logits(logits, truth)
+    each = binary_cross_entropy_with_logits(logits, truth, reduction="none")
     return (weights * each).sum() / weights.sum()
 
 
@@ -84,6 +88,7 @@ def reversal_strength(schedule: str, p: float, gamma: float = 10.0) -> float:
 # ---- conditioning on the prediction (CDAN) --------------------------------------------------
 
 
+@in_fp32
 @torch.no_grad()
 def entropy_weights(logits: Tensor) -> Tensor:
     """w = 1 + e^(−H(softmax)), CDAN+E's: images that are easy to classify count up to twice.
@@ -91,19 +96,20 @@ def entropy_weights(logits: Tensor) -> Tensor:
     logits: (B, K) -> (B,) fp32 in (1, 2], without a gradient: a weight says which images to align
     and is not an aim of its own. (The authors' code passes a reversed gradient on to the entropy.)
     """
-    log_p = logits.float().log_softmax(1)
+    log_p = logits.log_softmax(1)
     return 1.0 + (log_p.exp() * log_p).sum(1).exp()
 
 
+@in_fp32
 def multilinear(features: Tensor, probabilities: Tensor) -> Tensor:
     """f ⊗ g, flattened (CDAN, eq. 5). (B, D), (B, K) -> (B, D·K) fp32; g_k f_d is at d·K + k."""
-    return (features.float().unsqueeze(2) * probabilities.float().unsqueeze(1)).flatten(1)
+    return (features.unsqueeze(2) * probabilities.unsqueeze(1)).flatten(1)
 
 
 class RandomisedMultilinear(nn.Module):
     """(R_f f) ⊙ (R_g g) / √d, whose inner products are those of f ⊗ g on average (CDAN, eq. 6).
 
-    features (B, D), probabilities (B, K) -> (B, d) fp32. The entries of R_f and R_g are drawn from
+    features (B, D), probabilities (B, K) -> (B, d). The entries of R_f and R_g are drawn from
     N(0, 1) once. They are buffers: the domain head knows no other projection, so they belong to the
     checkpoint.
     """
@@ -116,9 +122,10 @@ class RandomisedMultilinear(nn.Module):
         self.register_buffer("of_features", torch.randn(feature_dim, dim))
         self.register_buffer("of_classes", torch.randn(num_classes, dim))
 
+    @in_fp32
     def forward(self, features: Tensor, probabilities: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            joint = (features.float() @ self.of_features) * (
-                probabilities.float() @ self.of_classes
-            )
-            return joint / math.sqrt(joint.shape[1])
+        of_features, of_classes = (
+            r.to(features.dtype) for r in (self.of_features, self.of_classes)
+        )
+        joint = (features @ of_features) * (probabilities @ of_classes)
+        return joint / math.sqrt(joint.shape[1])

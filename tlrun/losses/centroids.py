@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tlrun.fp32 import in_fp32
 
+
+@in_fp32
 def centroid_labels(features: Tensor, probabilities: Tensor) -> Tensor:
     """Pseudo-labels of SHOT (Liang et al., ICML 2020, eq. 5-7), twice round.
 
@@ -16,12 +19,12 @@ def centroid_labels(features: Tensor, probabilities: Tensor) -> Tensor:
     features: (N, D); probabilities: (N, K), rows sum to 1 -> (N,) int64. A class that no image was
     given in the first round has no centroid, so none in the second.
     """
-    features, weights = features.float(), probabilities.float()
-    labels = nearest(features, weights)
-    hard = torch.zeros_like(weights).scatter_(1, labels[:, None], 1.0)
+    labels = nearest(features, probabilities)
+    hard = torch.zeros_like(probabilities).scatter_(1, labels[:, None], 1.0)
     return nearest(features, hard)
 
 
+@in_fp32
 def nearest(features: Tensor, weights: Tensor) -> Tensor:
     """The class of the nearest weighted mean. features: (N, D), weights: (N, K) -> (N,) int64.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from tlrun.fp32 import in_fp32
 from tlrun.losses.adversarial import entropy_weights
 
 
+@in_fp32
 def class_confusion_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
     """How much the classes are mistaken for each other: logits (B, K) -> scalar fp32 in [0, 1).
 
@@ -16,11 +17,10 @@ def class_confusion_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
     "Minimum class confusion for versatile domain adaptation", ECCV 2020, eq. 2-7 (T = 2.5). As in
     the authors' code, W carries no gradient.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        scaled = logits.float() / temperature
-        p, weight = scaled.softmax(1), entropy_weights(scaled)
-        weight = len(p) * weight / weight.sum()
-        confusion = (p * weight[:, None]).T @ p
-        # a class that no example leans to has an empty row
-        confusion = confusion / confusion.sum(1, keepdim=True).clamp_min(1e-12)
-        return (confusion.sum() - confusion.diagonal().sum()) / logits.shape[1]
+    scaled = logits / temperature
+    p, weight = scaled.softmax(1), entropy_weights(scaled)
+    weight = len(p) * weight / weight.sum()
+    confusion = (p * weight[:, None]).T @ p
+    # a class that no example leans to has an empty row
+    confusion = confusion / confusion.sum(1, keepdim=True).clamp_min(1e-12)
+    return (confusion.sum() - confusion.diagonal().sum()) / logits.shape[1]

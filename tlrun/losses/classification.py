@@ -5,7 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tlrun.fp32 import in_fp32
 
+
+@in_fp32
 def classification_loss(
     logits: Tensor | None, labels: Tensor | None, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -15,4 +18,4 @@ def classification_loss(
     """
     if logits is None or labels is None:
         raise ValueError("a classification loss needs logits and labels; this stream has none")
-    return cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    return cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -14,26 +14,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from tlrun.fp32 import in_fp32
 
+
+@in_fp32
 def discrepancy(a_logits: Tensor, b_logits: Tensor) -> Tensor:
     """mean |softmax(a) − softmax(b)| over images and classes (MCD).
 
     a_logits, b_logits: (B, K) of two heads on the same images -> scalar in [0, 2/K].
     """
-    return (a_logits.float().softmax(1) - b_logits.float().softmax(1)).abs().mean()
+    return (a_logits.softmax(1) - b_logits.softmax(1)).abs().mean()
 
 
+@in_fp32
 def unlikelihood(logits: Tensor, labels: Tensor) -> Tensor:
     """mean −log(1 − p(label)): small where the label is thought improbable.
 
     logits: (B, K), K > 1; labels: (B,) int64 -> scalar. As log Σ_k e^(z_k) − log Σ_(k≠y) e^(z_k),
     which stays finite where p rounds to 1.
     """
-    logits = logits.float()
     others = logits.masked_fill(one_hot(labels, logits.shape[1]).bool(), -torch.inf)
     return (logits.logsumexp(1) - others.logsumexp(1)).mean()
 
 
+@in_fp32
 def margin_disparity(
     auxiliary_source: Tensor,
     main_source: Tensor,
@@ -47,10 +51,11 @@ def margin_disparity(
     makes it small: to agree with the main one on the source and to differ on the target. The
     features make it large, by a reversed gradient. The main head has no gradient here.
     """
-    agree = cross_entropy(auxiliary_source.float(), main_source.argmax(1))
+    agree = cross_entropy(auxiliary_source, main_source.argmax(1))
     return gamma * agree + unlikelihood(auxiliary_target, main_target.argmax(1))
 
 
+@in_fp32
 def moment_distance(
     sources: Sequence[Tensor], target: Tensor, order: int = 5, centred: bool = True
 ) -> Tensor:
@@ -60,7 +65,7 @@ def moment_distance(
     m_k is E (x − m_1)^k of each feature, or with centred=False E x^k, which counts a difference of
     means again in every order. M3SDA's eq. 1 is not centred, its authors' code is.
     """
-    domains = [x.float() for x in (*sources, target)]
+    domains = [*sources, target]
     means = [x.mean(0) for x in domains]
     powers = [x - m for x, m in zip(domains, means, strict=True)] if centred else domains
     total = torch.zeros((), device=target.device)

@@ -22,10 +22,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tlrun.fp32 import in_fp32
+from tlrun.losses.distances import squared_distances
+
 ESTIMATORS = ("biased", "unbiased", "linear")
 BANDWIDTHS = ("mean", "median")
 
 
+@in_fp32
 def mmd_loss(
     source: Tensor,
     target: Tensor,
@@ -44,6 +48,7 @@ def mmd_loss(
     )
 
 
+@in_fp32
 def joint_mmd_loss(
     source: Sequence[Tensor],
     target: Sequence[Tensor],
@@ -60,29 +65,26 @@ def joint_mmd_loss(
     if min(count, other) < 2:
         raise ValueError("MMD needs at least 2 examples of each domain in a batch")
     layers = list(zip(source, target, bandwidths, strict=True))
-    with torch.autocast(source[0].device.type, enabled=False):
-        if estimator == "linear":
-            pairs = [(_neighbours(s.float(), t.float()), b) for s, t, b in layers]
-            k = [_gaussian(d, d, kernels, b) for d, b in pairs]
-            same_s, same_t, first, second = torch.stack(k).prod(0)
-            return (same_s + same_t - first - second).mean()
-        pairs = [(_all_pairs(torch.cat([s, t]).float()), b) for s, t, b in layers]
-        k = [_gaussian(d, _each_once(d), kernels, b) for d, b in pairs]
-        product = torch.stack(k).prod(0)
-        within_s, within_t = product[:count, :count], product[count:, count:]
-        across = product[:count, count:].mean()
-        if estimator == "biased":
-            return within_s.mean() + within_t.mean() - 2 * across
-        if estimator == "unbiased":
-            return _off_diagonal_mean(within_s) + _off_diagonal_mean(within_t) - 2 * across
+    if estimator == "linear":
+        pairs = [(_neighbours(s, t), b) for s, t, b in layers]
+        k = [_gaussian(d, d, kernels, b) for d, b in pairs]
+        same_s, same_t, first, second = torch.stack(k).prod(0)
+        return (same_s + same_t - first - second).mean()
+    pairs = [(_all_pairs(torch.cat([s, t])), b) for s, t, b in layers]
+    k = [_gaussian(d, _each_once(d), kernels, b) for d, b in pairs]
+    product = torch.stack(k).prod(0)
+    within_s, within_t = product[:count, :count], product[count:, count:]
+    across = product[:count, count:].mean()
+    if estimator == "biased":
+        return within_s.mean() + within_t.mean() - 2 * across
+    if estimator == "unbiased":
+        return _off_diagonal_mean(within_s) + _off_diagonal_mean(within_t) - 2 * across
     raise ValueError(f"unknown estimator '{estimator}'; valid: {', '.join(ESTIMATORS)}")
 
 
 def _all_pairs(z: Tensor) -> Tensor:
     """z: (n, D) -> squared distances (n, n)."""
-    z = z - z.detach().mean(0)  # the same distances, with more of their digits
-    squares = z.square().sum(1)
-    return (squares[:, None] + squares[None] - 2 * z @ z.T).clamp_min(0)
+    return squared_distances(z, z)
 
 
 def _neighbours(source: Tensor, target: Tensor) -> Tensor:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlrun.fp32 import in_fp32
 
+
+@in_fp32
 def nuclear_norm_loss(logits: Tensor) -> Tensor:
     """−‖P‖_* / B with P = softmax(logits): logits (B, K) -> scalar fp32 in [−√(min(B, K) / B), 0).
 
@@ -14,6 +17,5 @@ def nuclear_norm_loss(logits: Tensor) -> Tensor:
     under label insufficient situations", CVPR 2020, eq. 10. The authors' code takes the mean
     singular value instead, which is this times B / min(B, K).
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        p = logits.float().softmax(1)
-        return -torch.linalg.svdvals(p).sum() / len(p)
+    p = logits.softmax(1)
+    return -torch.linalg.svdvals(p).sum() / len(p)

@@ -10,26 +10,16 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-
-def squared_distances(source: Tensor, target: Tensor) -> Tensor:
-    """‖f_s,i − f_t,j‖². source: (B, D), target: (B', D) -> (B, B') float32.
-
-    By the differences' scalar products, |a|² + |b|² − 2ab, after a common shift to their mean: it
-    changes no distance and keeps the terms small.
-    """
-    with torch.autocast(source.device.type, enabled=False):
-        source, target = source.float(), target.float()
-        middle = torch.cat([source, target]).mean(0).detach()
-        a, b = source - middle, target - middle
-        squares = a.square().sum(1)[:, None] + b.square().sum(1)[None]
-        return (squares - 2 * a @ b.T).clamp_min(0)
+from tlrun.fp32 import in_fp32
 
 
+@in_fp32
 def label_costs(labels: Tensor, logits: Tensor) -> Tensor:
     """CE(y_s,i, p_t,j) = −log p_t,j[y_s,i]. labels: (B,) int64, logits: (B', K) -> (B, B')."""
-    return -logits.float().log_softmax(1)[:, labels].T
+    return -logits.log_softmax(1)[:, labels].T
 
 
+@in_fp32
 def optimal_coupling(cost: Tensor) -> Tensor:
     """argmin over γ of Σ_ij γ_ij c_ij with rows and columns that sum to 1/B.
 
@@ -43,7 +33,7 @@ def optimal_coupling(cost: Tensor) -> Tensor:
         raise ValueError(
             f"optimal transport needs as many source images as target's: {count}, {other}"
         )
-    table = torch.nan_to_num(cost.detach().float(), posinf=0.0, neginf=0.0)
+    table = torch.nan_to_num(cost.detach(), posinf=0.0, neginf=0.0)
     rows, columns = linear_sum_assignment(table.cpu().numpy())
     plan = torch.zeros_like(table)
     plan[torch.as_tensor(rows), torch.as_tensor(columns)] = 1 / count

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlrun.fp32 import in_fp32
 
+
+@in_fp32
 def squared_singular_values(features: Tensor) -> Tensor:
     """features: (B, D) -> (min(B, D),) float32, largest first; also under autocast.
 
@@ -13,5 +16,4 @@ def squared_singular_values(features: Tensor) -> Tensor:
     vs. discriminability: batch spectral penalization for adversarial domain adaptation", ICML 2019,
     eq. 6), that of the last k batch spectral shrinkage (Chen et al., NeurIPS 2019).
     """
-    with torch.autocast(features.device.type, enabled=False):
-        return torch.linalg.svdvals(features.float()).square()
+    return torch.linalg.svdvals(features).square()

@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tlrun.fp32 import in_fp32
+
 
 def vat_loss(
     forward: Callable[[Tensor], Tensor],
@@ -54,17 +56,19 @@ def adversarial_direction(
             step = (xi * direction).requires_grad_()
             apart = divergence(logits, forward(x + step)).sum()
             # `grad`, not `backward`: parameters must not collect any
-            (gradient,) = torch.autograd.grad(apart, step)
+            (gradient,) = in_fp32(torch.autograd.grad)(apart, step)
         direction = _unit(gradient)
     return direction
 
 
+@in_fp32
 def divergence(logits: Tensor, others: Tensor) -> Tensor:
     """KL(softmax(logits) ‖ softmax(others)) of each example: (B, K), (B, K) -> (B,) fp32."""
-    log_p, log_q = logits.float().log_softmax(1), others.float().log_softmax(1)
+    log_p, log_q = logits.log_softmax(1), others.log_softmax(1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
+@in_fp32
 def _unit(d: Tensor) -> Tensor:
     """Each example of d: (B, ...) scaled to length 1. By its largest entry first: squares of a tiny
     gradient would underflow."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tlrun.data.streams import Batch, batches
 from tlrun.errors import ConfigError
+from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
 from tlrun.methods import mapping as maps
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Seen, Update
@@ -60,7 +61,8 @@ class Signatures(nn.Module):
 
 class AttributeMethod(Method):
     """Base class. Phase `features`: cross-entropy of the backbone and a head over the training
-    classes; then whatever a subclass adds. Subclasses say how classes are scored.
+    classes; then whatever a subclass adds. Subclasses say how classes are scored: every `scores`
+    runs in fp32, also under autocast.
 
     Ready features need no phase of their own: `backbone=mlp backbone.hidden=[]` passes them on.
     """
@@ -68,6 +70,11 @@ class AttributeMethod(Method):
     needs = Needs(streams=("source",), target_images=False, kind="attributes")
     threshold = "overall"
     mapped = True  # a mapping is learned on still features; False: the net itself is the model
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "scores" in vars(cls):
+            cls.scores = in_fp32(cls.scores)  # type: ignore[method-assign]
 
     def phases(self, data: Any) -> list[Phase]:
         features = Phase("features")
@@ -120,6 +127,12 @@ def signatures(net: Net) -> Signatures:
     return found
 
 
+def mapping(net: Net) -> maps.Mapping:
+    found = net["mapping"]
+    assert isinstance(found, maps.Mapping)
+    return found
+
+
 @torch.no_grad()
 def features_of(net: Net, data: Any, role: str) -> tuple[Tensor, Tensor]:
     """Features (n, D) float64 and labels (n,) of a whole set, through the net in eval mode."""
@@ -138,11 +151,10 @@ def measured(net: Net, data: Any) -> tuple[maps.Mapping, Tensor, Tensor]:
 
     Features (n, D) float64 as the net gives them, labels (n,).
     """
-    mapping = net["mapping"]
-    assert isinstance(mapping, maps.Mapping)
+    found = mapping(net)
     x, y = features_of(net, data, "source_train")
-    mapping.fit_input(x)
-    return mapping, x, y
+    found.fit_input(x)
+    return found, x, y
 
 
 def mean_by_class(guess: Tensor, truth: Tensor) -> float:

@@ -69,9 +69,8 @@ class Baseline(FewShot):
         """Gradient descent for E heads at once: scores(support (E, M, D), *weights) -> (E, M, K),
         each of the weights with a first dimension of E. Also under no_grad."""
         target = y.repeat(len(support))
-        # all in fp32: class means that autocast has made bf16 would not fit fp32 features
-        support, weights = support.detach().float(), [weight.float() for weight in weights]
-        with torch.enable_grad(), torch.autocast(support.device.type, enabled=False):
+        support = support.detach()
+        with torch.enable_grad():
             for _ in range(self.fit_steps):
                 weights = [weight.detach().requires_grad_() for weight in weights]
                 found = scores(support, *weights).flatten(0, 1)

@@ -80,7 +80,7 @@ class CDAN(DANN):
     def conditioned(self, net: Net, out: Forward) -> Tensor:
         """f ⊗ g (B, D·K), or its projection (B, randomised_dim)."""
         combine = net["multilinear"] if "multilinear" in net.parts else multilinear
-        joint: Tensor = combine(self._attached(out), _logits(out).detach().float().softmax(1))
+        joint: Tensor = combine(self._attached(out), _logits(out).detach().softmax(1))
         return joint
 
 

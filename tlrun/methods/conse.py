@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tlrun.fp32 import in_fp32
 from tlrun.methods.attributes import AttributeMethod, signatures
 from tlrun.models.net import Forward, Net
 from tlrun.ranges import Count
@@ -33,10 +34,11 @@ class ConSE(AttributeMethod):
     def __init__(self, top: Count = 10, center: bool = True) -> None:
         self.top, self.center = top, center
 
+    @in_fp32
     def mixture(self, net: Net, out: Forward) -> Tensor:
         """(B, training classes): the weights of the average; rows sum to 1."""
         assert out.logits is not None
-        p = out.logits.float().softmax(1)
+        p = out.logits.softmax(1)
         best = p.topk(min(self.top, p.shape[1]), dim=1)
         kept = torch.zeros_like(p).scatter(1, best.indices, best.values)
         return kept / kept.sum(1, keepdim=True)

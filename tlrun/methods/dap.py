@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.data.streams import Batch
+from tlrun.fp32 import in_fp32
 from tlrun.methods.attributes import AttributeMethod, Signatures, signatures
 from tlrun.methods.method import Phase, Progress, Seen, Update
 from tlrun.models.net import Forward, Net
@@ -45,18 +46,23 @@ class DAP(AttributeMethod):
         assert y is not None
         out, rows = net(x), signatures(net)
         assert out.logits is not None
-        known = rows.known[y].float()
-        loss = F.binary_cross_entropy_with_logits(
-            out.logits.float(), rows.binary[y], known, reduction="sum"
-        ) / known.sum().clamp_min(1)
+        loss = attribute_loss(out.logits, rows.binary[y], rows.known[y])
         yield Update({"attributes": loss}, seen={"source": Seen(x, out.features, None, y)})
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         assert out.logits is not None
-        logits = out.logits.float()
-        return posterior(F.logsigmoid(logits), F.logsigmoid(-logits), signatures(net))
+        return posterior(F.logsigmoid(out.logits), F.logsigmoid(-out.logits), signatures(net))
 
 
+@in_fp32
+def attribute_loss(logits: Tensor, binary: Tensor, known: Tensor) -> Tensor:
+    """Mean binary cross-entropy of the attributes that are known; all (B, A) -> scalar."""
+    weight = known.to(logits.dtype)
+    total = F.binary_cross_entropy_with_logits(logits, binary, weight, reduction="sum")
+    return total / weight.sum().clamp_min(1)
+
+
+@in_fp32
 def posterior(on: Tensor, off: Tensor, rows: Signatures) -> Tensor:
     """Σ_m log p(a_m = a_m^z | x) − log p(a_m = a_m^z).
 

@@ -21,7 +21,8 @@ from tlrun.data.balanced import BalancedStream
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
 from tlrun.losses.classification import classification_loss
-from tlrun.losses.optimal_transport import label_costs, optimal_coupling, squared_distances
+from tlrun.losses.distances import squared_distances
+from tlrun.losses.optimal_transport import label_costs, optimal_coupling
 from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Needs, Phase, Progress, Update
 from tlrun.methods.source_only import SourceOnly

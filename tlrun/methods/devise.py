@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.streams import Batch
-from tlrun.methods.attributes import AttributeMethod, measured, signatures
+from tlrun.methods.attributes import AttributeMethod, mapping, measured, signatures
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.models.net import Forward, Net
 from tlrun.ranges import Positive
@@ -45,7 +45,7 @@ class DeViSE(AttributeMethod):
         y = batch["source"].y
         assert y is not None
         seen = signatures(net).unit[: signatures(net).training_classes]
-        score = net["mapping"](net(batch["source"].x, head=None).features) @ seen.T
+        score = mapping(net).compare(net(batch["source"].x, head=None).features, seen)
         yield Update({"ranking": self.hinge(violations(score, y, self.margin))}, parts=("mapping",))
 
     def hinge(self, violation: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class DeViSE(AttributeMethod):
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         if "mapping" not in net.parts:
             return None
-        return net["mapping"](out.features) @ signatures(net).unit.T
+        return mapping(net).compare(out.features, signatures(net).unit)
 
 
 def violations(score: Tensor, y: Tensor, margin: float) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlrun.methods.attributes import AttributeMethod, choose, measured, signatures
+from tlrun.methods.attributes import AttributeMethod, choose, mapping, measured, signatures
 from tlrun.methods.method import Phase
 from tlrun.models.net import Forward, Net
 from tlrun.ranges import Positive
@@ -38,9 +38,9 @@ class ESZSL(AttributeMethod):
     def start(self, phase: Phase, net: Net, data: Any) -> None:
         if phase.name != "mapping":
             return
-        mapping, x, y = measured(net, data)
+        learned, x, y = measured(net, data)
         unit = signatures(net).unit.double()
-        rows, x = unit[: len(data.facts["training"])], mapping.standardize(x)
+        rows, x = unit[: len(data.facts["training"])], learned.standardize(x)
         grid = list(
             product(
                 GAMMAS if self.gamma is None else [self.gamma],
@@ -50,7 +50,7 @@ class ESZSL(AttributeMethod):
         solved = {(g, m): solution(x, y, rows, g * len(x), m) for g, m in grid}
 
         def scorer(setting: Any, features: Tensor) -> Tensor:
-            return mapping.standardize(features) @ solved[setting] @ unit.T
+            return learned.standardize(features) @ solved[setting] @ unit.T
 
         default = (
             1.0 if self.gamma is None else self.gamma,
@@ -58,12 +58,12 @@ class ESZSL(AttributeMethod):
         )
         best = self.chosen = choose(grid, net, data, scorer, default)
         with torch.no_grad():
-            mapping.weight.copy_(solved[best])
+            learned.weight.copy_(solved[best])
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         if "mapping" not in net.parts:
             return None
-        return net["mapping"](out.features) @ signatures(net).unit.T
+        return mapping(net).compare(out.features, signatures(net).unit)
 
 
 def solution(x: Tensor, y: Tensor, rows: Tensor, gamma: float, lam: float) -> Tensor:

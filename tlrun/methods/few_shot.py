@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.data.episodes import EpisodeBatch, EpisodeStream, Shape, labels_of, split
+from tlrun.fp32 import in_fp32
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Update
 from tlrun.models.net import Net
 
@@ -39,9 +40,14 @@ class Support:
 
 
 class FewShot(Method):
-    """Base of the methods for episodes."""
+    """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast."""
 
     needs = Needs(streams=("source",), kind="episodes")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "classify" in vars(cls):
+            cls.classify = in_fp32(cls.classify)  # type: ignore[method-assign]
 
     def phases(self, data: Data) -> list[Phase]:
         stream = partial(EpisodeStream, shape=Shape(**data.facts["train"]))
@@ -66,7 +72,7 @@ class FewShot(Method):
         if support is None:
             return Output(features=features)
         known = net(support.x, head=None).features
-        scores = self.classify(net, features[None].float(), known[None].float(), support.y)
+        scores = self.classify(net, features[None], known[None], support.y)
         return Output(scores=scores[0], features=features)
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
@@ -79,7 +85,7 @@ class FewShot(Method):
         """One forward pass over a training batch: scores (E Q, way), labels (E Q,)."""
         assert isinstance(batch, EpisodeBatch)
         shape = batch.shape
-        features = net(batch.x, head=None).features.float()  # distances need more than bf16
+        features = net(batch.x, head=None).features
         support, query = split(features, shape)
         y = labels_of(shape.way, shape.shot, features.device)
         scores = self.classify(net, query, support, y)
@@ -92,13 +98,8 @@ def share_right(scores: Tensor, target: Tensor) -> Tensor:
     return (scores.detach().argmax(1) == target).float().mean()
 
 
+@in_fp32
 def class_means(support: Tensor, y: Tensor) -> Tensor:
     """Prototypes: support (E, M, D), y (M,) -> (E, way, D), the mean of each class."""
     member = F.one_hot(y).to(support.dtype)  # (M, way)
     return torch.einsum("mk,emd->ekd", member / member.sum(0), support)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """(E, Q, D), (E, K, D) -> (E, Q, K) of ‖a − b‖², by one matrix product."""
-    product = torch.einsum("eqd,ekd->eqk", a, b)
-    return a.square().sum(2)[:, :, None] - 2 * product + b.square().sum(2)[:, None]

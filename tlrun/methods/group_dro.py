@@ -44,7 +44,7 @@ class GroupDRO(MultiSource):
         self.q = reweighted(self.q.to(losses.device), over_processes(losses), self.eta)
         weights = dict(zip(batch, self.q, strict=True))
         yield Update(
-            {"classification": self.q @ losses},
+            {"classification": (self.q * losses).sum()},
             seen=seen(batch, out),
             metrics={f"weight_{name}": weight for name, weight in weights.items()},
         )

@@ -36,5 +36,5 @@ class IAP(AttributeMethod):
         rows = signatures(net)
         first = rows.training_classes
         given = torch.where(rows.known[:first], rows.binary[:first], 0.5)
-        on = (out.logits.float().softmax(1) @ given).clamp(FLOOR, 1 - FLOOR)
+        on = (out.logits.softmax(1) @ given).clamp(FLOOR, 1 - FLOOR)
         return posterior(on.log(), (1 - on).log(), rows)

@@ -50,4 +50,4 @@ class JAN(Discrepancy):
 
 def layers_of(out: Forward) -> list[Tensor]:
     """Features (B, D) and probabilities (B, K)."""
-    return [activation(out, "features"), activation(out, "logits").float().softmax(1)]
+    return [activation(out, "features"), activation(out, "logits").softmax(1)]

@@ -18,17 +18,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from tlrun.data.episodes import EpisodeBatch, labels_of, split
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
+from tlrun.fp32 import in_fp32
+from tlrun.losses.classification import classification_loss
 from tlrun.methods.few_shot import FewShot, Support, share_right
 from tlrun.methods.method import Output, Phase, Progress, Update
 from tlrun.models.net import Net
 from tlrun.ranges import Depth, LearningRate
+
+gradients = in_fp32(torch.autograd.grad)  # the products of its backward pass too
 
 
 class MAML(FewShot):
@@ -59,8 +62,8 @@ class MAML(FewShot):
         losses, right = [], []
         for support, query in zip(*split(drawn.x, shape), strict=True):
             fast = self.inner_loop(net, Support(support, y), self.inner_steps, training=True)
-            scores = functional_call(net, fast, (query,)).logits.float()
-            losses.append(F.cross_entropy(scores, target))
+            scores = functional_call(net, fast, (query,)).logits
+            losses.append(classification_loss(scores, target))
             right.append(share_right(scores, target))
         yield Update(
             {"query": torch.stack(losses).mean()}, metrics={"accuracy": torch.stack(right).mean()}
@@ -80,9 +83,9 @@ class MAML(FewShot):
             fast = {name: value.detach().requires_grad_() for name, value in inner.items()}
         second_order = training and not self.first_order
         for _ in range(steps):
-            scores = functional_call(net, fast, (support.x,)).logits.float()
-            loss = F.cross_entropy(scores, support.y)
-            slopes = torch.autograd.grad(loss, list(fast.values()), create_graph=second_order)
+            scores = functional_call(net, fast, (support.x,)).logits
+            loss = classification_loss(scores, support.y)
+            slopes = gradients(loss, list(fast.values()), create_graph=second_order)
             paired = zip(fast.items(), slopes, strict=True)
             fast = {name: value - self.inner_lr * slope for (name, value), slope in paired}
         return fast

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tlrun.fp32 import in_fp32
+
 
 class Mapping(nn.Module):
     """weight: (D, A). mean (D,) and scale: of the training features, so that E‖x̂‖² = 1.
@@ -30,7 +32,13 @@ class Mapping(nn.Module):
         """(n, D) in the type of x."""
         return (x - self.mean.to(x.dtype)) / self.scale.to(x.dtype)
 
+    @in_fp32
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, D) features -> (n, A)."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.standardize(x.float()) @ self.weight
+        return self.standardize(x) @ self.weight.to(x.dtype)
+
+    @in_fp32
+    def compare(self, x: Tensor, rows: Tensor) -> Tensor:
+        """x: (n, D) features, rows: (C, A) of classes -> x̂ᵀ W φ(y), (n, C)."""
+        scores: Tensor = self(x) @ rows.to(x.dtype).T
+        return scores

@@ -104,4 +104,4 @@ class MCD(Method):
 
 
 def _mean(first: Tensor, second: Tensor) -> Tensor:
-    return 0.5 * (first.float() + second.float())
+    return 0.5 * (first + second)

@@ -49,7 +49,7 @@ class OSBP(Method):
             out["target"].logits = head(features)
         net.domain = "source"
         out["source"].logits = head(out["source"].features)
-        unknown = game.float().softmax(1)[:, -1]
+        unknown = game.softmax(1)[:, -1]
         yield Update(
             {
                 "classification": classification_loss(out["source"].logits, batch["source"].y),

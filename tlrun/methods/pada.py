@@ -56,7 +56,7 @@ class PADA(DANN):
         total = torch.zeros(data.num_classes, device=device)
         with judging(net):
             for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
-                total += net(x).logits.float().softmax(1).sum(0)
+                total += net(x).logits.softmax(1).sum(0)
         self.weights = (total / total.max()).clamp_min(1e-3)  # a batch of rare classes is no 0/0
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
@@ -69,7 +69,7 @@ class PADA(DANN):
         domain, told_apart = self.domain_losses(net, out, self.strength(progress), weight)
         logits = out["source"].logits
         assert logits is not None
-        each = cross_entropy(logits.float(), labels, reduction="none")
+        each = cross_entropy(logits, labels, reduction="none")
         yield Update(
             {
                 "classification": (weight * each).sum() / weight.sum(),

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.methods.few_shot import FewShot, class_means, squared_distances
+from tlrun.losses.distances import squared_distances
+from tlrun.methods.few_shot import FewShot, class_means
 from tlrun.models.net import Net
 from tlrun.ranges import Positive
 
@@ -27,4 +28,6 @@ class ProtoNet(FewShot):
         self.scale = scale
 
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:
-        return -self.scale * squared_distances(query, class_means(support, y))
+        middle = support.mean(1, keepdim=True)  # moves no distance, and saves digits of the means
+        means = class_means(support - middle, y)
+        return -self.scale * squared_distances(query - middle, means)

@@ -72,7 +72,7 @@ class RelationNet(FewShot):
         member = F.one_hot(y).to(support.dtype)
         sums = torch.einsum("mk,emd->ekd", member, support)
         # one episode at a time: all pairs of maps of several would not fit into memory
-        scores = [net["relation"](q, s).float() for q, s in zip(query, sums, strict=True)]
+        scores = [net["relation"](q, s) for q, s in zip(query, sums, strict=True)]
         return torch.stack(scores)
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:

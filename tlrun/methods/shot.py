@@ -89,5 +89,5 @@ def pseudo_labels(net: Net, data: Data, hypothesis: str) -> Tensor:
             out = net(x, taps=taps)
             assert out.logits is not None
             features.append(out.taps[before].flatten(1) if taps else out.features)
-            probabilities.append(out.logits.float().softmax(1))
+            probabilities.append(out.logits.softmax(1))
     return centroid_labels(torch.cat(features), torch.cat(probabilities))

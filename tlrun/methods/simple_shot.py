@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from tlrun.data.hashing import permutation
 from tlrun.data.pair import Data
 from tlrun.data.streams import batches
+from tlrun.losses.distances import squared_distances
 from tlrun.methods.baseline import Baseline
-from tlrun.methods.few_shot import class_means, squared_distances
+from tlrun.methods.few_shot import class_means
 from tlrun.methods.method import Phase
 from tlrun.models.net import Net
 from tlrun.ranges import BelowOne, Count

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.fp32 import in_fp32
 
 MODES = ("joint", "separate_forward", "per_domain")
 DOMAINS = ("source", "target")
@@ -109,7 +110,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.synchronize and _world() > 1:
-            out = self._synchronised(x)
+            out = self._synchronised(x).to(x.dtype)
         else:
             out = self._native(x)
         for name in self.after:
@@ -124,27 +125,26 @@ class BatchNorm(nn.Module):
         mean, var, factor = self._advance()
         return F.batch_norm(x, mean, var, self.weight, self.bias, True, factor, self.eps)
 
+    @in_fp32
     def _synchronised(self, x: Tensor) -> Tensor:
         """Batch norm over the union of all processes' batches (two differentiable all-reduces)."""
-        with torch.autocast(x.device.type, enabled=False):
-            x32 = x.float()
-            dims = [d for d in range(x.ndim) if d != 1]
-            shape = [1, -1] + [1] * (x.ndim - 2)
-            count = x32.new_full((1,), x32.numel() / x32.shape[1])
-            total = _AllReduce.apply(torch.cat([x32.sum(dims), count]))
-            n = total[-1].detach()
-            mean = total[:-1] / n
-            centred = x32 - mean.view(shape)
-            var = _AllReduce.apply(centred.square().sum(dims)) / n
-            running_mean, running_var, factor = self._advance()
-            if running_mean is not None and running_var is not None:
-                with torch.no_grad():
-                    running_mean.lerp_(mean.to(running_mean.dtype), factor)
-                    running_var.lerp_((var * n / (n - 1)).to(running_var.dtype), factor)
-            out = centred * torch.rsqrt(var + self.eps).view(shape)
-            if self.weight is not None and self.bias is not None:
-                out = out * self.weight.view(shape) + self.bias.view(shape)
-            return out.to(x.dtype)
+        dims = [d for d in range(x.ndim) if d != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        count = x.new_full((1,), x.numel() / x.shape[1])
+        total = _AllReduce.apply(torch.cat([x.sum(dims), count]))
+        n = total[-1].detach()
+        mean = total[:-1] / n
+        centred = x - mean.view(shape)
+        var = _AllReduce.apply(centred.square().sum(dims)) / n
+        running_mean, running_var, factor = self._advance()
+        if running_mean is not None and running_var is not None:
+            with torch.no_grad():
+                running_mean.lerp_(mean.to(running_mean.dtype), factor)
+                running_var.lerp_((var * n / (n - 1)).to(running_var.dtype), factor)
+        out = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.weight is not None and self.bias is not None:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out
 
     def _advance(self) -> tuple[Tensor | None, Tensor | None, float]:
         """Running mean and variance of the domain, and the share of the new batch in them."""

@@ -1,4 +1,8 @@
-"""Heads: what stands on the features. Stages are named, so they can be carried over or frozen."""
+"""Heads: what stands on the features. Stages are named, so they can be carried over or frozen.
+
+Class scores and boxes are made in fp32, also under autocast, which is for backbones and domain
+heads (docs/decisions.md, "Precision").
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tlrun.fp32 import in_fp32
 from tlrun.models.backbones import dense
 from tlrun.ranges import Share, Width
 
@@ -50,6 +55,10 @@ class Classifier(Head):
     ) -> None:
         super().__init__(in_dim, num_classes, hidden, batch_norm, dropout)
 
+    @in_fp32
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features)
+
 
 class DomainHead(Head):
     """Source or target? features (B, in_dim) -> one logit each (B,); the paper's is FC100-1."""
@@ -80,6 +89,7 @@ class BoxHead(Head):
     ) -> None:
         super().__init__(in_dim, 4, hidden, batch_norm, dropout)
 
+    @in_fp32
     def forward(self, features: Tensor) -> Tensor:
         return super().forward(features).sigmoid()
 
@@ -92,5 +102,6 @@ class CosineHead(nn.Module):
         self.weight = nn.Parameter(torch.randn(num_classes, in_dim) * in_dim**-0.5)
         self.scale = scale
 
+    @in_fp32
     def forward(self, features: Tensor) -> Tensor:
         return self.scale * F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))

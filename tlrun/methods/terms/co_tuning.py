@@ -51,7 +51,7 @@ class CoTuning(Term):
         p = []
         for x, _, _ in batches(examples, data.preprocess, device):
             logits = copied.of(net)(x, head=self.head).logits
-            p.append((logits.float() / self.temperature).softmax(1))
+            p.append((logits / self.temperature).softmax(1))
         labels = examples.labels.to(device)
         self.relation = relation(torch.cat(p), labels, data.num_classes)
 
@@ -62,7 +62,7 @@ class CoTuning(Term):
         logits = seen.logits if self.head == net.main_head else net[self.head](seen.features)
         assert logits is not None
         wanted = self.relation.to(seen.y.device)[seen.y]
-        return {"co_tuning": self.weight * cross_entropy(logits.float(), wanted)}
+        return {"co_tuning": self.weight * cross_entropy(logits, wanted)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"relation": self.relation, "head": self.head}

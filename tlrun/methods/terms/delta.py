@@ -84,7 +84,7 @@ class Delta(Term):
             head = teacher[net.main_head] if carried else fitted(teacher.features(x), y)
 
             def loss() -> Tensor:
-                return cross_entropy(head(teacher.features(x)).float(), y)
+                return cross_entropy(head(teacher.features(x)), y)
 
             self.weights = {name: attention(teacher.module_of(name), loss) for name in found}
 

@@ -93,11 +93,11 @@ def fisher(net: Net, head: str, x: Tensor, names: list[str], samples: int = 0) -
 
     def log_probability(own: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         out = functional_call(net, ({**values, **own},), (image[None],), {"head": head})
-        return out.logits[0].float().log_softmax(0).gather(0, label[None])[0]
+        return out.logits[0].log_softmax(0).gather(0, label[None])[0]
 
     gradients = vmap(grad(log_probability), in_dims=(None, 0, 0))
     with torch.no_grad():
-        p = net(x, head=head).logits.float().softmax(1)
+        p = net(x, head=head).logits.softmax(1)
     image = torch.arange(len(x), device=x.device).repeat_interleave(samples or p.shape[1])
     if samples:
         same = torch.Generator(x.device).manual_seed(0)  # in all processes

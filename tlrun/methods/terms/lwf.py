@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from tlrun.data.pair import Data
+from tlrun.fp32 import in_fp32
 from tlrun.methods.method import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_heads, target_seen
@@ -50,9 +51,10 @@ class LwF(Term):
             total = total + self.divergence(answer, now)
         return {"lwf": self.weight * total}
 
+    @in_fp32
     def divergence(self, old: Tensor, now: Tensor) -> Tensor:
         """old, now: (B, K) logits -> the mean KL at the temperature."""
-        old, now = ((z.float() / self.temperature).log_softmax(1) for z in (old, now))
+        old, now = ((z / self.temperature).log_softmax(1) for z in (old, now))
         return kl_div(now, old, reduction="batchmean", log_target=True)
 
     def state_dict(self) -> dict[str, Any]:
