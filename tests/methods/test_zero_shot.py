@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import half
 import numpy as np
 import pytest
 import small
@@ -22,6 +23,7 @@ from tlrun.methods.iap import IAP
 from tlrun.methods.method import Progress
 from tlrun.methods.sae import SAE
 from tlrun.methods.sje import SJE
+from tlrun.models.net import Forward
 
 METHODS = (DAP, IAP, ConSE, ESZSL, SAE, ALE, DeViSE, SJE)
 torch.set_num_threads(1)
@@ -93,17 +95,44 @@ def test_dap_is_the_product_over_attributes(missing):
         np.testing.assert_allclose(np.exp(scores[:, z]), product, rtol=1e-4)
 
 
-def test_iap_sums_over_the_seen_classes():
-    data, net, x, scores = case(IAP())
-    _, _, rows = zero_shot.train_arrays(data)
+def iap_by_numpy(rows, logits):
+    """Log-posterior ratios (n, C) from the head's logits (n, 4)."""
     binary = rows > rows[:4].mean()
-    p = softmax(head_logits(net, x), axis=1) @ binary[:4]
+    p = softmax(logits, axis=1) @ binary[:4]
     prior = binary[:4].mean(0)
     use = (prior > 0) & (prior < 1)
     p, prior, binary = p[:, use].clip(1e-6, 1 - 1e-6), prior[use], binary[:, use]
-    on = binary[None]
-    ratio = np.where(on, p[:, None] / prior, (1 - p[:, None]) / (1 - prior))
-    np.testing.assert_allclose(scores, np.log(ratio).sum(2), atol=1e-4)
+    ratio = np.where(binary[None], p[:, None] / prior, (1 - p[:, None]) / (1 - prior))
+    return np.log(ratio).sum(2)
+
+
+def test_iap_sums_over_the_seen_classes():
+    data, net, x, scores = case(IAP())
+    _, _, rows = zero_shot.train_arrays(data)
+    np.testing.assert_allclose(scores, iap_by_numpy(rows, head_logits(net, x)), atol=1e-4)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_iap_with_a_head_that_is_sure(autocast):
+    """Logits 60 apart: in bf16 1 − 1e-6 was 1, and every score NaN."""
+    data = zero_shot.data()
+    net = zero_shot.built(IAP(), data)
+    _, _, rows = zero_shot.train_arrays(data)
+    logits = 60 * torch.eye(4)
+    out = Forward(torch.zeros(4, 10).bfloat16(), logits.bfloat16() if autocast else logits)
+    with half.autocast(autocast):
+        scores = IAP().scores(net, out)
+    assert scores.dtype == torch.float32
+    wanted = iap_by_numpy(rows, logits.double().numpy())
+    np.testing.assert_allclose(scores.numpy(), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_zero_shot_method_gives_the_same_scores_under_autocast(method):
+    _, net, x, scores = case(method())
+    with torch.no_grad(), half.autocast():
+        found = method().predict(net, x).scores
+    np.testing.assert_allclose(found.double().numpy(), scores, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("center", [False, True])

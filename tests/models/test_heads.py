@@ -1,7 +1,9 @@
+import half
+import pytest
 import torch
 from torch import nn
 
-from tlrun.models.heads import Classifier, DomainHead
+from tlrun.models.heads import BoxHead, Classifier, CosineHead, DomainHead
 
 torch.set_num_threads(1)
 
@@ -34,3 +36,17 @@ def test_domain_head_gives_one_logit_for_each_example():
     head = DomainHead(16, hidden=7, layers=2)
     assert head.stage_names == ["fc1", "fc2", "out"]
     assert head(torch.randn(1, 16)).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [Classifier(20, 3), BoxHead(20), CosineHead(20, 3, 30.0)],
+    ids=lambda h: type(h).__name__,
+)
+def test_class_scores_and_boxes_are_made_in_fp32_under_autocast(head):
+    features = (50 * torch.randn(9, 20)).bfloat16()
+    exact = head(features.float())
+    with half.autocast():
+        found = head(features)
+        assert DomainHead(20)(features).dtype == torch.bfloat16  # a game, not a score
+    assert torch.equal(found, exact)

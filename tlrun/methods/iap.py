@@ -36,5 +36,7 @@ class IAP(AttributeMethod):
         rows = signatures(net)
         first = rows.training_classes
         given = torch.where(rows.known[:first], rows.binary[:first], 0.5)
-        on = (out.logits.softmax(1) @ given).clamp(FLOOR, 1 - FLOOR)
-        return posterior(on.log(), (1 - on).log(), rows)
+        p = out.logits.softmax(1)
+        # each from its own sum: 1 − p(a_m = 1) would lose the digits of what is nearly impossible
+        on, off = ((p @ a).clamp(FLOOR, 1 - FLOOR).log() for a in (given, 1 - given))
+        return posterior(on, off, rows)
