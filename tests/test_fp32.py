@@ -58,6 +58,7 @@ def test_an_error_leaves_autocast_as_it_was():
         assert torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.slow
 def test_it_can_be_compiled():
     layer = torch.compile(in_fp32(lambda x: x @ x.T), backend="eager", fullgraph=True)
     x = torch.randn(4, 3).bfloat16()

@@ -49,7 +49,7 @@ CALLS = {
     "pseudo_label_consistency": (A, SURE, 0.5),
     "class_balance_loss": (SURE,),
     "divergence_from": (SURE, A),
-    "nt_xent": (A, B, 0.05),
+    "nt_xent": (A, B, 0.01),
     "covariance": (100 + A,),
     "coral_loss": (A, B),
     "mean_loss": (A, B),
