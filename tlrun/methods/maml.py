@@ -31,8 +31,6 @@ from tlrun.methods.method import Output, Phase, Progress, Update
 from tlrun.models.net import Net
 from tlrun.ranges import Depth, LearningRate
 
-gradients = in_fp32(torch.autograd.grad)  # the products of its backward pass too
-
 
 class MAML(FewShot):
     """inner_lr: α. inner_steps, test_steps: inner steps in training and afterwards (0: none)."""
@@ -81,11 +79,11 @@ class MAML(FewShot):
         fast: dict[str, Tensor] = dict(inner)
         if not training:
             fast = {name: value.detach().requires_grad_() for name, value in inner.items()}
-        second_order = training and not self.first_order
+        second = training and not self.first_order  # whether derivatives of these steps count
         for _ in range(steps):
             scores = functional_call(net, fast, (support.x,)).logits
             loss = classification_loss(scores, support.y)
-            slopes = gradients(loss, list(fast.values()), create_graph=second_order)
+            slopes = in_fp32(torch.autograd.grad)(loss, list(fast.values()), create_graph=second)
             paired = zip(fast.items(), slopes, strict=True)
             fast = {name: value - self.inner_lr * slope for (name, value), slope in paired}
         return fast
