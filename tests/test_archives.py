@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Callable[[Path], object], Callable[[], Path], str]] = {
     "npz of objects": (
         features.read_features,
         lambda: npz(Path("a.npz"), npy(np.array([Evil()], dtype=object))),
-        "it holds Python objects",
+        "holds Python objects",
     ),
     "mat bomb": (features.read_features, lambda: mat_bomb(Path("a.mat")), "would unpack to"),
     "mat bomb of attributes": (read_table, lambda: mat_bomb(Path("a.mat")), "would unpack to"),
@@ -217,7 +217,7 @@ def test_a_name_that_leads_out_of_the_folder_is_only_a_name() -> None:
 
 def test_what_packs_well_is_no_bomb() -> None:
     np.savez_compressed("a.npz", features=np.zeros((100, 1000)))
-    assert features.read_features(Path("a.npz"))[0].shape == (100, 1000)
+    assert features.read_features(Path("a.npz")).x.shape == (100, 1000)
     assert real_mat(Path("b.mat")).is_file()
     assert svhn.read_mat(Path("b.mat"), "X").shape == (99, 9)
     savemat("c.mat", {"X": np.random.default_rng(0).random((400, 99))}, do_compression=True)

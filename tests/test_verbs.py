@@ -258,13 +258,24 @@ def test_evaluate_on_other_data_keeps_size_and_normalisation(
     assert typed["target_test/accuracy_by_class"] != selected["target_test/accuracy_by_class"]
 
 
-def test_evaluate_needs_the_same_classes(
+def test_evaluate_on_some_of_the_classes_and_on_further_ones(
     copy: RunDir, digit_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.rmtree(digit_images / "9")
+    """Labels are matched by name: without the class 0 a 1 is still a 1."""
+    expected = [row for row in table(copy.predictions) if row["label"] != "0"]
+    right = sum(row["label"] == row["prediction"] for row in expected) / len(expected)
+    shutil.rmtree(digit_images / "0")
     words = ["data=folder", "data.source.root=digits", "data.target.root=digits"]
+    words += ["data.source.transductive=true", "data.target.transductive=true"]
+    assert main(["evaluate", "run", *words]) == 0
+    (path,) = Path("run/evaluations").glob("folder_*.json")
+    found = RunDir.read_json(path)["target_test/accuracy"]
+    assert found == pytest.approx(right)
+    (digit_images / "1").rename(digit_images / "ten")
     assert main(["evaluate", "run", *words]) == 2
-    assert "has other classes than the run was trained on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a run and the data that it is evaluated on must have the same classes" in said
+    assert "ten); rename or remove class folders or labels" in said
 
 
 # ---- predict, load, export --------------------------------------------------------------------

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 from safetensors.torch import save
 
 from tlrun.config import config_hash, load_config, plain
+from tlrun.data.trained import check_unchanged
 from tlrun.engine import checkpoint
 from tlrun.engine.precision import autocast
 from tlrun.environment import with_history
@@ -125,9 +126,12 @@ def write_model(run_dir: RunDir, session: Session) -> None:
 def describe(session: Session) -> None:
     """What predict and a reader need to know of data and machine, before training starts."""
     run_dir = session.run_dir
+    goes_on = (run_dir.checkpoints / "last.pt").is_file()
+    if goes_on and run_dir.label_space.is_file():
+        check_unchanged(session.data, run_dir.read_json(run_dir.label_space))
     run_dir.write_json(run_dir.label_space, session.data.label_space())
     found = collect_environment(session.data.info(), session.device)
-    if run_dir.environment.is_file() and (run_dir.checkpoints / "last.pt").is_file():
+    if goes_on and run_dir.environment.is_file():
         found = with_history(found, run_dir.read_json(run_dir.environment))
     elif origin := session.start.origin():
         found["init"] = origin
@@ -149,19 +153,13 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     run_dir = RunDir.open(run_path)
     cfg = load_config(run_dir.config, list(overrides))
-    if any(override.startswith("data=") for override in overrides):
+    if any(override.startswith("data") for override in overrides):
         prepare_as_trained(cfg, run_dir, overrides)
     check_kept(run_dir, str(cfg.select.name))
-    session = open_session(run_dir, plain(cfg))
     if not run_dir.label_space.is_file():
         raise ConfigError(f"{run_dir.path} has no label_space.json: nothing was trained in it yet")
-    trained = run_dir.read_json(run_dir.label_space)["classes"]
-    if list(session.data.classes) != trained:
-        raise ConfigError(
-            f"{session.data.name} has other classes than the run was trained on "
-            f"({', '.join(map(str, session.data.classes[:8]))} against "
-            f"{', '.join(map(str, trained[:8]))}); evaluate needs the same"
-        )
+    space = run_dir.read_json(run_dir.label_space)
+    session = open_session(run_dir, plain(cfg), space=space)
     session.build_all()
     selected = session.load_selected()
     figures, _ = _test(session)
@@ -224,9 +222,7 @@ def check_kept(run_dir: RunDir, rule: str) -> None:
 def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:
     """Other data reach the net with the size and normalisation it was trained on, unless typed."""
     saved = load_config(run_dir.config).data
-    spec = run_dir.read_json(run_dir.label_space)["preprocess"]
     trained = {key: saved[key] for key in ("size", "channels", "normalize") if key in saved}
-    trained |= {key: spec[key] for key in ("mean", "std") if spec[key] is not None}
     typed = {override.partition("=")[0] for override in overrides}
     with open_dict(cfg):
         cfg.data.update({k: v for k, v in trained.items() if f"data.{k}" not in typed})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from tlrun import gpus
 from tlrun.config import build, config_hash
 from tlrun.data.pair import UNKNOWN, Data, Labels, build_data
+from tlrun.data.trained import as_trained, check_columns, source_classes, with_statistics
 from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.loop import Loop
@@ -206,8 +208,18 @@ class Session:
         )
 
 
-def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int = 1) -> Session:
-    """Build all that `cfg` describes. Raises ConfigError or DataError before any training."""
+def open_session(
+    run_dir: RunDir,
+    cfg: dict[str, Any],
+    rank: int = 0,
+    world: int = 1,
+    space: Mapping[str, Any] | None = None,
+) -> Session:
+    """Build all that `cfg` describes. Raises ConfigError or DataError before any training.
+
+    space: the label_space.json of a run that is only evaluated: the data come under its classes and
+    columns, and the target's training images are left out where nothing else needs them.
+    """
     prepare_process(cfg, rank, world)
     device = resolve_device(str(cfg["trainer"]["device"]))
     if world > 1 and device.type == "cuda":
@@ -229,13 +241,17 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
     method.init = resolve_init(str(cfg["init"]), method, trained)
     wanted = resolve_target_labels(cfg, method)
     check_target_labels(wanted, method)
+    known = space or start_space(method.init, trained)
+    tested = space is not None and method.needs.kind == "class"
     data = build_data(
         cfg["data"],
         seed=int(cfg["seed"]),
-        target_labels=wanted,
+        target_labels="none" if tested else wanted,
         target_val_labels=cfg["target_val_labels"],
-        target_images=str(cfg["target_images"]),
+        target_images="none" if tested else str(cfg["target_images"]),
         shared_classes=method.needs.shared_classes,
+        classes=None if space is None else source_classes(space),
+        feature_names=None if known is None else known.get("feature_names"),
     )
     if method.needs.kind != data.kind:
         raise ConfigError(
@@ -254,6 +270,12 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
             "data.label_spaces=open (and, to try it on a pair with the same classes, "
             "'data.source_classes=[0, 1, 2, 3, 4]')"
         )
+    if known is not None:
+        check_columns(data, known)
+    if space is not None:
+        data = as_trained(data, space)
+        if cfg["data"].get("mean") is None:
+            data = with_statistics(data, space["preprocess"])
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
     start = Start.of(method.init, cfg["transfer"], phases)
     phases = [start.freeze_in(index, phase) for index, phase in enumerate(phases)]
@@ -263,7 +285,7 @@ def open_session(run_dir: RunDir, cfg: dict[str, Any], rank: int = 0, world: int
             f"phases.{unknown.pop()}: this method has no such phase; "
             f"it has {', '.join(p.name for p in phases)}"
         )
-    for phase in phases:
+    for phase in phases if space is None else ():
         for stream in phase.streams:
             data.stream_set(stream)  # a clear error now, not after the first phase
             data.backdrops(stream)
@@ -383,6 +405,14 @@ def resolve_init(asked: str, method: Method, trained: bool = False) -> str:
     if asked not in INITS and not trained:
         RunDir.open(asked)  # a clear error now
     return asked
+
+
+def start_space(init: str, trained: bool) -> dict[str, Any] | None:
+    """The label_space.json of the run whose weights this one starts from, if there is one."""
+    if init in INITS or trained:
+        return None
+    path = RunDir.open(init).label_space
+    return RunDir.read_json(path) if path.is_file() else None
 
 
 def check_target_labels(wanted: Labels, method: Method) -> None:

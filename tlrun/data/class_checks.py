@@ -38,7 +38,7 @@ def check_source(source: Splits, unknown: str | None = None) -> None:
     if len(classes) < 2:
         raise DataError(
             f"the source '{train.name}' has one class only ('{', '.join(classes)}'), so every "
-            "prediction would be right: give at least two (a folder per class)."
+            f"prediction would be right: give at least two{folders(train)}."
         )
     if unknown in classes:
         raise DataError(
@@ -48,8 +48,9 @@ def check_source(source: Splits, unknown: str | None = None) -> None:
     check_trained(train)
     if untested := lacking(source.test):
         log.warning(
-            "%s: no test image of the class '%s': its test figures say nothing of it",
+            "%s: no test %s of the class '%s': its test figures say nothing of it",
             train.name,
+            noun(train),
             "', '".join(untested),
         )
 
@@ -58,11 +59,22 @@ def check_trained(train: ImageSet, classes: Sequence[str] | None = None) -> None
     """DataError if a class (of `classes`; None = all of the set's) has no training image, for
     example after the cut of test images."""
     if untrained := [n for n in lacking(train) if classes is None or n in classes]:
+        own = "splits of your own (train/, test/)" if folders(train) else "a test file of its own"
         raise DataError(
-            f"{train.name}: no image of the class '{untrained[0]}' is left for training after the "
-            "cut of test and validation images; add some, give splits of your own (train/, test/) "
-            "or remove the class."
+            f"{train.name}: no {noun(train)} of the class '{untrained[0]}' is left for training "
+            f"after the cut of test and validation {noun(train)}s; add some, give "
+            f"{own} or remove the class."
         )
+
+
+def noun(examples: ImageSet) -> str:
+    """What one of its examples is, for messages."""
+    return "row" if len(examples.shape) == 1 else "image"
+
+
+def folders(examples: ImageSet) -> str:
+    """A hint where classes are folders."""
+    return "" if len(examples.shape) == 1 else " (a folder per class)"
 
 
 def lacking(examples: ImageSet | None) -> list[str]:
@@ -79,8 +91,8 @@ def check_target(target: Splits, own: bool) -> None:
     for split, examples in (("training", target.train), ("test", target.test)):
         if examples is not None and not len(examples):
             raise DataError(
-                f"the target '{examples.name}' has no {split} image left: add some, or keep other "
-                "classes (data.target_classes)."
+                f"the target '{examples.name}' has no {split} {noun(examples)} left: add some, or "
+                "keep other classes (data.target_classes)."
             )
     classes = target.test.classes if target.test is not None else None
     if own and classes is not None and len(classes) < 2:
@@ -90,7 +102,8 @@ def check_target(target: Splits, own: bool) -> None:
         )
     if untested := lacking(target.test):
         log.warning(
-            "%s: no test image of the class '%s': its test figures say nothing of it",
+            "%s: no test %s of the class '%s': its test figures say nothing of it",
             target.train.name,
+            noun(target.train),
             "', '".join(untested),
         )

@@ -24,15 +24,14 @@ from torch import Tensor
 from tlrun.data.class_checks import check_source, check_target
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
+from tlrun.data.match import match_classes, match_columns
 from tlrun.data.pair import (
     Data,
     Domain,
     Task,
     augmentations,
     behind_firewall,
-    check_shapes,
     load_splits,
-    match_classes,
     preprocess_of,
 )
 from tlrun.data.splits import Card, Splits, common_grey, warn_of_shared_images, with_val
@@ -157,12 +156,13 @@ def multi_source(
         if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
             raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
     found = load_sources(sources, seed, size)
-    first = next(iter(found.values())).train
+    leading = next(iter(found.values()))
+    first = leading.train
     held = with_val(
         load_splits({"target": target, "size": size}, "target", seed, True), "target", seed
     )
-    held = match_classes(held, first.classes or (), first.name)
-    check_shapes(first, held.train)
+    held = match_columns(held, leading)
+    held = match_classes(held, first.classes or (), first.name, lacking=target_images == "none")
     everyone = {**found, "target": held}
     warn_of_shared_images(everyone)
     for splits in found.values():
@@ -196,6 +196,7 @@ def multi_source(
         augment={**shared, **dict.fromkeys(found, shared["source"])},
         target_labels_seen=labels_seen,
         facts={"sources": list(found)},
+        feature_names=leading.feature_names,
     )
 
 
@@ -213,11 +214,10 @@ def load_sources(
             raise DataError(
                 f"the source '{splits.train.name}' has no labels; every source needs them."
             )
-        if found:
-            first = next(iter(found.values())).train
-            splits = match_classes(splits, first.classes or (), first.name, "all sources")
-            check_shapes(first, splits.train)
-        found[key] = splits
+        first = next(iter(found.values()), splits)
+        known = first.train.classes or ()
+        splits = match_classes(splits, known, first.train.name, "all sources")
+        found[key] = match_columns(splits, first)
     return found
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -14,6 +14,7 @@ from tlrun.data.augment import Augment
 from tlrun.data.class_checks import check_source, check_target, class_names
 from tlrun.data.decode import GreyRange
 from tlrun.data.image_set import ImageSet
+from tlrun.data.match import classes_of, match_classes, match_columns, order_columns, relabelled
 from tlrun.data.preprocess import Preprocess
 from tlrun.data.splits import (
     Card,
@@ -75,7 +76,8 @@ class Data:
     facts: what else a method's `build` or the evaluator needs to know (plain values for JSON; they
     are saved in label_space.json): attributes of classes, ways and shots of episodes ...
     unlabelled: all training images of the target without labels, where `target_labels` has drawn a
-    few of them; the stream UNLABELLED.
+    few of them; the stream UNLABELLED. feature_names: the columns of ready features, in the order
+    in which the net is given them; None for images, and where the files do not name them.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Data:
     evaluator: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     unlabelled: ImageSet | None = None
+    feature_names: tuple[str, ...] | None = None
 
     @property
     def kind(self) -> str:
@@ -215,6 +218,7 @@ class Data:
             "facts": self.facts,
             "input_shape": list(self.input_shape),
             "preprocess": self.preprocess.spec(),
+            **({"feature_names": list(self.feature_names)} if self.feature_names else {}),
         }
 
 
@@ -227,6 +231,8 @@ def build_data(
     target_images: str = "all",
     shared_classes: bool = True,
     allow_download: bool = True,
+    classes: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
 ) -> Data:
     """Build the pair of `cfg` (the group `data`), or what its own `_target_` builds from it.
 
@@ -235,7 +241,8 @@ def build_data(
     with labels. target_val_labels: the same for target-val; auto = all with target_labels=all, else
     none. All labels that are held are counted. target_images: all | none (with none the target has
     its test set only). shared_classes: False lets source and target have different classes, each a
-    task of its own. Raises ConfigError or DataError.
+    task of its own. classes, feature_names: those that a trained net knows, in its order, in place
+    of the source's; what is only tested may lack some classes. Raises ConfigError or DataError.
 
     `data.label_spaces` says how the classes of the target relate to the source's. shared: they are
     the same; partial: the target may lack some; open: it may lack some, and what the source does
@@ -256,10 +263,12 @@ def build_data(
     }
     source, target = splits["source"], splits["target"]
     if source.train.labels is None or source.train.classes is None:
-        raise DataError(
-            f"the source '{source.train.name}' has no labels; give a folder per class or a list "
-            "of 'path label'."
+        give = (
+            "name the array or column of its classes labels, or give its name as data.source.labels"
+            if len(source.train.shape) == 1
+            else "give a folder per class or a list of 'path label'"
         )
+        raise DataError(f"the source '{source.train.name}' has no labels; {give}.")
     label_spaces = str(conf.get("label_spaces") or "shared")
     if label_spaces not in LABEL_SPACES:
         raise ConfigError(
@@ -267,25 +276,34 @@ def build_data(
         )
     splits = only_classes(splits, conf)
     source, target = splits["source"], splits["target"]
-    check_source(source, UNKNOWN if label_spaces == "open" else None)
-    warn_of_shared_images(splits)
-    assert source.train.classes is not None
-    classes = source.train.classes
+    source = order_columns(source, feature_names, "the run")
+    target = match_columns(target, source)
+    name, what = source.train.name, "source and target"
+    known = source.train.classes or ()
+    lacking = label_spaces != "shared" or target_images == "none"
+    if classes is not None:
+        label_spaces = "open" if UNKNOWN in classes else label_spaces
+        known = tuple(c for c in classes if c != UNKNOWN)
+        name, what = "the run", "a run and the data that it is evaluated on"
+    source = match_classes(source, known, name, what, lacking=classes is not None)
+    if classes is None:  # something is trained
+        check_source(source, UNKNOWN if label_spaces == "open" else None)
+        warn_of_shared_images({"source": source, "target": target})
     if label_spaces == "open":
-        classes = (*classes, UNKNOWN)
-        source = match_classes(source, classes, source.train.name, lacking=True)
-        target = unknown_merged(target, classes)
-    tasks = {"class": Task("class", "class", classes)}
-    own = None if shared_classes else _own_classes(target, classes)
+        known = (*known, UNKNOWN)
+        source = match_classes(source, known, name, lacking=True)
+        target = unknown_merged(target, known)
+    tasks = {"class": Task("class", "class", known)}
+    own = None if shared_classes else _own_classes(target, known)
     check_target(target, own=bool(own))
     if own:
+        target = match_classes(target, own, target.train.name)
         tasks = {
             "class": Task("class", "class", own, "target"),
-            "source": Task("source", "class", classes, "source"),
+            "source": Task("source", "class", known, "source"),
         }
     else:
-        target = match_classes(target, classes, source.train.name, lacking=label_spaces != "shared")
-    check_shapes(source.train, target.train)
+        target = match_classes(target, known, name, what, lacking=lacking, spaces=classes is None)
 
     train, val, seen = behind_firewall(target, target_labels, target_val_labels, seed)
     domains = {
@@ -304,6 +322,7 @@ def build_data(
         augment=augmentations(conf.get("augment"), domains),
         target_labels_seen=seen,
         unlabelled=target.train.without_labels() if few else None,
+        feature_names=source.feature_names,
     )
 
 
@@ -332,20 +351,19 @@ def only_classes(splits: Mapping[str, Splits], conf: Mapping[str, Any]) -> dict[
 
 def _only(found: Splits, names: list[str], key: str) -> Splits:
     def keep(examples: ImageSet, before: Tensor, classes: tuple[str, ...]) -> ImageSet:
-        unknown = [name for name in names if name not in classes]
-        if unknown:
-            raise ConfigError(
-                f"{key}: {examples.name} has no class '{unknown[0]}': "
-                f"{did_you_mean(unknown[0], classes)}"
-            )
-        new = torch.full((len(classes),), -1)
-        new[[classes.index(name) for name in names]] = torch.arange(len(names))
-        labels = new[before]
+        number = {name: i for i, name in enumerate(names)}
+        labels = torch.tensor([number.get(name, -1) for name in classes])[before]
         inside = (labels >= 0).nonzero().flatten()
         return examples.subset(inside).with_labels(labels[inside], names)
 
     if found.train.labels is None:
         raise ConfigError(f"{key}: {found.train.name} has no labels to choose by")
+    known = classes_of(found)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"{key}: {found.train.name} has no class '{unknown[0]}': "
+            f"{did_you_mean(unknown[0], known)}"
+        )
     return relabelled(found, keep)
 
 
@@ -403,70 +421,14 @@ def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool)
     return splits
 
 
-def match_classes(
-    target: Splits,
-    classes: tuple[str, ...],
-    source_name: str,
-    what: str = "source and target",
-    lacking: bool = False,
-) -> Splits:
-    """The target with labels in the order of the source's classes, matched by name.
-
-    lacking: whether it may have fewer of them.
-    """
-
-    def match(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
-        if own == classes:
-            return examples
-        extra = sorted(set(own) - set(classes))
-        missing = [] if lacking else sorted(set(classes) - set(own))
-        if extra or missing:
-            only = "; ".join(
-                f"only in {name}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
-                for name, names in ((source_name, missing), (examples.name, extra))
-                if names
-            )
-            raise DataError(
-                f"{what} must have the same classes ({only}); rename or remove class "
-                "folders or labels, or set data.label_spaces=partial (or open)."
-            )
-        order = torch.tensor([classes.index(name) for name in own])
-        return examples.with_labels(order[labels], classes)
-
-    return relabelled(target, match)
-
-
-def relabelled(
-    found: Splits, change: Callable[[ImageSet, Tensor, tuple[str, ...]], ImageSet]
-) -> Splits:
-    """Each set that has labels after `change(set, its labels, its classes)`; others as they are."""
-
-    def changed(examples: ImageSet | None) -> ImageSet | None:
-        if examples is None or examples.labels is None or examples.classes is None:
-            return examples
-        return change(examples, examples.labels, examples.classes)
-
-    train = changed(found.train)
-    assert train is not None
-    return replace(found, train=train, val=changed(found.val), test=changed(found.test))
-
-
 def _warn_of_equal_sets(splits: Splits) -> None:
     """Say so if the test is the training set, unless the protocol has it so (one object)."""
     train, test = splits.train, splits.test
     if test is None or test is train or len(test) != len(train):
         return
     if test.checksum == train.checksum:
-        log.warning("%s: the test images are the training images", train.name)
-
-
-def check_shapes(source: ImageSet, target: ImageSet) -> None:
-    a, b = source.shape, target.shape
-    if len(a) != len(b) or (a != b if len(a) == 1 else a[1:] != b[1:]):
-        raise DataError(
-            f"{source.name} has examples of shape {a}, {target.name} of {b}; they must agree "
-            "(data.size)."
-        )
+        kind = "rows" if len(train.shape) == 1 else "images"
+        log.warning("%s: the test %s are the training %s", train.name, kind, kind)
 
 
 def behind_firewall(

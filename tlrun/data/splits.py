@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -42,6 +43,7 @@ class Splits:
 
     fit, grey: how new image files are brought to size, and how deep grey becomes 8 bits
     (`decode.GreyRange`). content: path -> sha256 of the image files, where the set is made of such.
+    feature_names: the columns of ready features in their order, where the files name them.
     A set without `val` gets one cut off its training set by `build_data`.
     """
 
@@ -52,11 +54,26 @@ class Splits:
     fit: str = "squash"
     grey: GreyRange = field(default_factory=dict)
     content: Mapping[str, str] = field(default_factory=dict)
+    feature_names: tuple[str, ...] | None = None
 
     def contents(self) -> set[str]:
         """Those of the files that are in its sets now."""
         sets = (s for s in (self.train, self.val, self.test) if s is not None)
         return {self.content[p] for s in sets for p in s.paths or () if p in self.content}
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Each name once: numbers by their value if all are numbers, else in alphabetical order.
+
+    >>> class_order(["10", "1", "0"]), class_order(["10", "b", "1"])
+    (['0', '1', '10'], ['1', '10', 'b'])
+    """
+    once = sorted(set(names))
+    try:
+        values = [float(name) for name in once]
+    except ValueError:
+        return once
+    return sorted(once, key=float) if all(map(math.isfinite, values)) else once
 
 
 def carve(examples: ImageSet, count: int, seed: int, what: str) -> tuple[ImageSet, ImageSet]:

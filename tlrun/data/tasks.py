@@ -31,7 +31,8 @@ import torch
 from tlrun.data.augment import GEOMETRY, Augment
 from tlrun.data.class_checks import check_trained
 from tlrun.data.image_set import ImageSet
-from tlrun.data.pair import Data, Domain, Task, allowed, check_shapes, preprocess_of
+from tlrun.data.match import match_classes, match_columns
+from tlrun.data.pair import Data, Domain, Task, allowed, preprocess_of
 from tlrun.data.splits import Splits, common_grey, draw_per_class, with_val
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.ranges import Count, Pixels
@@ -109,6 +110,7 @@ def task_data(
         domain = str(conf.get("same_as") or task)
         if domain == task:
             splits = _splits(task, conf, seed, size)
+            splits = match_columns(splits, next(iter(read.values()), splits))
             read[task] = splits
             domains[task] = Domain(task, splits.train, splits.val, splits.test, splits.card)
         elif domain not in domains:
@@ -134,24 +136,22 @@ def task_data(
     if target_labels != "auto":
         held.train = allowed(held.train, target_labels, seed, "target_labels")
     trained = {name: d.train for name, d in domains.items() if d.train is not None}
-    first = next(iter(trained.values()))
-    for other in trained.values():
-        check_shapes(first, other)
     for key in augment:
         if key != "all" and key not in domains:
             raise ConfigError(f"unknown key data.augment.{key}: {did_you_mean(key, domains)}")
     conf = {"channels": channels, "normalize": normalize}
-    last = [*read.values()][-1]
+    first, last = next(iter(read.values())), [*read.values()][-1]
     return TaskData(
         name=name,
         domains=domains,
         tasks=found,
-        preprocess=preprocess_of(conf, first, last.fit, common_grey(read)),
+        preprocess=preprocess_of(conf, next(iter(trained.values())), last.fit, common_grey(read)),
         augment={d: Augment(augments(d)) for d in domains},
         target_labels_seen=sum(len(s) for s in (held.train, held.val) if s is not None),
         evaluator="tasks",
         facts={"target_task": chosen, "examples": {name: len(s) for name, s in trained.items()}},
         target_task=chosen,
+        feature_names=first.feature_names,
     )
 
 
@@ -169,6 +169,8 @@ def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> 
     if not isinstance(splits, Splits):
         raise ConfigError(f"data.tasks.{task}.images: {images['_target_']} must return Splits.")
     splits = with_val(splits, "source", seed)
+    if splits.train.classes is not None:
+        splits = match_classes(splits, splits.train.classes, splits.train.name)
     train, val, test = (
         None if examples is None else under(examples, conf.get("classes"), task)
         for examples in (splits.train, splits.val, splits.test)

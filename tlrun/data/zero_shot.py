@@ -31,6 +31,7 @@ from tlrun.data.class_checks import check_trained
 from tlrun.data.decode import GreyRange
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
+from tlrun.data.match import classes_of
 from tlrun.data.pair import Data, Domain, Task, preprocess_of
 from tlrun.data.splits import Card, Splits, carve, cut, draw_per_class
 from tlrun.errors import ConfigError, DataError, did_you_mean
@@ -78,12 +79,13 @@ def seen_unseen(
         splits = replace(splits, train=made.train, val=None, test=made.test)
     assert splits.test is not None
     conf = {"channels": channels, "normalize": normalize, "augment": augment}
-    groups = class_groups(splits.train.classes or (), unseen, validation, draw_validation, seed)
+    classes = classes_of(splits)  # unseen ones may stand in the test set alone
+    groups = class_groups(classes, unseen, validation, draw_validation, seed)
     train = splits.train
     if per_class is not None:
         train = train.subset(draw_per_class(train, per_class, seed))
     sets = {"train": train, "seen": splits.test, "unseen": splits.test}
-    return assemble(
+    data = assemble(
         name,
         found,
         groups,
@@ -95,6 +97,7 @@ def seen_unseen(
         fit=splits.fit,
         grey=splits.grey,
     )
+    return replace(data, feature_names=splits.feature_names)
 
 
 def class_groups(

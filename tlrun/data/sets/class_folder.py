@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tlrun.data.episodes import ClassSplits, rotated, split_classes
 from tlrun.data.hashing import permutation
 from tlrun.data.image_files import LeftOut
-from tlrun.data.sets.folder import Reader, in_order, tell
+from tlrun.data.sets.folder import Reader, tell
 from tlrun.data.sets.listing import (
     SPLITS,
     open_folder,
@@ -19,7 +19,7 @@ from tlrun.data.sets.listing import (
     unwrapped,
     without_copies,
 )
-from tlrun.data.splits import Card
+from tlrun.data.splits import Card, class_order
 from tlrun.errors import ConfigError, DataError
 from tlrun.ranges import InsideZeroToOne, Number, Pixels, Range
 
@@ -60,7 +60,7 @@ def class_folder(
                 f"'{divided.get(split, place)}' is a flat folder of images: episodes need one per "
                 "class."
             )
-    names = {split: in_order(found.labels or ()) for split, found in listings.items()}
+    names = {split: class_order(found.labels or ()) for split, found in listings.items()}
     every = [name for found in names.values() for name in found]
     if shared := sorted({name for name in every if every.count(name) > 1}):
         raise DataError(

@@ -2,39 +2,41 @@
 
     .npz, .mat   an array (n, D) and labels (n,), under common names or those given by the keys
                  `features` and `labels`
-    .csv         a header line; the column `label` (or the last, if it is not numeric), the others
+    .csv         a header line; the column `label` (or the one of the key `labels`), the others
                  numbers
 
-Rows are ordered by their content, never as in the file, which is often sorted by class. Their
-`path` tells where they stood: `clip.npz[17]`. A file without labels may be a target. `rows`
-normalises each example, `zscore` each column of the whole file: the usual preparation of the
-Office-Caltech-10 SURF files (Gong, Shi, Sha, Grauman, CVPR 2012).
+Columns with names (a csv's header, an array `columns`) are matched by them between the files of a
+run; without names their number must agree. Rows are ordered by their content, never as in the file,
+which is often sorted by class. Their `path` tells where they stood: `clip.npz[17]`. A file without
+labels may be a target. `rows` normalises each example, `zscore` each column of the whole file: the
+usual preparation of the Office-Caltech-10 SURF files (Gong, Shi, Sha, Grauman, CVPR 2012).
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from tlrun.archives import load_mat, load_npz
 from tlrun.data.download import data_roots, missing
+from tlrun.data.feature_file import FeatureFile, read_features, refuse_values
 from tlrun.data.hashing import permutation
 from tlrun.data.image_set import ImageSet
-from tlrun.data.splits import Card, Splits, cut
+from tlrun.data.match import check_shapes
+from tlrun.data.splits import Card, Splits, class_order, cut
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.ranges import BelowOne, Pixels
 
-FEATURE_KEYS = ("features", "fts", "x", "X", "data", "embeddings")
-LABEL_KEYS = ("labels", "label", "y", "Y", "target", "targets")
 SURF_CLASSES = (
     "backpack", "bike", "calculator", "headphones", "keyboard",
     "laptop", "monitor", "mouse", "mug", "projector",
 )  # fmt: skip
+log = logging.getLogger(__name__)
+
 Scale = tuple[np.ndarray, np.ndarray]
 SURF = {"amazon": "amazon", "caltech": "Caltech10", "dslr": "dslr", "webcam": "webcam"}
 
@@ -67,13 +69,29 @@ def features(
             f"where are the features? Set data.{name}.path=FILE (.npz, .mat or .csv)."
         )
     card = Card(name, "your own features", "yours", "", path)
-    train, scale = _examples(name, Path(path), features, labels, rows, zscore)
+    found = _read(path, features, labels, card)
+    train, scale = _examples(name, found, rows, zscore)
     if test:
-        tested, _ = _examples(name, Path(test), features, labels, rows, zscore, scale=scale)
-        return Splits(train, None, tested, card)
-    if train.labels is None and not transductive:
-        return Splits(train, None, train, card)
-    return cut(train, card, seed, val=val_fraction, test=test_fraction, transductive=transductive)
+        other = _read(test, features, labels, card).ordered(found.columns, f"'{path}'")
+        tested, _ = _examples(name, other, rows, zscore, scale=scale)
+        parts = Splits(train, None, tested, card)
+        check_shapes(train, tested)
+    elif train.labels is None and not transductive:
+        parts = Splits(train, None, train, card)
+    else:
+        parts = cut(
+            train, card, seed, val=val_fraction, test=test_fraction, transductive=transductive
+        )
+    return replace(parts, feature_names=found.columns)
+
+
+def _read(path: str, features: str | None, labels: str | None, card: Card) -> FeatureFile:
+    """The file; what is left out of it is said, and noted in the card."""
+    found = read_features(Path(path).expanduser(), features, labels)
+    for note in found.notes:
+        log.warning("%s", note)
+    card.notes += found.notes
+    return found
 
 
 def office_caltech_surf(
@@ -93,7 +111,8 @@ def office_caltech_surf(
     path = next((root / place for root in data_roots() if (root / place).exists()), None)
     if path is None:
         raise missing("Office-Caltech-10 SURF", (place,))
-    examples, _ = _examples(domain, path, "fts", "labels", rows, zscore, SURF_CLASSES)
+    found = read_features(path, "fts", "labels")
+    examples, _ = _examples(domain, found, rows, zscore, SURF_CLASSES)
     citation = "Gong, Shi, Sha, Grauman, CVPR 2012; Saenko et al., ECCV 2010; Griffin et al. 2007"
     return cut(
         examples,
@@ -105,43 +124,41 @@ def office_caltech_surf(
 
 def _examples(
     name: str,
-    path: Path,
-    feature_key: str | None,
-    label_key: str | None,
+    found: FeatureFile,
     rows: str | None,
     zscore: bool,
     classes: tuple[str, ...] | None = None,
     scale: Scale | None = None,
 ) -> tuple[ImageSet, Scale]:
-    """The set of one file, and its columns' mean and std (scale: those of another file to use)."""
-    x, y = read_features(path.expanduser(), feature_key, label_key)
-    if not np.isfinite(x).all():
-        raise DataError(f"'{path}' holds NaN or infinite features; clean it.")
-    order = content_order(x)
-    x, y = x[order], None if y is None else y[order]
-    paths = [f"{path.name}[{row}]" for row in order]
-    x = normalize_rows(x, rows)
+    """The set of one file, and its columns' mean and std (scale: those of another file to use).
+
+    classes: names for the labels of the file, in their order.
+    """
+    x = found.x if found.columns is None else found.x[:, np.argsort(found.columns)]
+    order = content_order(x)  # whatever the order of named columns
+    paths = [f"{found.path.name}[{row}]" for row in order]
+    x = normalize_rows(found.x[order], rows)
     scale = scale or (x.mean(0), x.std(0))
     if zscore:
         if x.shape[1:] != scale[0].shape:
             raise DataError(
-                f"'{path}' has {x.shape[1]} features per row, its training file {len(scale[0])}."
+                f"'{found.path}' has {x.shape[1]} features per row, its training file "
+                f"{len(scale[0])}."
             )
         x = (x - scale[0]) / np.where(
             scale[1] > 1e-12, scale[1], np.inf
         )  # constant columns become 0
+    large = np.empty_like(x, dtype=bool)
+    large[order] = ~(np.abs(x) <= np.finfo(np.float32).max)
+    refuse_values(found, large, "numbers beyond 3.4e38, the range of float32; scale them")
     data = torch.from_numpy(x.astype(np.float32))
-    if y is None:
+    if found.labels is None:
         return ImageSet(name, data, paths=paths), scale
-    names, number = np.unique(y, return_inverse=True)
+    names = class_order(found.labels.tolist())
+    place = {label: i for i, label in enumerate(names)}
+    label = torch.tensor([place[found.labels[i]] for i in order], dtype=torch.int64)
     if classes is None or len(names) != len(classes):
-        plain = (
-            names.astype(np.int64)
-            if names.dtype.kind == "f" and (names == names.astype(int)).all()
-            else names
-        )
-        classes = tuple(str(n) for n in plain)
-    label = torch.from_numpy(number.reshape(-1).astype(np.int64))
+        classes = tuple(names)
     return ImageSet(name, data, label, classes, paths), scale
 
 
@@ -166,92 +183,3 @@ def normalize_rows(x: np.ndarray, rows: str | None) -> np.ndarray:
         return x
     norm = np.linalg.norm(x, ord=1 if rows == "l1" else 2, axis=1, keepdims=True)
     return x / np.where(norm > 0, norm, 1)
-
-
-def read_features(
-    path: Path, feature_key: str | None = None, label_key: str | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """(n, D) numbers and (n,) labels or None, by the file's extension. No pickle is run."""
-    if not path.is_file():
-        raise DataError(f"no feature file at '{path}'.")
-    try:
-        if path.suffix == ".csv":
-            return _read_csv(path, label_key)
-        arrays = _read_arrays(path)
-    except DataError:
-        raise
-    except Exception as error:  # numpy and scipy raise a dozen kinds for damaged files
-        raise DataError(
-            f"cannot read the features '{path}' ({error}); write them as .npz, .mat or .csv."
-        ) from error
-    x = _pick(arrays, feature_key, FEATURE_KEYS, path)
-    y = _pick(arrays, label_key, LABEL_KEYS, path, required=label_key is not None)
-    if x is None or x.ndim != 2 or x.dtype.kind not in "fiub":
-        raise DataError(
-            f"'{path}': the features must be numbers (n, D), found "
-            f"{None if x is None else x.shape}."
-        )
-    if y is not None and y.size != len(x):
-        raise DataError(f"'{path}': {y.size} labels for {len(x)} rows of features.")
-    return x, None if y is None else y.ravel()
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix == ".npz":
-        return load_npz(path)
-    if path.suffix == ".mat":
-        return load_mat(path)
-    raise DataError(f"'{path}': features are read from .npz, .mat and .csv.")
-
-
-def _pick(
-    arrays: dict[str, Any],
-    key: str | None,
-    names: tuple[str, ...],
-    path: Path,
-    required: bool = True,
-) -> np.ndarray | None:
-    """The array under `key`, else under the first common name that is there."""
-    found: np.ndarray | None = next(
-        (arrays[n] for n in ([key] if key else names) if n in arrays), None
-    )
-    if found is None and required:
-        wanted = key or " or ".join(names)
-        raise DataError(f"'{path}' has no array {wanted}; it has {', '.join(sorted(arrays))}.")
-    return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _read_csv(path: Path, label_key: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        header, *rows = [row for row in csv.reader(stream) if row] or [[]]
-    if not rows:
-        raise DataError(f"'{path}' has no rows; it needs a header line and a line per example.")
-    if all(_is_number(cell) for cell in header):
-        raise DataError(f"'{path}' has no header line: name the columns in its first line.")
-    at = next(
-        (header.index(n) for n in ([label_key] if label_key else LABEL_KEYS) if n in header), None
-    )
-    if at is None and label_key:
-        raise DataError(f"'{path}' has no column {label_key}; it has {', '.join(header[:10])}.")
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise DataError(
-                f"'{path}', example {number}: {len(row)} cells under {len(header)} names."
-            )
-        bad = next((i for i, v in enumerate(row) if i != at and not _is_number(v)), None)
-        if bad is not None:
-            raise DataError(
-                f"'{path}', example {number}: '{row[bad]}' in column {header[bad]} is no "
-                f"number{'' if at is not None else '; name the column of classes label'}."
-            )
-    labels = None if at is None else np.array([row[at] for row in rows])
-    values = [[v for i, v in enumerate(row) if i != at] for row in rows]
-    return np.array(values, dtype=np.float64), labels

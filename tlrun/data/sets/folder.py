@@ -13,7 +13,7 @@ stream decode.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from tlrun.data.sets.listing import (
     unwrapped,
     without_copies,
 )
-from tlrun.data.splits import Card, Splits, cut
+from tlrun.data.splits import Card, Splits, class_order, cut
 from tlrun.errors import ConfigError, DataError
 from tlrun.ranges import BelowOne, NotNegative, Number, Pixels
 
@@ -206,7 +206,7 @@ def _listings(
 
 def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
     """The names of all labels; a labelled training set must have each."""
-    classes = in_order({label for found in listings.values() for label in found.labels or ()})
+    classes = class_order(label for found in listings.values() for label in found.labels or ())
     train = listings["train"].labels
     lacking = [c for c in classes if train and c not in set(train)]
     if lacking:
@@ -215,13 +215,6 @@ def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
             "class."
         )
     return classes
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Class names sorted, numbers as numbers."""
-    listed = set(names)
-    numeric = all(label.isdecimal() for label in listed)
-    return sorted(listed, key=lambda label: (int(label), label) if numeric else (0, label))
 
 
 def _readable(found: Listing, key: str) -> Listing:
