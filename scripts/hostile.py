@@ -359,6 +359,11 @@ class Pool:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
         os.environ.pop("TLRUN_DEBUG", None)
+        # until Python 3.13 the server does not take over sys.path
+        above = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(Path(__file__).parent), above])
+        )
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["warm"])
 
