@@ -282,9 +282,15 @@ def damaged_files(run: Path) -> list[Command]:
     return found + [Command(verb, run, file="checkpoints", damage="a number") for verb in VERBS]
 
 
+def saved_values(run: Path) -> dict[str, Any]:
+    """Its config.yaml."""
+    found: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    return found
+
+
 def saved_configs(run: Path) -> list[Command]:
     """Each key of a run's config.yaml x each bad value x each verb."""
-    tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    tree = saved_values(run)
     return [
         Command(
             verb,
@@ -465,19 +471,3 @@ def _obey(words: tuple[str, ...], folder: Path, place: Path) -> None:
 
     sys.argv = ["tlrun", *words]
     sys.exit(main(list(words)))
-
-
-__all__ = [
-    "DAMAGES",
-    "VALUES",
-    "VERBS",
-    "Command",
-    "Outcome",
-    "Pool",
-    "damaged_files",
-    "every_method_on_every_data",
-    "finished_run",
-    "hostile_commands",
-    "saved_configs",
-    "typed",
-]

@@ -3,7 +3,7 @@
     python scripts/prove_resume.py [--kills 5] [--steps 400]
 
 For DANN, for two training processes, and for SIGTERM. Prints a line per trial and exits 1 on any
-difference in the weights or in metrics.jsonl (but for "time").
+difference (see straight.py). prove_kills.py strikes other moments and methods.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+from straight import differences
 
 from tlrun.engine import checkpoint
-from tlrun.run_dir import RunDir
 
 
 def command(folder: Path, steps: int, *overrides: str) -> list[str]:
@@ -33,13 +32,6 @@ def command(folder: Path, steps: int, *overrides: str) -> list[str]:
 
 def run(arguments: list[str]) -> int:
     return subprocess.run(arguments, capture_output=True, check=False).returncode
-
-
-def state(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    run_dir = RunDir(folder)
-    parts = checkpoint.load(run_dir.checkpoints / "last.pt")["parts"]
-    weights = {f"{part}.{key}": v for part, found in parts.items() for key, v in found.items()}
-    return weights, [{**row, "time": 0} for row in run_dir.read_metrics()]
 
 
 def trial(folder: Path, steps: int, seconds: float, number: int, *overrides: str) -> str:
@@ -76,27 +68,24 @@ def main() -> int:
         ("SIGTERM, two processes", signal.SIGTERM, 1, ("trainer.devices=2",)),
     ]
     with tempfile.TemporaryDirectory() as name:
-        straight: dict[tuple[str, ...], tuple[float, tuple]] = {}
+        straight: dict[tuple[str, ...], tuple[float, Path]] = {}
         for title, number, count, overrides in cases:
             if overrides not in straight:
                 folder = Path(name) / f"straight{len(straight)}"
                 began = time.monotonic()
                 if run(command(folder, options.steps, *overrides)):
                     raise SystemExit(f"the straight run failed, see {folder}")
-                straight[overrides] = (time.monotonic() - began, state(folder))
-            seconds, (weights, rows) = straight[overrides]
+                straight[overrides] = (time.monotonic() - began, folder)
+            seconds, undisturbed = straight[overrides]
             for i in range(count):
                 folder = Path(name) / f"case{len(list(Path(name).iterdir()))}"
                 happened = trial(
                     folder, options.steps, chance.uniform(0.2, 0.9) * seconds, number, *overrides
                 )
-                ours, our_rows = state(folder)
-                same = ours.keys() == weights.keys() and all(
-                    torch.equal(ours[key], weights[key]) for key in weights
-                )
-                verdict = "equal" if same and rows == our_rows else "DIFFERENT"
-                failures += verdict != "equal"
-                print(f"{title} {i + 1}: {happened}: weights and metrics {verdict}", flush=True)
+                unequal = differences(folder, undisturbed)
+                failures += bool(unequal)
+                verdict = f"DIFFERENT: {'; '.join(unequal)}" if unequal else "equal"
+                print(f"{title} {i + 1}: {happened}: {verdict}", flush=True)
     return 1 if failures else 0
 
 

@@ -10,20 +10,16 @@ Each prints what it found and exits 1 where a claim does not hold. Bundled data,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import torch
+from straight import kill_group, unequal_jobs
 
-from tlrun.engine import checkpoint
 from tlrun.run_dir import RunDir, runs_in
 
 SMALL = (
@@ -40,37 +36,6 @@ def run(folder: Path, *words: str) -> None:
     done = subprocess.run(command(folder, *words), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"exit code {done.returncode}: {done.stderr[-2000:]}")
-
-
-def result(path: Path) -> tuple[list[dict[str, Any]], str, bytes, dict[str, torch.Tensor]]:
-    """All that a job found but for the time: rows, summary, predictions, weights."""
-    job = RunDir(path)
-    rows = [{**row, "time": 0} for row in job.read_metrics()]
-    summary = job.read_json(job.summary)
-    for key in ("train_seconds", "images_per_second", "peak_memory_mb"):
-        summary.pop(key)
-    parts = checkpoint.load(job.checkpoints / "last.pt")["parts"]
-    weights = {f"{part}.{key}": v for part, found in parts.items() for key, v in found.items()}
-    return rows, json.dumps(summary), job.predictions.read_bytes(), weights
-
-
-def differences(folder: Path, other: Path) -> list[str]:
-    """Names of the jobs that are not in both folders with equal results, bit by bit."""
-    names = {path.name for path in (*runs_in(folder), *runs_in(other))}
-    unequal = []
-    for name in sorted(names):
-        try:
-            *mine, weights = result(folder / name)
-            *theirs, others = result(other / name)
-        except FileNotFoundError:
-            unequal.append(name)
-            continue
-        same = weights.keys() == others.keys() and all(
-            torch.equal(weights[key], others[key]) for key in weights
-        )
-        if mine != theirs or not same:
-            unequal.append(name)
-    return unequal
 
 
 def completed(folder: Path) -> dict[str, int]:
@@ -108,9 +73,7 @@ def kill(folder: Path, steps: int, launcher: list[str], seed: int) -> bool:
             start_new_session=True,  # a group of its own: with all that it starts
         )
         time.sleep(seconds)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        time.sleep(2)  # until the last process of the group is gone
+        kill_group(process)
         after = completed(struck)
         touched += [name for name, at in before.items() if after.get(name) != at]
         print(f"kill {number + 1} after {seconds:.0f} s: {len(after)} jobs done", flush=True)
@@ -118,7 +81,7 @@ def kill(folder: Path, steps: int, launcher: list[str], seed: int) -> bool:
     run(struck, *words, *launcher)
     after = completed(struck)
     touched += [name for name, at in before.items() if after.get(name) != at]
-    unequal = differences(struck, straight)
+    unequal = unequal_jobs(struck, straight)
     # a job that was struck before its first checkpoint begins anew, with its log continued
     often = {path.name: begun(path) for path in runs_in(struck)}
     anew = {name: count for name, count in often.items() if count > 1}
@@ -138,7 +101,7 @@ def twice(folder: Path, steps: int) -> bool:
     both = [subprocess.Popen(command(shared, *words), stderr=subprocess.DEVNULL) for _ in range(2)]
     codes = [process.wait() for process in both]
     pids = [RunDir(path).read_status()["pid"] for path in runs_in(shared)]
-    unequal = differences(shared, straight)
+    unequal = unequal_jobs(shared, straight)
     once = all(begun(path) == 1 for path in runs_in(shared))
     print(
         f"one folder: exit codes {codes}, jobs by process {[pids.count(p.pid) for p in both]}, "
@@ -150,7 +113,7 @@ def twice(folder: Path, steps: int) -> bool:
         for _ in range(2)
     ]
     others = [process.wait() for process in both]
-    apart = [differences(folder / name, straight) for name in ("new", "new_2")]
+    apart = [unequal_jobs(folder / name, straight) for name in ("new", "new_2")]
     print(f"two new sweeps: exit codes {others}, unequal: {[len(found) for found in apart]}")
     good = codes == others == [0, 0] and once and not unequal and not any(apart)
     return good and len(completed(shared)) == 6

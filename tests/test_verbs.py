@@ -425,6 +425,8 @@ def test_a_dry_run_shows_the_net_and_leaves_nothing(
     for part in ("10 classes", "backbone.conv1", "domain_head.out", "total", "dry run"):
         assert part in said
     assert list(in_tmp.iterdir()) == []
+    assert main([*WORDS, "dry_run=true"]) == 0  # the folder by day was made for it alone
+    assert list(in_tmp.iterdir()) == []
 
 
 def test_a_dry_run_finds_a_term_that_cannot_join(
@@ -442,6 +444,7 @@ def test_a_dry_run_finds_a_term_that_cannot_join(
     ("words", "said"),
     [
         (["method=mcd", "terms=[l2_sp]"], "needs weights that were carried over"),
+        (["method.attach=1e30"], "expected a word"),
         (["method=adda", "terms=[vat]"], "nothing is trained in this phase"),
         (["method=dann", "transfer.freeze=[backbone.convX]"], "no part or stage matches"),
         (["method=shot", "method.hypothesis=classifier.nope"], "no part or stage matches"),

@@ -40,16 +40,17 @@ def execute(path: Path) -> dict[str, Any]:
     """
     run_dir = RunDir.open(path)
     with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
-        cfg = resolve(load_config(run_dir.config))
-        check_installed(str(cfg.logger.name))
+        cfg = load_config(run_dir.config)
         if cfg.dry_run:
             from tlrun.dry_run import dry_run
 
             try:
-                dry_run(open_session(run_dir, plain(cfg)))
+                dry_run(open_session(run_dir, plain(resolve(cfg))))
             finally:
                 run_dir.discard()
             return {}
+        cfg = resolve(cfg)
+        check_installed(str(cfg.logger.name))
         write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         run_dir.checkpoints.mkdir(exist_ok=True)
         run_dir.set_status("running")

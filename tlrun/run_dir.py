@@ -158,12 +158,17 @@ class RunDir:
                 ) from error
 
     def discard(self) -> None:
-        """Remove what a dry run wrote, and the folder if nothing else is in it."""
+        """Remove what a dry run wrote, and the folders that are empty without it."""
         shutil.rmtree(self.path / ".hydra", ignore_errors=True)
         for file in (self.config, self.overrides, self.status, self.log, self.path / ".lock"):
             file.unlink(missing_ok=True)
-        with suppress(OSError):
+        own = Path("outputs").absolute()  # where conf/config.yaml puts runs, in folders by day
+        with suppress(OSError):  # something is in it
             self.path.rmdir()
+            for folder in self.path.absolute().parents:
+                if own not in (folder, *folder.parents):
+                    break
+                folder.rmdir()
 
     # ---- status -----------------------------------------------------------------------------
 
