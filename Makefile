@@ -1,6 +1,6 @@
 # What people run while they work on tlrun. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help test test-fast lint types docs
+.PHONY: help test test-fast lint types docs proofs
 
 help: ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: +##/\t/' | expand -t 14
@@ -20,3 +20,7 @@ types: ## mypy
 
 docs: ## every command of the documents composes, every key is described
 	pytest tests/test_docs.py tests/test_experiments.py
+
+proofs: ## slow: bad commands and damaged files by the thousand, a hundred kills
+	python scripts/prove_commands.py
+	python scripts/prove_kills.py

@@ -141,7 +141,7 @@ def at(tree: Any, key: str) -> Any:
 # ---- what is run ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a value may be a list
 class Command:
     """Words after `tlrun`. With `run`, a copy of that run folder lies in ./run, where one file is
     changed first: a value of its config.yaml (`key`, `value`), or the whole file (`damage`).

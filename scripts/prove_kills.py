@@ -33,6 +33,7 @@ from PIL import Image
 from straight import differences, kill_group, unequal_jobs
 
 from tlrun.data.sets.digits import enlarged
+from tlrun.errors import TlrunError
 from tlrun.run_dir import RunDir, runs_in
 
 STEPS = 24
@@ -126,7 +127,7 @@ def watched_phase(place: Path, trial: Trial, process: Any, began: float, steps: 
         return "baseline"
     try:
         step = RunDir.read_json(run.checkpoints / "last.json")["step"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TlrunError):
         step = 0
     return "evaluation" if step >= steps else "training"
 

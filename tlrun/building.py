@@ -28,7 +28,10 @@ def build(cfg: Mapping[str, Any] | DictConfig, key: str = "", /, **extra: Any) -
     Raises ConfigError (unknown or missing argument, wrong type, nothing to import); what the
     callable itself raises comes through with its traceback.
     """
-    spec: dict[str, Any] = dict(plain(cfg))
+    given = plain(cfg)
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{key}={schema.show(given)}: it is a group of keys, not a value")
+    spec: dict[str, Any] = dict(given)
     target = spec.pop("_target_", None)
     if not isinstance(target, str):
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def explain(error: BaseException, search: Sequence[Path] = ()) -> TlrunError | N
         return _composition(str(error))
     if isinstance(error, OmegaConfBaseException):
         return _bad_key(error, str(error))
-    if isinstance(error, ValueError) and str(error).startswith("Config group override"):
+    if _about_groups(error):
         return ConfigError(
             "a group (method, data, trainer ...) is chosen by the name of one of its options"
         )
@@ -53,6 +54,14 @@ def explain(error: BaseException, search: Sequence[Path] = ()) -> TlrunError | N
             f"{error.filename}: {error.strerror}; for another place give hydra.run.dir=..."
         )
     return None
+
+
+def _about_groups(error: BaseException) -> bool:
+    """Whether Hydra failed while it put the chosen groups together, as of `optimizer=[1, 2]`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = bool(frames) and Path(frames[-1].filename).name == "defaults_list.py"
+    chosen = isinstance(error, ValueError) and str(error).startswith("Config group override")
+    return chosen or (isinstance(error, TypeError) and inside)
 
 
 def _bad_override(error: OverrideParseException) -> ConfigError:
@@ -110,6 +119,8 @@ def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
         if same and not hint.startswith("did you mean"):
             hint = f"did you mean '{same[0]}'?"
         return ConfigError(f"unknown key '{prefix}{name}': {hint}")
+    if str(cause).startswith("Cannot merge DictConfig with"):
+        return ConfigError(f"{full_key} is a group of keys, not a list: see tlrun --cfg job")
     where = "" if full_key in message else f"{full_key}: "
     return ConfigError(f"{where}{_one_line(cause)}")
 

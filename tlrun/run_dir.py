@@ -170,6 +170,11 @@ class RunDir:
                     break
                 folder.rmdir()
 
+    def remove_temporary(self) -> None:
+        """Remove what a write left that was killed. Call it under the lock: nobody else writes."""
+        for folder in (self.path, self.checkpoints):
+            remove_temporary(folder)
+
     # ---- status -----------------------------------------------------------------------------
 
     def set_status(self, state: str, **fields: Any) -> None:
@@ -380,6 +385,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove the temporary files of `write_atomic`."""
+    for file in folder.glob(".*.tmp"):
+        file.unlink(missing_ok=True)
 
 
 def clean(obj: Any) -> Any:

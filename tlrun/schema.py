@@ -268,6 +268,9 @@ def check(cfg: Mapping[str, Any]) -> None:
     check_variant(cfg["schedule"], "schedule", SCHEDULES)
     check_variant(cfg["logger"], "logger", LOGGERS)
     check_data(cfg["data"])
+    for name, term in cfg["terms"].items():
+        if not isinstance(term, Mapping):
+            raise ConfigError(f"terms.{name}={show(term)}: it is a group of keys, not a value")
     for name, phase in cfg["phases"].items():
         if not isinstance(phase, Mapping):
             raise ConfigError(
