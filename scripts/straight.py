@@ -70,9 +70,16 @@ def _equal(name: str, folder: Path, straight: Path) -> bool:
 
 
 def unequal_jobs(folder: Path, straight: Path) -> dict[str, list[str]]:
-    """{job: its differences} of two sweeps."""
+    """{job: its differences} of two sweeps; under "" those of the files beside the jobs."""
     names = {path.name for path in (*runs_in(folder), *runs_in(straight))}
     found = {name: differences(folder / name, straight / name) for name in sorted(names)}
+    mine, theirs = (
+        {name for name in files(sweep) if Path(name).parts[0] not in names}
+        for sweep in (folder, straight)
+    )
+    found[""] = sorted(
+        [f"missing: {x}" for x in theirs - mine] + [f"stray: {x}" for x in mine - theirs]
+    )
     return {name: lines for name, lines in found.items() if lines}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from tlrun.environment import collect_environment, git_state
 from tlrun.errors import ConfigError, RunError
-from tlrun.run_dir import RunDir, clean, is_run_dir, runs_in, write_atomic
+from tlrun.run_dir import RunDir, clean, is_run_dir, locked, runs_in, write_atomic
 
 
 def test_claims_of_the_same_second_never_share_a_folder(tmp_path: Path) -> None:
@@ -73,6 +74,19 @@ def test_json_is_strict_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         write_atomic(target, "half")
     assert RunDir.read_json(target)["1"] == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_lock_removes_what_killed_processes_left_half_written(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass  # it is gone by now
+    (tmp_path / "checkpoints").mkdir()
+    gone = [f".summary.json.{process.pid}.tmp", f"checkpoints/.new.pt.{process.pid}.tmp"]
+    kept = [f".summary.json.{os.getpid()}.tmp", ".mine.tmp", f"notes.{process.pid}.tmp"]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_text("half")
+    with locked(tmp_path):
+        left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {*kept, ".lock"}
 
 
 def test_clean_leaves_plain_values() -> None:

@@ -170,11 +170,6 @@ class RunDir:
                     break
                 folder.rmdir()
 
-    def remove_temporary(self) -> None:
-        """Remove what a write left that was killed. Call it under the lock: nobody else writes."""
-        for folder in (self.path, self.checkpoints):
-            remove_temporary(folder)
-
     # ---- status -----------------------------------------------------------------------------
 
     def set_status(self, state: str, **fields: Any) -> None:
@@ -218,13 +213,7 @@ class RunDir:
         """Whether a living process of this machine, not this one, is running here."""
         status = self.read_status()
         pid = status.get("pid")
-        if status.get("state") != "running" or pid in (None, os.getpid()):
-            return False
-        try:
-            os.kill(int(pid), 0)
-        except OSError:
-            return False
-        return True
+        return status.get("state") == "running" and pid != os.getpid() and alive(pid)
 
     # ---- json -------------------------------------------------------------------------------
 
@@ -338,6 +327,7 @@ def locked(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[No
         ) from error
     _held.add(place)
     try:
+        remove_half_written(place)
         yield
     finally:
         _held.discard(place)
@@ -387,10 +377,24 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             os.close(folder)
 
 
-def remove_temporary(folder: Path) -> None:
-    """Remove the temporary files of `write_atomic`."""
-    for file in folder.glob(".*.tmp"):
-        file.unlink(missing_ok=True)
+def remove_half_written(folder: Path) -> None:
+    """Remove what `write_atomic` left in processes that were killed, in `folder` and just below."""
+    for file in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
+        pid = file.name.split(".")[-2]
+        if pid.isdigit() and not alive(pid):
+            with suppress(OSError):  # of a folder that is read-only
+                file.unlink()
+
+
+def alive(pid: Any) -> bool:
+    """Whether a process of this number lives on this machine."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError, ValueError, TypeError):
+        return False
+    return True
 
 
 def clean(obj: Any) -> Any:
