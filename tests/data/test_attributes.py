@@ -35,10 +35,14 @@ def test_csv(tmp_path):
     table = read_table(path)
     assert table.attributes == ("legs", "fur")
     np.testing.assert_array_equal(table.rows_of(["cat", "ant"]), [[4, np.nan], [6, 0]])
+    path.write_text("\ufeffClass; legs ;fur\nant;6;0,5\ncat;4;\n")  # as a spreadsheet writes it
+    found = read_table(path)
+    assert found.attributes == ("legs", "fur")
+    np.testing.assert_array_equal(found.rows_of(["cat", "ant"]), [[4, np.nan], [6, 0.5]])
     for text, message in (
         ("legs,fur\n1,2\n", "begins with a line"),
-        ("class,legs\nant,six\n", "ant, legs: 'six' is no number"),
-        ("class,legs\nant,6,7\n", "3 cells, expected 2"),
+        ("class,legs\nant,six\n", "example 1: 'six' in column legs is no number"),
+        ("class,legs\nant,6,7\n", "example 1: 3 cells under 2 names"),
         ("class,legs\nant,6\nant,6\n", "'ant' stands twice"),
     ):
         path.write_text(text)

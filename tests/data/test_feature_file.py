@@ -4,13 +4,15 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from scipy.io import savemat
 from scipy.sparse import csc_matrix, random, save_npz
 
 from tlrun.data.feature_file import class_names, read_features
+from tlrun.data.image_set import ImageSet
 from tlrun.data.pair import build_data
 from tlrun.data.sets.features import features
-from tlrun.data.splits import class_order
+from tlrun.data.splits import carve, class_order
 from tlrun.errors import DataError
 
 X = np.random.default_rng(0).normal(size=(40, 3)).round(6)
@@ -240,9 +242,14 @@ def test_named_columns_are_matched_whatever_their_order(tmp_path):
     a = write(tmp_path / "a.csv", ["a", "b", "c", "label"], rows())
     turned = [[row[2], row[3], row[0], row[1]] for row in rows()]
     b = write(tmp_path / "b.csv", ["c", "label", "a", "b"], turned)
-    one, two = features(path=str(a), test=str(b), zscore=True), features(path=str(b), test=str(a))
-    assert one.train.checksum == one.test.checksum
-    assert two.feature_names == ("c", "a", "b")
+    other = write(
+        tmp_path / "o.csv", ["c", "label", "a", "b"], [[*r[:2], r[2] + 1, r[3]] for r in turned]
+    )
+    by_name = features(path=str(a), test=str(other)).test.data
+    assert sorted(by_name[:, 0].tolist()) == sorted((X[:, 0] + 1).astype(np.float32).tolist())
+    assert features(path=str(b), transductive=True).feature_names == ("c", "a", "b")
+    with pytest.raises(DataError, match="every row"):  # the same rows in other words
+        features(path=str(a), test=str(b))
     place = "tlrun.data.sets.features.features"
     conf = {d: {"_target_": place, "name": d} for d in ("source", "target")}
     conf["source"]["path"], conf["target"]["path"] = str(a), str(b)
@@ -258,4 +265,48 @@ def test_without_names_the_numbers_of_columns_agree(tmp_path):
     with pytest.raises(DataError, match="has 3 features per example, features has 2"):
         features(path=str(tmp_path / "a.npz"), test=str(tmp_path / "b.npz"))
     named = write(tmp_path / "a.csv", ["a", "b", "c", "label"], rows())
+    np.savez(tmp_path / "a.npz", x=X + 1, y=Y)
     assert features(path=str(named), test=str(tmp_path / "a.npz")).test.shape == (3,)
+
+
+# ---- equal rows ----------------------------------------------------------------------------------
+
+
+def test_equal_rows_stay_in_one_split(tmp_path, caplog):
+    """Ten rows, each four times: a cut that splits a group would test on what was learned."""
+    np.savez(tmp_path / "x.npz", x=np.repeat(X[:10], 4, 0), y=np.repeat(np.arange(10) % 2, 4))
+    conf = {"_target_": "tlrun.data.sets.features.features", "path": str(tmp_path / "x.npz")}
+    for seed in range(5):
+        data = build_data({"source": conf, "target": conf}, seed=seed)
+        held = [
+            {tuple(row) for row in data.role(f"source_{s}").read(torch.arange(n)).tolist()}
+            for s in ("train", "val", "test")
+            if (n := len(data.role(f"source_{s}")))
+        ]
+        assert sum(map(len, held)) == len(set.union(*held)) == 10
+        assert len(data.role("source_test")) == 8
+    assert "repeats 30 of its rows; equal ones stay in one split" in caplog.text
+    assert "source and target share 10 rows" in caplog.text
+
+
+def test_rows_of_the_test_file_are_not_trained_on(tmp_path, caplog):
+    np.savez(tmp_path / "train.npz", x=X, y=Y)
+    np.savez(
+        tmp_path / "test.npz", x=np.concatenate([X[[3, 30]], X[:5] + 1]), y=[0, 1, 0, 1, 0, 1, 0]
+    )
+    parts = features(path=str(tmp_path / "train.npz"), test=str(tmp_path / "test.npz"))
+    assert (len(parts.train), len(parts.test)) == (38, 7)
+    assert not {"train.npz[3]", "train.npz[30]"} & set(parts.train.paths)
+    assert "2 of 40 rows" in caplog.text
+    assert parts.card.notes
+    with pytest.raises(DataError, match=r"every row .* is one of the test file too"):
+        features(path=str(tmp_path / "train.npz"), test=str(tmp_path / "train.npz"))
+
+
+def test_without_equal_rows_a_cut_is_what_it_was():
+    examples = ImageSet("x", torch.from_numpy(X).float(), paths=[str(i) for i in range(40)])
+    alone = {str(i): str(i) for i in range(40)}
+    for with_content, without in zip(
+        carve(examples, 9, 3, "test", alone), carve(examples, 9, 3, "test"), strict=True
+    ):
+        assert with_content.paths == without.paths

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tlrun.archives import load_mat
+from tlrun.data.csv_table import read_csv_table
 from tlrun.data.download import data_roots, missing
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
@@ -97,27 +97,13 @@ def find(path: str) -> Path:
 
 
 def read_csv(path: Path) -> Table:
-    """A header `class,...` and a row per class. DataError that names the line."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            header, *rows = [row for row in csv.reader(stream) if row]
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the attribute table '{path}' ({error}).") from error
-    if header[0].strip().lower() != "class" or len(header) < 2 or not rows:
+    """A header `class,...` and a row per class; an empty cell is missing. DataError that names the
+    line."""
+    table = read_csv_table(path)
+    if table.columns[0].casefold() != "class" or len(table.columns) < 2:
         raise DataError(f"'{path}': an attribute table begins with a line 'class,attribute,...'.")
-    values = np.full((len(rows), len(header) - 1), np.nan)
-    for i, row in enumerate(rows):
-        if len(row) != len(header):
-            raise DataError(f"'{path}', class {row[0]}: {len(row)} cells, expected {len(header)}.")
-        for j, cell in enumerate(row[1:]):
-            try:
-                values[i, j] = float(cell) if cell.strip() else np.nan
-            except ValueError as error:
-                raise DataError(
-                    f"'{path}', class {row[0]}, {header[j + 1]}: '{cell}' is no number."
-                ) from error
-    names = tuple(row[0].strip() for row in rows)
-    return Table(names, tuple(name.strip() for name in header[1:]), values)
+    values = table.numbers(range(1, len(table.columns)), empty="nan")
+    return Table(tuple(table.column(0)), table.columns[1:], values)
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -32,12 +32,12 @@ class CsvTable:
     def column(self, at: int) -> list[str]:
         return [row[at] for row in self.rows]
 
-    def numbers(self, at: Sequence[int], hint: str = "") -> np.ndarray:
+    def numbers(self, at: Sequence[int], hint: str = "", empty: str = "") -> np.ndarray:
         """(n, len(at)) float64 of the columns `at`. DataError for a cell that is no number.
 
-        hint: what to do about a column without any number.
+        hint: what to do about a column without any number. empty: what an empty cell stands for.
         """
-        cells = [[row[i] for i in at] for row in self.rows]
+        cells = [[row[i] or empty for i in at] for row in self.rows]
         try:
             return np.array(cells, dtype=np.float64).reshape(len(cells), len(at))
         except ValueError:

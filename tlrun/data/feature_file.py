@@ -44,8 +44,17 @@ class FeatureFile:
     columns: tuple[str, ...] | None
     notes: tuple[str, ...] = ()
 
+    def by_name(self) -> np.ndarray:
+        """x with named columns in alphabetical order: what a row holds, whatever the file's."""
+        return self.x if self.columns is None else self.x[:, np.argsort(self.columns)]
+
     def ordered(self, columns: Sequence[str] | None, name: str) -> FeatureFile:
-        """With its columns in the order of those of another file, called `name`."""
+        """With its columns in the order of those of another file, called `name`.
+
+        Without names of its own it takes theirs, if it has as many columns.
+        """
+        if self.columns is None and columns is not None and len(columns) == self.x.shape[1]:
+            return replace(self, columns=tuple(columns))
         order = column_order(self.columns, columns, f"'{self.path}'", name)
         if order is None:
             return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -42,7 +42,8 @@ class Splits:
     """The sets of one domain; val or test may be None.
 
     fit, grey: how new image files are brought to size, and how deep grey becomes 8 bits
-    (`decode.GreyRange`). content: path -> sha256 of the image files, where the set is made of such.
+    (`decode.GreyRange`). content: path -> sha256 of the image files (or of the
+    rows of features), where the set is made of such.
     feature_names: the columns of ready features in their order, where the files name them.
     A set without `val` gets one cut off its training set by `build_data`.
     """
@@ -76,12 +77,39 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(once, key=float) if all(map(math.isfinite, values)) else once
 
 
-def carve(examples: ImageSet, count: int, seed: int, what: str) -> tuple[ImageSet, ImageSet]:
-    """(rest, `count` examples), drawn by seed and name alone: labels play no part."""
-    order = permutation(len(examples), "split", what, seed)
-    chosen = order[:count].sort().values
-    rest = order[count:].sort().values
-    return examples.subset(rest), examples.subset(chosen)
+def carve(
+    examples: ImageSet,
+    count: int,
+    seed: int,
+    what: str,
+    content: Mapping[str, str] | None = None,
+) -> tuple[ImageSet, ImageSet]:
+    """(rest, `count` examples), drawn by seed and name alone: labels play no part.
+
+    content: path -> hash. Examples of equal content stay together, so that none is learned and
+    tested on; what does not fit into `count` as a whole stays in the rest.
+    """
+    order = permutation(len(examples), "split", what, seed).tolist()
+    chosen, rest = order[:count], order[count:]
+    if content and examples.paths:
+        same = [content.get(path, path) for path in examples.paths]
+        chosen, rest = whole_groups(order, count, same)
+    left, taken = (torch.tensor(sorted(part), dtype=torch.int64) for part in (rest, chosen))
+    return examples.subset(left), examples.subset(taken)
+
+
+def whole_groups(
+    order: Sequence[int], count: int, content: Sequence[str]
+) -> tuple[list[int], list[int]]:
+    """(at most `count` of `order`, the rest): groups of equal content, as they come and fit."""
+    groups: dict[str, list[int]] = {}
+    for i in order:
+        groups.setdefault(content[i], []).append(i)
+    taken: list[int] = []
+    left: list[int] = []
+    for members in groups.values():
+        (taken if len(taken) + len(members) <= count else left).extend(members)
+    return taken, left
 
 
 def cut(
@@ -94,21 +122,22 @@ def cut(
     transductive: bool = False,
     fit: str = "squash",
     key: str = "",
+    content: Mapping[str, str] | None = None,
 ) -> Splits:
     """Seeded fractions of one set, never stratified by label.
 
     transductive: the usual protocol of small domain-adaptation sets: all examples are trained on
     (as a target: without labels) and all are tested on; val is the training set itself. key: of the
-    configuration, for messages. Raises ConfigError, or DataError if nothing is left to train or
-    test on.
+    configuration, for messages. content: as of `carve`. Raises ConfigError, or DataError if nothing
+    is left to train or test on.
     """
     if transductive:
         return Splits(examples, examples, examples, card, fit)
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ConfigError(f"fractions val={val}, test={test}: both at least 0, their sum below 1.")
     n = len(examples)
-    rest, tested = carve(examples, round(n * test), seed, "test")
-    train, held = carve(rest, round(n * val), seed, "val")
+    rest, tested = carve(examples, round(n * test), seed, "test", content)
+    train, held = carve(rest, round(n * val), seed, "val", content)
     if not len(train) or (test and not len(tested)):
         raise DataError(
             f"{examples.name} has too few examples ({n}): none is left for the "
@@ -129,7 +158,7 @@ def with_val(splits: Splits, domain: str, seed: int) -> Splits:
     count = min(SOURCE_VAL if domain == "source" else TARGET_VAL, n // 10)
     if count == 0:
         return splits
-    train, val = carve(splits.train, count, seed, "val")
+    train, val = carve(splits.train, count, seed, "val", splits.content)
     return replace(splits, train=train, val=val)
 
 
@@ -139,11 +168,12 @@ def warn_of_shared_images(found: Mapping[str, Splits]) -> None:
     for a, b in combinations(contents, 2):
         if shared := len(contents[a] & contents[b]):
             log.warning(
-                "%s and %s share %s images (equal files): figures of one are of what the other "
+                "%s and %s share %s %s (of equal content): figures of one are of what the other "
                 "has learned from",
                 a,
                 b,
                 f"{shared:,}",
+                "rows" if len(found[a].train.shape) == 1 else "images",
             )
 
 

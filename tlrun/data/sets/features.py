@@ -71,26 +71,71 @@ def features(
     card = Card(name, "your own features", "yours", "", path)
     found = _read(path, features, labels, card)
     train, scale = _examples(name, found, rows, zscore)
+    content = contents(found)
     if test:
         other = _read(test, features, labels, card).ordered(found.columns, f"'{path}'")
         tested, _ = _examples(name, other, rows, zscore, scale=scale)
+        train = _apart(train, content, contents(other), card)
         parts = Splits(train, None, tested, card)
         check_shapes(train, tested)
     elif train.labels is None and not transductive:
         parts = Splits(train, None, train, card)
     else:
         parts = cut(
-            train, card, seed, val=val_fraction, test=test_fraction, transductive=transductive
+            train,
+            card,
+            seed,
+            val=val_fraction,
+            test=test_fraction,
+            transductive=transductive,
+            key=f"data.{name}",
+            content=content,
         )
-    return replace(parts, feature_names=found.columns)
+    repeated = len(content) - len(set(content.values()))
+    if repeated and parts.train is not parts.test:
+        _note(card, f"'{path}' repeats {repeated:,} of its rows; equal ones stay in one split")
+    return replace(parts, feature_names=found.columns, content=content)
+
+
+def contents(found: FeatureFile) -> dict[str, str]:
+    """Path of each row -> hash of its numbers."""
+    return dict(zip(paths_of(found), row_hashes(found.by_name()), strict=True))
+
+
+def _apart(
+    train: ImageSet, content: dict[str, str], tested: dict[str, str], card: Card
+) -> ImageSet:
+    """The training rows without those of the test file. DataError if none is left."""
+    there = {digest: path for path, digest in tested.items()}
+    paths = train.paths or []
+    kept = [i for i, path in enumerate(paths) if content[path] not in there]
+    if len(kept) == len(paths):
+        return train
+    twice = next(path for path in paths if content[path] in there)
+    if not kept:
+        raise DataError(
+            f"every row of '{card.root}' is one of the test file too; give others, or set "
+            f"data.{card.name}.transductive=true without a test file."
+        )
+    _note(
+        card,
+        f"{len(paths) - len(kept):,} of {len(paths):,} rows of '{card.root}' are rows of the test "
+        f"file too and left out: '{twice}' is '{there[content[twice]]}'",
+    )
+    return train.subset(torch.tensor(kept))
+
+
+def _note(card: Card, note: str) -> None:
+    """What is said about a file stands in the card, too."""
+    log.warning("%s", note)
+    card.notes.append(note)
 
 
 def _read(path: str, features: str | None, labels: str | None, card: Card) -> FeatureFile:
     """The file; what is left out of it is said, and noted in the card."""
     found = read_features(Path(path).expanduser(), features, labels)
     for note in found.notes:
-        log.warning("%s", note)
-    card.notes += found.notes
+        _note(card, note)
     return found
 
 
@@ -134,9 +179,9 @@ def _examples(
 
     classes: names for the labels of the file, in their order.
     """
-    x = found.x if found.columns is None else found.x[:, np.argsort(found.columns)]
-    order = content_order(x)  # whatever the order of named columns
-    paths = [f"{found.path.name}[{row}]" for row in order]
+    order = content_order(found.by_name())
+    names = paths_of(found)
+    paths = [names[row] for row in order]
     x = normalize_rows(found.x[order], rows)
     scale = scale or (x.mean(0), x.std(0))
     if zscore:
@@ -154,12 +199,22 @@ def _examples(
     data = torch.from_numpy(x.astype(np.float32))
     if found.labels is None:
         return ImageSet(name, data, paths=paths), scale
-    names = class_order(found.labels.tolist())
-    place = {label: i for i, label in enumerate(names)}
+    known = class_order(found.labels.tolist())
+    place = {label: i for i, label in enumerate(known)}
     label = torch.tensor([place[found.labels[i]] for i in order], dtype=torch.int64)
-    if classes is None or len(names) != len(classes):
-        classes = tuple(names)
+    if classes is None or len(known) != len(classes):
+        classes = tuple(known)
     return ImageSet(name, data, label, classes, paths), scale
+
+
+def paths_of(found: FeatureFile) -> list[str]:
+    """Where each row stands: file[row], counted from 0."""
+    return [f"{found.path.name}[{row}]" for row in range(len(found.x))]
+
+
+def row_hashes(x: np.ndarray) -> list[str]:
+    """A sha256 of the numbers of each row of x (n, D)."""
+    return [hashlib.sha256((row.astype("<f8") + 0.0).tobytes()).hexdigest() for row in x]  # -0 is 0
 
 
 def content_order(x: np.ndarray) -> np.ndarray:
@@ -168,7 +223,7 @@ def content_order(x: np.ndarray) -> np.ndarray:
     The type of the numbers plays no part. Rows of the same numbers are shuffled among themselves:
     of a file sorted by class, the zero rows would otherwise be too.
     """
-    content = [hashlib.sha256((row.astype("<f8") + 0.0).tobytes()).digest() for row in x]  # -0 is 0
+    content = row_hashes(x)
     tie = permutation(len(x), "equal rows").tolist()
     order = sorted(range(len(x)), key=lambda i: (content[i], tie[i]))
     return np.array(order, dtype=np.int64)
