@@ -37,7 +37,7 @@ from tlrun.run_dir import RunDir
 
 CLASSES = ("ant", "bee", "cat", "dog")
 TRAIN, TEST = 48, 20
-TIMES = ("train_seconds", "images_per_second", "peak_memory_mb")
+TIMES = ("train_seconds", "wall_seconds", "images_per_second", "peak_memory_mb")
 UNSUPERVISED = {
     file.stem: needs
     for file in sorted((conf_dir() / "method").glob("*.yaml"))

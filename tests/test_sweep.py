@@ -359,7 +359,7 @@ def results(folder: str) -> dict[str, tuple[Any, ...]]:
         run = RunDir(path)
         rows = [{k: v for k, v in row.items() if k != "time"} for row in run.read_metrics()]
         summary = run.read_json(run.summary)
-        for key in ("train_seconds", "images_per_second", "peak_memory_mb"):
+        for key in ("train_seconds", "wall_seconds", "images_per_second", "peak_memory_mb"):
             summary.pop(key)
         found[path.name] = (rows, json.dumps(summary), run.predictions.read_bytes())
     return found

@@ -148,7 +148,7 @@ def test_the_stable_keys_of_the_summary(trained: Trained) -> None:
     stable = (
         "schema status method data backbone seed steps updates images_seen config_hash "
         "target_labels_seen selection_rule selection_saw_target_labels selected last oracle "
-        "train_seconds images_per_second peak_memory_mb"
+        "train_seconds wall_seconds images_per_second peak_memory_mb"
     ).split()
     assert set(stable) <= summary.keys()
     for key in ("selected", "last", "before"):

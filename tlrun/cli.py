@@ -9,6 +9,7 @@ import argparse
 import difflib
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -31,7 +32,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
   tlrun prepare data=...                   download, verify and build a data set
 
 Examples
-  tlrun                                    DANN on the bundled digits, about two minutes
+  tlrun                                    DANN on the bundled digits, about three minutes
   tlrun method=dann data=mnist_mnistm
   tlrun method=source_only data=folder data.source.root=photos data.target.root=sketches
   tlrun -m method=source_only,dann seed=0,1,2
@@ -77,7 +78,7 @@ VERBS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Only --debug shows tracebacks."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    began, words = time.time(), list(sys.argv[1:] if argv is None else argv)
     if "--debug" in words:
         words = [word for word in words if word != "--debug"]
         os.environ["TLRUN_DEBUG"] = "1"  # the environment reaches the processes of a launcher too
@@ -103,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         from tlrun.trust import trusting
 
         with trusting(modules):
-            return train(words)
+            return train(words, began)
     except SystemExit as stop:  # an interrupted sweep, Hydra's own help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BrokenPipeError:  # `tlrun list | head`

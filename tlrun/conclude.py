@@ -17,6 +17,7 @@ from safetensors.torch import save
 from tlrun.config import config_hash, load_config, plain
 from tlrun.data.trained import check_unchanged
 from tlrun.engine import checkpoint
+from tlrun.engine.optimize import learning_rate_factor, merged
 from tlrun.engine.precision import autocast
 from tlrun.environment import with_history
 from tlrun.errors import ConfigError
@@ -25,6 +26,7 @@ from tlrun.evaluate.figures import Figures, oracle_key, with_unit
 from tlrun.evaluate.selection import rules, sees_target_labels
 from tlrun.run_dir import RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
+from tlrun.wall_time import wall_seconds
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ def summarise(
         "updates": counters["updates"],
         "images_seen": counters["images_seen"],
         "config_hash": config_hash(cfg),
+        "peak_learning_rate": peak_learning_rate(session),
         "target_labels_seen": session.data.target_labels_seen,
         "selection_rule": cfg["select"]["name"],
         "selection_fell_back": why_last is not None,
@@ -105,10 +108,23 @@ def summarise(
         **session.evaluator.history(rows),
         "parameters": sum(p.numel() for p in session.net.parameters()),
         "train_seconds": round(seconds, 2),
+        "wall_seconds": wall_seconds(counters, session.began),
         "images_per_second": round(counters["images_seen"] / max(seconds, 1e-9), 1),
         "peak_memory_mb": peak_memory_mb(session.device),
         **({"resumed_with": resumed_with} if resumed_with else {}),
     }
+
+
+def peak_learning_rate(session: Session) -> float | None:
+    """The largest base learning rate of any step; None if no phase had one."""
+    loop, found = session.loop(), []
+    for phase in session.phases:
+        total = loop.total_steps(phase)
+        schedule = merged(session.cfg["schedule"], phase.schedule)
+        factors = (learning_rate_factor(schedule, step, total) for step in range(total))
+        lr = float(merged(session.cfg["optimizer"], phase.optimizer)["lr"])
+        found.append(lr * max(factors, default=0.0))
+    return max(found, default=0.0) or None
 
 
 def write_model(run_dir: RunDir, session: Session) -> None:

@@ -12,9 +12,11 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,14 +50,18 @@ from tlrun.trust import composed
 # Of each swept key before a sweep starts; every job checks its own config anyway.
 VALUES_CHECKED = 20
 
+_began: ContextVar[float | None] = ContextVar("began", default=None)  # of the command, for `job`
+
 register_resolvers()  # at import: the processes of a launcher import this module to find `job`
 
 
 # ---- the command line -----------------------------------------------------------------------
 
 
-def train(argv: list[str]) -> int:
+def train(argv: list[str], began: float | None = None) -> int:
     """`tlrun [overrides]` and `tlrun -m [overrides]`; also Hydra's own --cfg, --info and -sc.
+
+    began: time.time() when the command did (None = now).
 
     Returns the exit code of a sweep (1 if a job failed) or 0. Raises TlrunError, one sentence.
     """
@@ -69,6 +75,7 @@ def train(argv: list[str]) -> int:
             args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
         ):
             check(args)
+        _began.set(began)
         with _sys_argv(words), watched():
             hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
         failures = Sweep.failures
@@ -167,7 +174,8 @@ def job(cfg: DictConfig) -> None:
     try:
         config = finish(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
-            execute(start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)))
+            run = start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task))
+            execute(run, _began.get())
     except Exception as error:
         if Sweep.failures is None:
             raise
@@ -189,12 +197,16 @@ def write_start(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
     write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
 
-def execute(run: RunDir) -> dict[str, Any]:
-    """Train and evaluate in a started run folder; returns the summary ({} after a dry run)."""
+def execute(run: RunDir, began: float | None = None) -> dict[str, Any]:
+    """Train and evaluate in a started run folder; returns the summary ({} after a dry run).
+
+    began: time.time() when the command began, where it is for this run alone (None = now).
+    """
+    began = began or time.time()  # before torch is imported
     with run.recorded(), termination_told():
         from tlrun.run import execute as execute_run  # torch comes in here
 
-        return execute_run(run.path)
+        return execute_run(run.path, began)
 
 
 class Terminated(KeyboardInterrupt):

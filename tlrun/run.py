@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,22 @@ from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.selection import min_effective_classes, without_target
 from tlrun.run_dir import RunDir, locked, write_atomic
 from tlrun.session import Session, open_session
+from tlrun.wall_time import with_part
 
 log = logging.getLogger(__name__)
 
 BASELINE = "baseline"  # where models for comparison lie inside a run folder
 
 
-def execute(path: Path) -> dict[str, Any]:
+def execute(path: Path, began: float | None = None) -> dict[str, Any]:
     """Train, evaluate and report the run whose config.yaml lies in `path`; returns its summary.
+
+    began: time.time() at the start of the command (None = now).
 
     Goes on from `checkpoints/last.pt` when there is one. Raises TlrunError and whatever else goes
     wrong; `launch.execute` around it records that in status.json.
     """
-    run_dir = RunDir.open(path)
+    run_dir, began = RunDir.open(path), began or time.time()
     with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
         cfg = load_config(run_dir.config)
         if cfg.dry_run:
@@ -55,6 +59,7 @@ def execute(path: Path) -> dict[str, Any]:
         run_dir.checkpoints.mkdir(exist_ok=True)
         run_dir.set_status("running")
         session = open_session(run_dir, plain(cfg))
+        session.began = began
         cfg.baseline = session.cfg["baseline"] = has_baseline(cfg.baseline, session)
         write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
         train(session)
@@ -78,7 +83,10 @@ def show(run_dir: RunDir) -> None:
     from tlrun.report.text import text_summary
 
     try:
+        began = time.time()
         write_report(run_dir.path)
+        summary = with_part(run_dir.read_json(run_dir.summary), "report", time.time() - began)
+        run_dir.write_json(run_dir.summary, summary)
         log.info("%s", text_summary(run_dir.path))
     except OSError as error:
         log.warning(
@@ -105,16 +113,17 @@ def train(session: Session) -> None:
         return
     from tlrun.worker import launch
 
-    launch(session.run_dir.path, world)
+    launch(session.run_dir.path, world, session.began)
     session.build_all()
 
 
-def train_worker(path: Path, rank: int, world: int) -> None:
-    """What each of several processes does (see worker.py)."""
+def train_worker(path: Path, rank: int, world: int, began: float) -> None:
+    """What each of several processes does (see worker.py). began: when the command did."""
     run_dir = RunDir.open(path)
     telling = run_dir.logging() if rank == 0 else contextlib.nullcontext()
     with telling, _limits_explained(run_dir):
         session = open_session(run_dir, plain(load_config(run_dir.config)), rank, world)
+        session.began = began
         try:
             with closing_record(session.loop()) as loop:
                 loop.fit()
@@ -154,6 +163,9 @@ def compare(session: Session, cfg: DictConfig, summary: dict[str, Any]) -> dict[
         run_baseline(baseline, cfg, changes)
         found[name] = baseline.read_json(baseline.summary)
     summary = session.evaluator.compare(run_dir, summary, found)
+    # what they took in all sittings, by their own word
+    spent = [(one.get("wall_seconds") or {}).get("total", 0.0) for one in found.values()]
+    summary = with_part(summary, "baseline", sum(spent))
     run_dir.write_json(run_dir.summary, summary)
     return summary
 
@@ -163,7 +175,7 @@ def run_baseline(baseline: RunDir, cfg: DictConfig, changes: Mapping[str, Any]) 
     if baseline.read_status().get("state") == "completed":
         had = load_config(baseline.config).trainer
         if (had.steps, had.epochs) == (cfg.trainer.steps, cfg.trainer.epochs):
-            return  # else the run was resumed for longer: the same budget for both
+            return  # else the run was resumed for longer: as many steps for both
     other = cfg.copy()
     OmegaConf.set_struct(other, False)
     other.baseline = False
@@ -175,7 +187,7 @@ def run_baseline(baseline: RunDir, cfg: DictConfig, changes: Mapping[str, Any]) 
     baseline.path.mkdir(parents=True, exist_ok=True)
     write_atomic(baseline.config, OmegaConf.to_yaml(other))
     log.info(
-        "for comparison: training %s with the same budget in %s (baseline=false leaves it out)",
+        "for comparison: training %s for as many steps in %s (baseline=false leaves it out)",
         other.choices.method,
         baseline.path,
     )

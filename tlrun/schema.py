@@ -124,7 +124,7 @@ class Trainer:
     compile: bool
     deterministic: bool
     sync_batch_norm: bool
-    log_every: Count
+    log_every: Count | None
     eval_every: Count | None
     checkpoint_every: Count | None
 

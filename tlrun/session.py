@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Session:
     precision: str
     process: Process
     start: Start
+    began: float = field(default_factory=time.time)  # when this sitting began
 
     @property
     def guard(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ class Session:
             precision=self.precision,
             config_hash=config_hash(self.cfg),
             further_rules=self.evaluator.rules,
+            began=self.began,
         )
 
     def finish_build(self, net: Net) -> None:

@@ -1,4 +1,4 @@
-"""One of several training processes on one machine: `python -m tlrun.worker RUN_DIR RANK WORLD`.
+"""One of several training processes: `python -m tlrun.worker RUN_DIR RANK WORLD BEGAN`.
 
 Why a subprocess of our own and not Hydra's: launchers that re-execute argv would run a whole
 multirun in every child. Why not torchrun: a Ctrl-C must reach each process exactly once
@@ -26,8 +26,8 @@ from tlrun.trust import as_environment
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 
-def launch(run_dir: Path, world: int) -> None:
-    """Start `world` workers on a run folder and wait for them.
+def launch(run_dir: Path, world: int, began: float) -> None:
+    """Start `world` workers on a run folder and wait for them. began: time.time() of the command.
 
     SIGINT and SIGTERM are passed on once. Raises Interrupted when the workers stopped for one of
     them, RunError with the first worker's own sentence when one failed.
@@ -39,10 +39,11 @@ def launch(run_dir: Path, world: int) -> None:
     errors = [run_dir / f".worker{rank}.error" for rank in range(world)]
     for file in errors:
         file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tlrun.worker", str(run_dir)]
     with StopRequest() as stop:
         workers = [
             subprocess.Popen(
-                [sys.executable, "-m", "tlrun.worker", str(run_dir), str(rank), str(world)],
+                [*command, str(rank), str(world), repr(began)],
                 env=os.environ | as_environment() | SAFE_PATH,
                 start_new_session=True,  # the terminal's Ctrl-C goes to us alone
             )
@@ -94,14 +95,14 @@ def main(argv: list[str]) -> int:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's, for the process that began us
-    run_dir, rank, world = Path(argv[0]), int(argv[1]), int(argv[2])
+    run_dir, rank, world, began = Path(argv[0]), int(argv[1]), int(argv[2]), float(argv[3])
     try:
         # an orphan of a killed run ends itself within a second: wait for it, else two would write
         # to one folder
         with filelock.FileLock(run_dir / f".worker{rank}.lock", timeout=30):
             from tlrun.run import train_worker
 
-            train_worker(run_dir, rank, world)
+            train_worker(run_dir, rank, world, began)
     except TlrunError as error:
         (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")
         return error.exit_code

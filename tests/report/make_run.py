@@ -240,6 +240,15 @@ def _summary(
         "selected": figures(1800, final),
         "last": figures(2000, final - 0.004),
         "train_seconds": 201.3,
+        "wall_seconds": {
+            "total": 262.4,
+            "start": 8.1,
+            "training": 201.3,
+            "evaluations": 30.0,
+            "baseline": 0.0,
+            "report": 12.0,
+            "other": 11.0,
+        },
         "images_per_second": 5200.0,
         "peak_memory_mb": 812.0,
     }

@@ -189,7 +189,16 @@ def test_text_summary(tmp_path: Path) -> None:
     lines = text.splitlines()
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 100 + len(str(run))
-    assert lines[0] == "dann on mnist_mnistm, seed 0: completed in 3 min 21 s"
+    assert lines[0] == "dann on mnist_mnistm, seed 0: completed in 4 min 22 s"
+    spent = (
+        "Time: start 8.1 s, training 3 min 21 s, evaluations 30.0 s, report 12.0 s, other 11.0 s."
+    )
+    assert spent in lines
+    older = json.loads((run / "summary.json").read_text())
+    del older["wall_seconds"]
+    (run / "summary.json").write_text(json.dumps(older))
+    title = text_summary(run).splitlines()[0]
+    assert title == "dann on mnist_mnistm, seed 0: completed, 3 min 21 s of training"
     target = next(line for line in lines if line.startswith("target test"))
     assert target.split() == ["target", "test", "55.0", "93.0", "+38.0"]
     assert any(line.startswith("  7 ") for line in lines)

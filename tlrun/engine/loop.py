@@ -43,12 +43,20 @@ Candidates = Callable[[list[Row], str], list[Row]]
 
 @dataclass
 class Counters:
-    """What the summary reports about the work done."""
+    """What the summary reports about the work done, over all sittings up to a checkpoint.
+
+    wall_seconds: all time; earlier_seconds: that before the present sitting, which began at
+    `sitting` (time.time()); start_seconds: until training began.
+    """
 
     updates: int = 0
     images_seen: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
+    start_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    earlier_seconds: float = 0.0
+    sitting: float = 0.0
 
 
 class Loop:
@@ -58,9 +66,9 @@ class Loop:
     that a selection rule may still choose, its choice so far first. finish_build: called after a
     phase has built its parts (moves them to the device, converts batch norm). carry_over: called
     at the start of each phase with its number and the parts that were there before, never on resume
-    (`init` and `transfer.*`). cfg: the resolved config. further_rules: selection rules that keep a
-    checkpoint beside those of `cfg`. Raises Interrupted after SIGINT/SIGTERM, RunError when a loss
-    is not finite or the disk is full.
+    (`init` and `transfer.*`). cfg: the resolved config. began: time.time() when this sitting began
+    (None = now). further_rules: selection rules that keep a checkpoint beside those of `cfg`.
+    Raises Interrupted after SIGINT/SIGTERM, RunError when a loss is not finite or the disk is full.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class Loop:
         precision: str,
         config_hash: str,
         further_rules: Sequence[str] = (),
+        began: float | None = None,
     ) -> None:
         self.cfg, self.trainer = cfg, cfg["trainer"]
         self.run_dir, self.data, self.net = run_dir, data, net
@@ -94,6 +103,7 @@ class Loop:
         self.config_hash = config_hash
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.counters = Counters()
+        self.began = time.time() if began is None else began
         self.global_step = 0  # over all phases: the "step" of rows and checkpoints
         asked = [str(cfg["select"]["name"]), *map(str, cfg["selectors"])]
         rules = dict.fromkeys([*asked, *further_rules])
@@ -107,6 +117,10 @@ class Loop:
         """Run every phase that is not done yet."""
         saved = checkpoint.load_last(self.run_dir.checkpoints)
         begin = int(saved["phase_index"]) if saved else 0
+        self.counters = Counters(**saved["counters"]) if saved else Counters()
+        self.counters.earlier_seconds = self.counters.wall_seconds
+        self.counters.sitting = self.began
+        self.counters.start_seconds += time.time() - self.began
         self.record.open(self.cfg["logger"], saved)
         if self.process.first:
             self._take_back()
@@ -156,6 +170,7 @@ class Loop:
         done = self._restore(saved, optimizer) if saved else 0
         cadence = int(self.trainer["eval_every"] or max(1, math.ceil(total / 20)))
         save_every = int(self.trainer["checkpoint_every"] or cadence)
+        log_every = int(self.trainer["log_every"] or max(1, math.ceil(total / 100)))
         if saved is None and total > 0:
             self._evaluate(phase, 0)  # where the curves of the phase begin
         streams = self.open_streams(phase)
@@ -185,7 +200,7 @@ class Loop:
                 bar.update()
                 last = step + 1 == total
                 stopping = self.process.max(self.stop.exit_code or 0, self.device)
-                log_now = (step + 1) % int(self.trainer["log_every"]) == 0 or last
+                log_now = (step + 1) % log_every == 0 or last
                 evaluate_now = (step + 1) % cadence == 0 or last
                 save_now = (step + 1) % save_every == 0 or last or bool(stopping)
                 if not (log_now or evaluate_now or save_now):
@@ -456,6 +471,7 @@ class Loop:
         """Everything that `_restore` needs to go on as if nothing had happened."""
         own = {"random": checkpoint.rng_state(), "window": self.record.state()}
         by_process = self.process.gather(own)
+        self.counters.wall_seconds = self.counters.earlier_seconds + time.time() - self.began
         if self.process.first:
             state = {
                 "parts": {name: part.state_dict() for name, part in self.net.parts.items()},
@@ -502,7 +518,6 @@ class Loop:
             optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.global_step = int(saved["step"])
-        self.counters = Counters(**saved["counters"])
         checkpoint.set_rng_state(saved["by_process"][self.process.rank]["random"])
         log.info("resumed at step %d (phase %s)", self.global_step, saved["phase"])
         return int(saved["phase_step"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlrun.evaluate.figures import IOU, kind_of
-from tlrun.report.record import Record, keys, series
+from tlrun.report.record import Record, keys, number, series
 from tlrun.report.style import LINES, QUIET, SOURCE, TARGET, Missing, figure
 
 ORACLE = "oracle/target_test_accuracy"
@@ -42,7 +43,7 @@ def draw_curves(record: Record, path: Path) -> None:
             validators,
             max(2.0, 0.3 + 0.22 * len(validators)),  # as high as the legend is
         ),
-        ("Schedules, as a share of their peak", schedules, 1.2),
+        ("Schedules, as a share of their largest value", schedules, 1.2),
     ]
     panels = [panel for panel in panels if panel[1]]
     if not panels:
@@ -64,7 +65,8 @@ def draw_curves(record: Record, path: Path) -> None:
             elif curves is validators:
                 _draw_rescaled(ax, curves, chosen=str(record.summary.get("selection_rule")))
             else:
-                _draw_schedules(ax, curves)
+                peak = number(record.summary.get("peak_learning_rate"))
+                _draw_schedules(ax, curves, {} if peak is None else {"lr": peak})
             ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
             for (
                 text
@@ -161,9 +163,11 @@ def _draw_rescaled(ax: Any, curves: list[Curve], chosen: str) -> None:
     ax.set_yticks([0, 1], ["lowest", "highest"])
 
 
-def _draw_schedules(ax: Any, curves: list[Curve]) -> None:
+def _draw_schedules(ax: Any, curves: list[Curve], peaks: Mapping[str, float]) -> None:
+    """peaks: the largest values there were, where that is known: rows are written now and then."""
     for place, (name, at, value) in enumerate(curves):
-        peak = float(np.abs(value).max())
+        peak = peaks.get(name, float(np.abs(value).max()))
+        known = "peak" if name in peaks else "largest logged"
         label = {"lr": "learning rate", "lambda": "λ"}.get(name, name)
         ax.plot(
             at,
@@ -171,7 +175,7 @@ def _draw_schedules(ax: Any, curves: list[Curve]) -> None:
             color=LINES[place % len(LINES)],
             ls=STROKES[place % len(STROKES)],
             lw=1.4,
-            label=f"{label} (peak {peak:.3g})",
+            label=f"{label} ({known} {peak:.3g})",
             marker="o" if len(at) == 1 else None,
         )
     ax.set_ylim(-0.05, 1.08)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tlrun.evaluate.figures import with_unit
 from tlrun.report import render
-from tlrun.report.record import Record, Row, number
+from tlrun.report.record import Record, Row, mapping, number
 
 COMMON = {  # what the page and the text show in tables of their own
     f"{split}_test/{metric}"
@@ -111,7 +111,29 @@ def sentences(record: Record) -> list[str]:
             else f", the best one by target labels (oracle) {with_unit(oracle, unit)}"
         )
         found.append(f"The last step has {with_unit(last, unit)}{best}.")
+    if beside := comparison(record):
+        found.append(beside)
     return found
+
+
+def times(record: Record) -> dict[str, float]:
+    """Seconds of the whole command and of its parts, the total first; {} of older runs."""
+    told = mapping(record.summary.get("wall_seconds"))
+    return {name: seconds for name, value in told.items() if (seconds := number(value)) is not None}
+
+
+def comparison(record: Record) -> str:
+    """What is equal between the run and the model it is compared with, and what is not."""
+    own, other = record.summary, record.baseline.summary if record.baseline else {}
+    given = [number(s.get(key)) for s in (own, other) for key in ("steps", "images_seen")]
+    if record.baseline is None or None in given:
+        return ""
+    steps, images, its_steps, its_images = map(render.count, given)
+    as_many = f"as many steps ({steps})" if steps == its_steps else f"{its_steps} steps ({steps})"
+    and_images = "as many images" if images == its_images else f"{its_images} images ({images})"
+    joined = "and" if (steps == its_steps) == (images == its_images) else "but"
+    name = record.baseline.method
+    return f"The {name} model beside it took {as_many} {joined} saw {and_images}."
 
 
 def selection_sentence(summary: Row) -> str:

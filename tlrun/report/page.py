@@ -207,7 +207,13 @@ def _cost(summary: Row) -> list[tuple[str, str]]:
         "Images per second": ("images_per_second", render.count),
         "Peak memory, MB": ("peak_memory_mb", render.count),
     }
-    return [
+    wall = {name: number(value) for name, value in mapping(summary.get("wall_seconds")).items()}
+    whole = [
+        (f"Time: {name}" if name != "total" else "Time of the command", render.duration(seconds))
+        for name, seconds in wall.items()
+        if seconds and name not in ("training", "report")  # the report is being written
+    ]
+    return whole + [
         (name, write(summary[key]))
         for name, (key, write) in shown.items()
         if number(summary.get(key)) is not None

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tlrun.evaluate.figures import with_unit
-from tlrun.report.findings import failures, further, headline, selection_sentence
+from tlrun.report.findings import (
+    comparison,
+    failures,
+    further,
+    headline,
+    selection_sentence,
+    times,
+)
 from tlrun.report.record import (
     Record,
     accuracy_by_class,
@@ -42,16 +49,24 @@ def text_summary(run_dir: Path) -> str:
                 f"Training saw {count(record.summary['target_labels_seen'])} target labels."
             )
         lines += _others(record)
+        lines += [line for line in (comparison(record), _spent(record)) if line]
     page = record.run.report
     lines.append(f"Report: {page}" if page.exists() else f"Run folder: {record.path}")
     return "\n".join(lines)
 
 
 def _title(record: Record) -> str:
-    seconds = record.summary.get("train_seconds")
-    took = f" in {duration(seconds)}" if number(seconds) is not None else ""
+    total, training = times(record).get("total"), number(record.summary.get("train_seconds"))
+    took = "" if training is None else f", {duration(training)} of training"
+    took = took if total is None else f" in {duration(total)}"
     seed = "" if record.seed is None else f", seed {record.seed}"
     return f"{record.method} on {record.data}{seed}: {record.state}{took}"
+
+
+def _spent(record: Record) -> str:
+    parts = {name: value for name, value in times(record).items() if name != "total" and value}
+    told = [f"{name} {duration(value)}" for name, value in parts.items()]
+    return f"Time: {', '.join(told)}." if told else ""
 
 
 def _figures(record: Record) -> list[str]:
