@@ -32,8 +32,8 @@ HUGE = 99999999999999999999
 
 def without_range(kind: Any) -> bool:
     """Whether a type hint lets any number through."""
-    if get_origin(kind) is Annotated:
-        return not any(isinstance(mark, Range) for mark in get_args(kind)[1:])
+    if get_origin(kind) is Annotated and any(isinstance(m, Range) for m in get_args(kind)[1:]):
+        return False
     if get_origin(kind) in (Union, UnionType):
         return any(map(without_range, get_args(kind)))
     return kind in (int, float) or any(map(without_range, get_args(kind)))
@@ -147,3 +147,23 @@ def test_a_number_out_of_range_leaves_nothing_behind(
     assert sentence in said
     assert len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_value_of_a_sweep_is_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from tlrun.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "seed=0,1,0"]) == 2
+    assert "seed=0 is asked for twice" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_flag_may_stand_before_its_verb(tmp_path: Path, capsys: Any) -> None:
+    from tlrun.cli import main
+
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("# Of my own\n_target_: my.Own\n")
+    assert main(["--config-dir", str(tmp_path), "list", "methods"]) == 0
+    assert "Of my own" in capsys.readouterr().out

@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must let exceptions through to `report`
     # Threads that spin while they wait crawl on a busy machine (docs/decisions.md, "Threads").
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if words[:1] in (["--config-dir"], ["-cd"]) and words[2:3] and words[2] in VERBS:
+        words = [words[2], *words[:2], *words[3:]]  # the flag may stand before its verb
     try:
         verb = words[0] if words and "=" not in words[0] else ""
         if verb in VERBS:

@@ -108,6 +108,8 @@ def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     if job.get("logger", {}).get("folder") is not None:
         job.logger.folder = str(Path(str(job.logger.folder)).expanduser().absolute())
     job.choices = choices
+    if isinstance(chosen := choices.get("terms"), list) and len(set(chosen)) < len(chosen):
+        raise ConfigError(f"terms={schema.show(list(chosen))}: a term is named once")
     settle_budget(job, words_of(hydra_cfg.overrides.task))
     validate(job)
     OmegaConf.set_struct(job, True)

@@ -141,7 +141,8 @@ def _composition(message: str) -> ConfigError:
     if match := re.search(r"Ambiguous value for argument '(.+?)'", message):
         key, _, value = match[1].partition("=")
         return ConfigError(
-            f"{match[1]} has several values: add -m to run each, or write {key}=[{value}]"
+            f"{match[1]} has several values: add -m to run each, or write {key}=[{value}]; "
+            f"a comma in the value itself is quoted: '{key}=\"{value}\"'"
         )
     if match := re.search(r"Could not override '(.+?)'", message):
         return ConfigError(

@@ -112,6 +112,7 @@ def check(args: argparse.Namespace) -> None:
     overrides = open_keys(args.overrides)
     is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
     check_extras(overrides, multirun=is_sweep)
+    check_folders(overrides)
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
         return  # Hydra merges the two, `compose` cannot
     for variant in variants(overrides) if is_sweep else [overrides]:
@@ -119,6 +120,17 @@ def check(args: argparse.Namespace) -> None:
         check_installed(str(cfg.logger.name))
         if not is_sweep:  # its jobs check themselves, maybe on other machines
             check_built(cfg)
+
+
+def check_folders(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for `hydra.run.dir=` without a folder: the run would lie where one is."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.lstrip("+") in ("hydra.run.dir", "hydra.sweep.dir"):
+            if value.strip(" \"'") in ("", "null"):
+                raise ConfigError(
+                    f"{key}= is empty: name a folder, for example {key}=outputs/first"
+                )
 
 
 def check_built(cfg: DictConfig) -> None:
@@ -133,6 +145,9 @@ def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     """Of a sweep: its first job, then every swept value once beside that. A sum, not a product."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     axes = [values for values in map(_values, parsed) if values]
+    for axis in axes:
+        if twice := next((word for word in axis if axis.count(word) > 1), None):
+            raise ConfigError(f"{twice} is asked for twice: a sweep runs a value once")
     yield [axis[0] for axis in axes]
     for at, axis in enumerate(axes):
         for value in axis[1:VALUES_CHECKED]:

@@ -11,7 +11,8 @@ count of twenty digits) ends in an error of memory or of integers long after it 
 from __future__ import annotations
 
 import math
-from typing import Annotated, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 
 class Range(NamedTuple):
@@ -40,6 +41,16 @@ class Range(NamedTuple):
         return ""
 
 
+class Distinct(NamedTuple):
+    """Of a list: no value stands in it twice."""
+
+    def holds(self, values: Sequence[Any]) -> bool:
+        return len({repr(value) for value in values}) == len(values)
+
+    def __str__(self) -> str:
+        return ", none of them twice"
+
+
 def finite(value: float) -> bool:
     """Neither NaN nor infinite, nor a whole number that no float can hold."""
     return abs(value) < 2**1023 if isinstance(value, int) else math.isfinite(value)
@@ -48,6 +59,9 @@ def finite(value: float) -> bool:
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
+
+# lists
+Names = Annotated[list[str], Distinct()]
 
 # whole numbers
 Count = Annotated[int, Range(1, 10**9)]  # of steps, images, rows, episodes

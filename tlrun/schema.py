@@ -18,7 +18,9 @@ from tlrun.ranges import (
     BatchSize,
     BelowOne,
     Count,
+    Distinct,
     LearningRate,
+    Names,
     NotNegative,
     Number,
     Pixels,
@@ -105,7 +107,7 @@ class DannDecay:
 @dataclass
 class StepDecay:
     name: Literal["step"]
-    milestones: list[Share]
+    milestones: Annotated[list[Share], Distinct()]
     gamma: Positive
 
 
@@ -139,9 +141,9 @@ class Select:
 
 @dataclass
 class Transfer:
-    carry: list[str] | None
-    reinit: list[str]
-    freeze: list[str]
+    carry: Names | None
+    reinit: Names
+    freeze: Names
     cut: Size | None
     freeze_carried: bool
 
@@ -174,7 +176,7 @@ class PhaseOverride:
     steps: Size | None
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
-    frozen: list[str]
+    frozen: Names
 
 
 @dataclass
@@ -190,8 +192,8 @@ class Pair:
     mean: list[Number] | None
     std: list[Positive] | None
     label_spaces: Literal["shared", "partial", "open"] | None
-    source_classes: list | None
-    target_classes: list | None
+    source_classes: Annotated[list, Distinct()] | None
+    target_classes: Annotated[list, Distinct()] | None
 
 
 @dataclass
@@ -227,11 +229,11 @@ class Experiment:
     baseline: Literal["auto"] | bool
     terms: dict[str, Any]
     balance: dict[str, Any]
-    selectors: list[SelectionRule]
+    selectors: Annotated[list[SelectionRule], Distinct()]
     phases: dict[str, Any]
     evaluate: Evaluate
     sweep: Sweep
-    tags: list[str]
+    tags: Names
     dry_run: bool
     choices: dict[str, Any]
     data: dict[str, Any]
@@ -360,6 +362,8 @@ def refusal(key: str, value: Any, kind: Any) -> str:
     """What is wrong with a value that does not fit its type hint: the one wording of all checks."""
     near = did_you_mean(str(value), choices_of(kind)) if choices_of(kind) else ""
     meant = near.split(" Valid:")[0] if near.startswith("did") else ""
+    if isinstance(value, int | float) and not choices_of(kind) and matches(str(value), kind):
+        meant = f"a path is written {key}=./{value}, another word '{key}=\"{value}\"'"
     return f"{key}={show(value)}: expected {describe(kind)}" + (f"; {meant}" if meant else "")
 
 

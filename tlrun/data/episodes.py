@@ -26,7 +26,7 @@ from tlrun.data.pair import Data, Domain, Labels, Task, preprocess_of
 from tlrun.data.splits import Card
 from tlrun.data.streams import Batch, Stream
 from tlrun.errors import ConfigError, DataError
-from tlrun.ranges import Count, Pixels, Range
+from tlrun.ranges import Count, Distinct, Pixels, Range
 from tlrun.schema import check_section
 
 Way = Annotated[int, Range(2, 10_000)]
@@ -71,9 +71,10 @@ class ClassTable:
         labels = examples.labels.cpu()
         counts = torch.bincount(labels, minlength=len(examples.classes))
         if len(counts) < shape.way:
+            key = "data.train.way" if where == "base classes" else "the way in data.tests"
             raise ConfigError(
                 f"{shape.way}-way episodes need {shape.way} classes, but the {where} have "
-                f"{len(counts)}: lower the way"
+                + (f"{len(counts)}: lower {key}" if len(counts) > 1 else "only one: add classes")
             )
         few = (counts < shape.shot + shape.query).nonzero()
         if len(few):
@@ -199,7 +200,7 @@ def episodes(
     normalize: Literal["half", "imagenet", "instance", "standard", "none"],
     augment: dict[str, Any],
     train: dict[str, Any],
-    tests: Sequence[tuple[Way, Images]],
+    tests: Annotated[Sequence[tuple[Way, Images]], Distinct()],
     query: Images,
     val_episodes: Count,
     test_episodes: Count,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from tlrun.errors import ConfigError
 from tlrun.losses.mmd import mmd_loss
 from tlrun.methods.discrepancy import Discrepancy, activation, taps_of
 from tlrun.models.net import Forward
-from tlrun.ranges import Depth, Positive
+from tlrun.ranges import Depth, Distinct, Positive
 
 
 @dataclass(eq=False)
@@ -34,7 +34,7 @@ class DAN(Discrepancy):
 
     distance_name = "mmd"
 
-    layers: Sequence[str] = ("features", "logits")
+    layers: Annotated[Sequence[str], Distinct()] = ("features", "logits")
     kernels: Depth = 2
     bandwidth: Literal["mean", "median"] | Positive = "mean"
     estimator: Literal["biased", "unbiased", "linear"] = "unbiased"

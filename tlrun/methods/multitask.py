@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from tlrun.methods.domains import forward_domains, seen
 from tlrun.methods.method import Method, Needs, Output, Phase, Progress, Update
 from tlrun.models.heads import BoxHead
 from tlrun.models.net import Net
-from tlrun.ranges import BelowOne, NotNegative
+from tlrun.ranges import BelowOne, Distinct, NotNegative
 
 
 class MultiTask(Method):
@@ -43,7 +43,7 @@ class MultiTask(Method):
 
     def __init__(
         self,
-        tasks: Sequence[str] | None = None,
+        tasks: Annotated[Sequence[str], Distinct()] | None = None,
         order: Literal["joint", "sequential"] = "joint",
         alpha: NotNegative = 0.0,
         epoch: Literal["max", "min"] = "max",

@@ -15,7 +15,7 @@ in one pass for the mean over all batches, without labels; those of frozen stage
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from tlrun.methods.finetune import Finetune
 from tlrun.methods.method import Phase
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
-from tlrun.ranges import BelowOne, Share
+from tlrun.ranges import BelowOne, Distinct, Share
 
 LAST = "interpolated"
 
@@ -43,7 +43,7 @@ class WiseFT(Finetune):
     def __init__(
         self,
         alpha: Share = 0.5,
-        grid: Sequence[Share] = (0.0, 0.25, 0.5, 0.75, 1.0),
+        grid: Annotated[Sequence[Share], Distinct()] = (0.0, 0.25, 0.5, 0.75, 1.0),
         recompute_batch_norm: bool = True,
         label_smoothing: BelowOne = 0.0,
     ) -> None:
