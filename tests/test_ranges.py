@@ -142,7 +142,7 @@ def test_a_number_out_of_range_leaves_nothing_behind(
     from tlrun.cli import main
 
     monkeypatch.chdir(tmp_path)
-    assert main([word]) == 2
+    assert main(word.split()) == 2
     said = capsys.readouterr().err.strip()
     assert sentence in said
     assert len(said.splitlines()) == 1

@@ -263,6 +263,9 @@ def parser_of(verb: str) -> Parser:
         parser.add_argument(
             "--compare", type=Path, metavar="FOLDER", help="one leaderboard over all, written here"
         )
+        parser.add_argument(
+            "--output", type=Path, metavar="FOLDER", help="for the page of a run that is read-only"
+        )
         return parser
     if verb == "list":
         parser = new("What can be chosen, a line each.", "list methods", run_dir=False)
@@ -324,8 +327,10 @@ def report_verb(args: argparse.Namespace) -> int:
         return 0
     from tlrun.report.page import write_report
 
+    if args.output and len(args.paths) > 1:
+        raise ConfigError("--output takes the page of one run: give one folder")
     for path in args.paths:
-        print(write_report(path))
+        print(write_report(path, args.output))
     return 0
 
 

@@ -84,7 +84,7 @@ def compare(old: RunDir, new: RunDir, tolerance: float | None = None) -> Compari
             continue
         mild = key in HARMLESS or top in HARMLESS or leaf in PATH_KEYS
         (found.notes if mild else found.settings).append(f"config: {key}: {a} -> {b}")
-    trained = old.read_json(old.summary).get("config_hash") if old.summary.is_file() else None
+    trained = old.read_summary().get("config_hash")
     if trained not in (None, config_hash(load_config(old.config))):
         found.notes.append("config.yaml is not the one that summary.json is of: edited since?")
     found.notes += notes(here, there)
@@ -209,7 +209,7 @@ def _figures(old: RunDir, new: RunDir) -> list[str]:
 
 
 def _tested(run: RunDir) -> dict[str, Any]:
-    summary = run.read_json(run.summary) if run.summary.is_file() else {}
+    summary = run.read_summary()
     return {key: summary.get(key) for key in ("selected", "last", "oracle")}
 
 

@@ -20,31 +20,37 @@ from tlrun.engine import checkpoint
 from tlrun.engine.optimize import learning_rate_factor, merged
 from tlrun.engine.precision import autocast
 from tlrun.environment import with_history
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.divergence import failure
 from tlrun.evaluate.figures import Figures, oracle_key, with_unit
 from tlrun.evaluate.selection import rules, sees_target_labels
-from tlrun.run_dir import RunDir, collect_environment, write_atomic
+from tlrun.run_dir import Damaged, RunDir, collect_environment, write_atomic
 from tlrun.session import Session, open_session
 from tlrun.wall_time import wall_seconds
 
 log = logging.getLogger(__name__)
 
 
-def conclude(session: Session) -> dict[str, Any]:
-    """Evaluate the selected and the last weights on the test sets and write what the run leaves."""
+def conclude(session: Session, into: RunDir | None = None) -> dict[str, Any]:
+    """Evaluate the selected and the last weights on the test sets and write what the run leaves.
+
+    into: another folder to write to. Raises RunError if the checkpoints are gone.
+    """
     run_dir = session.run_dir
     last = checkpoint.load_last(run_dir.checkpoints)
-    assert last is not None
+    if last is None:
+        raise RunError(f"{run_dir.checkpoints} holds no checkpoint any more: there is nothing left")
     rows = run_dir.read_metrics()
     session.load(last)
     last_figures, _ = _test(session)
     selected = session.load_selected()
     figures, found = _test(session)
-    session.evaluator.write(run_dir, found)
-    write_model(run_dir, session)
+    into = into or run_dir
+    session.evaluator.write(into, found)
+    write_model(into, session)
     summary = summarise(session, rows, last, selected["step"], figures, last_figures)
-    run_dir.write_json(run_dir.summary, summary)
+    summary["files"] = into.left()
+    into.write_json(into.summary, summary)
     return summary
 
 
@@ -144,11 +150,17 @@ def describe(session: Session) -> None:
     run_dir = session.run_dir
     goes_on = (run_dir.checkpoints / "last.pt").is_file()
     if goes_on and run_dir.label_space.is_file():
-        check_unchanged(session.data, run_dir.read_json(run_dir.label_space))
+        try:
+            check_unchanged(session.data, run_dir.read_label_space())
+        except Damaged as error:
+            log.warning("%s", error)
     run_dir.write_json(run_dir.label_space, session.data.label_space())
     found = collect_environment(session.data.info(), session.device)
     if goes_on and run_dir.environment.is_file():
-        found = with_history(found, run_dir.read_json(run_dir.environment))
+        try:
+            found = with_history(found, run_dir.read_json(run_dir.environment))
+        except Damaged as error:
+            log.warning("%s; it is written anew, without what it said of the start", error)
     elif origin := session.start.origin():
         found["init"] = origin
     run_dir.write_json(run_dir.environment, found)
@@ -174,7 +186,7 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     check_kept(run_dir, str(cfg.select.name))
     if not run_dir.label_space.is_file():
         raise ConfigError(f"{run_dir.path} has no label_space.json: nothing was trained in it yet")
-    space = run_dir.read_json(run_dir.label_space)
+    space = run_dir.read_label_space()
     session = open_session(run_dir, plain(cfg), space=space)
     session.build_all()
     selected = session.load_selected()
@@ -187,10 +199,6 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "figures": figures.about(),
         **figures,
     }
-    folder = run_dir.path / "evaluations"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{session.data.name}{_mark(overrides)}.json"
-    run_dir.write_json(path, result)
     print(
         f"{session.data.name}, weights of step {selected['step']} "
         f"(select={session.cfg['select']['name']})"
@@ -199,7 +207,14 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if isinstance(figure.value, float):
             half = "" if figure.ci95 is None else f" ± {with_unit(figure.ci95, figure.kind.unit)}"
             print(f"  {figure.key:<32} {with_unit(figure.value, figure.kind.unit)}{half}")
-    print(f"written to {path}")
+    path = run_dir.path / "evaluations" / f"{session.data.name}{_mark(overrides)}.json"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        run_dir.write_json(path, result)
+    except OSError as error:
+        log.warning("tlrun: cannot write %s (%s): the figures are only above", path, error.strerror)
+    else:
+        print(f"written to {path}")
     return result
 
 

@@ -159,6 +159,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     Raises ConfigError on an unknown key, group option or wrong value, and where the file names code
     that this command does not trust (tlrun/trust.py).
     """
+    try:
+        return _load_config(path, overrides)
+    except OmegaConfBaseException as error:  # a key that is no word, `${...}` of what is not there
+        raise ConfigError(f"{path}: {explain(error)}") from error
+
+
+def _load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
     cfg = saved_config(read_yaml(path), str(path))
     try:
         parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
@@ -211,10 +218,15 @@ def with_new_keys(cfg: DictConfig) -> DictConfig:
         defaults.pop(key)
     for group in ("trainer", "optimizer", "schedule", "select", "logger"):
         section: Any = cfg.get(group)
+        if section is not None and not isinstance(section, DictConfig):
+            raise ConfigError(f"{group}={section}: it is a group of keys, not a value")
         option = "default" if group == "trainer" else (section or {}).get("name")
         file = conf_dir() / group / f"{option}.yaml"
         if section is not None and file.is_file():
             defaults[group] = OmegaConf.load(file)
+    for key, default in defaults.items():
+        if isinstance(default, DictConfig) and not isinstance(cfg.get(key, default), DictConfig):
+            raise ConfigError(f"{key}={cfg[key]}: it is a group of keys, not a value")
     return DictConfig(OmegaConf.merge(defaults, cfg))
 
 
@@ -238,7 +250,7 @@ def validate(cfg: DictConfig) -> None:
     for group in ("method", "data", "backbone"):
         if not tree[group]:
             raise ConfigError(f"no {group} is chosen: give {group}=..., see `tlrun list`")
-        schema.check_like(tree[group], _packaged(group, tree["choices"].get(group)), group)
+        schema.check_like(tree[group], _packaged(group, str(tree["choices"].get(group))), group)
 
 
 @cache

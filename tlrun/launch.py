@@ -126,11 +126,9 @@ def check_folders(overrides: Sequence[str]) -> None:
     """Raise ConfigError for `hydra.run.dir=` without a folder: the run would lie where one is."""
     for override in overrides:
         key, _, value = override.partition("=")
-        if key.lstrip("+") in ("hydra.run.dir", "hydra.sweep.dir"):
-            if value.strip(" \"'") in ("", "null"):
-                raise ConfigError(
-                    f"{key}= is empty: name a folder, for example {key}=outputs/first"
-                )
+        folder = key.lstrip("+") in ("hydra.run.dir", "hydra.sweep.dir")
+        if folder and value.strip(" \"'") in ("", "null"):
+            raise ConfigError(f"{key}= is empty: name a folder, for example {key}=outputs/mine")
 
 
 def check_built(cfg: DictConfig) -> None:
@@ -276,6 +274,9 @@ def report(error: BaseException, where: str = "") -> int:
         word = "interrupted" if isinstance(error, Interrupted) else "error"
         _say(f"tlrun: {word}: {error}{of_job}")
         return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        _say(f"tlrun: error: cannot use {error.filename}: {error.strerror}{of_job}")
+        return 1
     frame = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{Path(frame.filename).name}:{frame.lineno}"
     log = getattr(error, "tlrun_log", None)

@@ -13,6 +13,7 @@ from tlrun.config import PATH_KEYS, load_config, plain, saved_config
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
 from tlrun.launch import execute
+from tlrun.run import complete, is_baseline
 from tlrun.run_dir import RunDir, locked, runs_in, write_atomic
 from tlrun.trust import composed
 
@@ -44,9 +45,13 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     cfg = load_config(run_dir.config, list(overrides))
     saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
     done = run_dir.read_status().get("state") == "completed"
-    if done and not overrides and run_dir.summary.is_file():
-        log.warning("%s is complete; nothing to resume", path)
-        return dict(run_dir.read_json(run_dir.summary))
+    if done and not overrides and (saved is not None or run_dir.summary.is_file()):
+        if missing := run_dir.missing(page=not is_baseline(run_dir)):
+            log.warning("%s is complete but for %s", path, ", ".join(missing))
+            complete(run_dir)
+        else:
+            log.warning("%s is complete; nothing to resume", path)
+        return run_dir.read_summary()
     stamp = list(overrides)
     if saved is not None:
         began = plain(saved_config(saved["config"], f"{run_dir.checkpoints}"))

@@ -10,6 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.conclude import conclude, describe
 from tlrun.config import build, conf_dir, load_config, plain
+from tlrun.data.trained import check_unchanged
 from tlrun.engine.loggers import check_installed, log_summary
 from tlrun.engine.loop import Loop
 from tlrun.engine.precision import resolve_device, resolve_precision
@@ -72,12 +76,47 @@ def execute(path: Path, began: float | None = None) -> dict[str, Any]:
     return summary
 
 
+def complete(run_dir: RunDir) -> None:
+    """Make what a complete run lacks (a kill came before it was written), and touch nothing else.
+
+    Raises RunError if it cannot be made, since the checkpoints are gone.
+    """
+    with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
+        missing = run_dir.missing(page=not is_baseline(run_dir))
+        if lost := [name for name in missing if name != run_dir.report.name]:
+            cfg = load_config(run_dir.config)
+            session = open_session(run_dir, plain(cfg))
+            if run_dir.label_space.name not in lost:
+                check_unchanged(session.data, run_dir.read_label_space())
+            session.build_all()
+            with tempfile.TemporaryDirectory(prefix=".complete_", dir=run_dir.path) as folder:
+                made = RunDir(folder)
+                if run_dir.metrics.is_file():
+                    shutil.copy(run_dir.metrics, made.metrics)
+                made.write_json(made.label_space, session.data.label_space())
+                summary = conclude(session, made)
+                if cfg.baseline:
+                    compare(session, cfg, summary, made)
+                for name in {*lost, *(made.left() if run_dir.summary.name in lost else ())}:
+                    if (made.path / name).is_file() and (
+                        name in lost or not (run_dir.path / name).is_file()
+                    ):
+                        os.replace(made.path / name, run_dir.path / name)
+        if missing:
+            show(run_dir)
+
+
+def is_baseline(run_dir: RunDir) -> bool:
+    """Whether it is only there for comparison: its figures stand on the page of its run."""
+    return BASELINE in (run_dir.path.name, run_dir.path.parent.name)
+
+
 def show(run_dir: RunDir) -> None:
     """Plots, page and closing table. The run is complete by now: a fault here must not lose it.
 
     A model that is only there for comparison is shown on the page of its run.
     """
-    if BASELINE in (run_dir.path.name, run_dir.path.parent.name):
+    if is_baseline(run_dir):
         return
     from tlrun.report.page import write_report
     from tlrun.report.text import text_summary
@@ -154,19 +193,25 @@ def has_baseline(asked: bool | str, session: Session) -> bool:
     return there
 
 
-def compare(session: Session, cfg: DictConfig, summary: dict[str, Any]) -> dict[str, Any]:
-    """Train what the method names as its baselines; the summary with what the comparison says."""
-    run_dir = session.run_dir
+def compare(
+    session: Session, cfg: DictConfig, summary: dict[str, Any], into: RunDir | None = None
+) -> dict[str, Any]:
+    """Train what the method names as its baselines; the summary with what the comparison says.
+
+    into: another folder for what is written about them.
+    """
+    run_dir, into = session.run_dir, into or session.run_dir
     found = {}
     for name, changes in session.method.baselines(session.data).items():
         baseline = RunDir(run_dir.path / name)
         run_baseline(baseline, cfg, changes)
         found[name] = baseline.read_json(baseline.summary)
-    summary = session.evaluator.compare(run_dir, summary, found)
+    summary = session.evaluator.compare(into, summary, found)
     # what they took in all sittings, by their own word
     spent = [(one.get("wall_seconds") or {}).get("total", 0.0) for one in found.values()]
     summary = with_part(summary, "baseline", sum(spent))
-    run_dir.write_json(run_dir.summary, summary)
+    summary["files"] = into.left()
+    into.write_json(into.summary, summary)
     return summary
 
 

@@ -15,15 +15,35 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from tlrun.environment import collect_environment
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
+from tlrun.ranges import Count
+from tlrun.schema import describe, matches
 
 _held: set[Path] = set()  # the folders that this process has locked
+MADE_BY_RESUME = ("summary.json", "label_space.json")  # if they are missing or damaged
 COMMANDS = "sweep.yaml"  # of a sweep's folder: what `tlrun resume SWEEP_DIR` gives again
 STATES = ("created", "running", "completed", "failed", "interrupted")
+
+
+class Damaged(RunError):
+    """A file of a run is missing, unreadable or does not hold what it should."""
+
+
+@dataclass
+class LabelSpaceKeys:
+    """What `label_space.json` holds; prediction needs all of it."""
+
+    classes: list[str]
+    tasks: dict[str, dict[str, Any]]
+    domains: list[str]
+    facts: dict[str, Any]
+    input_shape: list[Count]
+    preprocess: dict[str, Any]
 
 
 class RunDir:
@@ -181,11 +201,12 @@ class RunDir:
         self.write_json(self.status, kept)
 
     def read_status(self) -> dict[str, Any]:
-        """The status; {} for a run that was claimed but never started."""
+        """The status; {} for a run that was claimed but never started, or where it is damaged."""
         try:
-            return dict(self.read_json(self.status))
-        except (FileNotFoundError, ValueError):
+            found: dict[str, Any] = self.read_json(self.status)
+        except Damaged:
             return {}
+        return found
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -223,8 +244,68 @@ class RunDir:
         write_atomic(Path(path), json.dumps(clean(obj), indent=2, ensure_ascii=False) + "\n")
 
     @staticmethod
-    def read_json(path: str | Path) -> Any:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+    def read_json(path: str | Path, kind: Any = dict) -> Any:
+        """Plain values of `kind`, a type hint as in tlrun/schema.py. Raises Damaged."""
+        path = Path(path)
+        anew = f"; tlrun resume {path.parent} writes it anew" if path.name in MADE_BY_RESUME else ""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise Damaged(f"cannot read {path}: {error.strerror}{anew}") from error
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+            raise Damaged(f"{path} is damaged: it is not JSON ({error}){anew}") from error
+        if not matches(found, kind):
+            raise Damaged(f"{path} is damaged: expected {describe(kind)}{anew}")
+        return found
+
+    def read_label_space(self) -> dict[str, Any]:
+        """label_space.json with all of its keys. Raises Damaged."""
+        found: dict[str, Any] = self.read_json(self.label_space)
+        for key, kind in get_type_hints(LabelSpaceKeys, include_extras=True).items():
+            if key not in found or not matches(found[key], kind):
+                raise Damaged(
+                    f"{self.label_space} is damaged: expected {key} to be {describe(kind)}; "
+                    f"tlrun resume {self.path} writes it anew"
+                )
+        return found
+
+    def missing(self, *, page: bool = True) -> list[str]:
+        """Names of the files of a complete run that are lost or damaged, as far as can be told.
+
+        page: whether it has a report of its own. The weights (`checkpoints/`) are not among them:
+        all else can be made from these.
+        """
+        try:
+            summary = self.read_json(self.summary)
+        except Damaged:
+            summary = {}
+        files = summary.get("files")
+        left = files if matches(files, list[str]) else []
+        names = [name for name in (self.model.name, *left) if not (self.path / name).is_file()]
+        names += [] if summary else [self.summary.name]
+        try:
+            self.read_label_space()
+        except Damaged:
+            names.append(self.label_space.name)
+        if page and not (self.report.is_file() and self.plots.is_dir()):
+            names.append(self.report.name)
+        return names
+
+    def left(self) -> list[str]:
+        """Names of the files that the closing tests have left here, for `files` of the summary."""
+        patterns = (
+            "predictions*.csv",
+            "episodes.csv",
+            "features.npz",
+            "pictures.json",
+            "tables.json",
+        )
+        return sorted(path.name for pattern in patterns for path in self.path.glob(pattern))
+
+    def read_summary(self) -> dict[str, Any]:
+        """summary.json; {} if there is none. Raises Damaged."""
+        found: dict[str, Any] = self.read_json(self.summary) if self.summary.is_file() else {}
+        return found
 
     # ---- metrics ----------------------------------------------------------------------------
 
@@ -256,11 +337,26 @@ class RunDir:
                 os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All rows; a last line that was torn by a crash is skipped."""
+        """All rows; a last line that was torn by a crash is skipped.
+
+        Raises Damaged for any other that cannot be read: what is chosen depends on every row.
+        """
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        rows = []
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines[:-1], start=1):
+            try:
+                row = json.loads(line) if line else None
+            except (ValueError, RecursionError):
+                row = line
+            if row is not None and not isinstance(row, dict):
+                raise Damaged(
+                    f"{self.metrics}, line {number}, is damaged: it is no row of figures; the run "
+                    "has to be started again, or goes on without that row once the line is empty"
+                )
+            rows += [row] if row else []
+        return rows
 
     # ---- log --------------------------------------------------------------------------------
 

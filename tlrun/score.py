@@ -25,7 +25,7 @@ def selected_score(run: RunDir) -> Score | None:
     """
     if run.read_status().get("state") != "completed" or not run.summary.is_file():
         return None
-    summary: dict[str, Any] = run.read_json(run.summary)
+    summary = run.read_summary()
     rule = str(summary.get("selection_rule") or _rule_of(run))
     chosen = summary.get("selected") or {}
     value = None

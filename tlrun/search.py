@@ -25,7 +25,8 @@ from tlrun.config import finish, key_of, names_jobs
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import at_once
 from tlrun.progress import tell
-from tlrun.run_dir import RunDir
+from tlrun.run_dir import Damaged, RunDir
+from tlrun.schema import matches
 from tlrun.score import selected_score
 from tlrun.space import Command, Value, read_command
 
@@ -190,6 +191,8 @@ class Study:
         if not file.is_file():
             return
         saved = RunDir.read_json(file)
+        if not matches(saved.get("trials"), list[dict]):
+            raise Damaged(f"{file} is damaged: its trials are missing; give sweep.new=true")
         if saved.get("search") != self._identity():
             from tlrun.sweep import forget  # it is there: the search is one of its commands
 

@@ -139,7 +139,7 @@ class Start:
     @staticmethod
     def _other_classes(net: Net, run: RunDir, classes: Sequence[str]) -> dict[str, str]:
         """The output layer does not fit where its classes are others, be they as many."""
-        theirs = run.read_json(run.label_space)["classes"] if run.label_space.is_file() else classes
+        theirs = run.read_label_space()["classes"] if run.label_space.is_file() else classes
         if list(theirs) == list(classes) or net.main_head not in net.parts:
             return {}
         return {net.path(net.main_head)[-1]: "of other classes there"}

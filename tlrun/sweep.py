@@ -32,13 +32,24 @@ from tlrun.config import (
 )
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.launchers import threads_of_job
-from tlrun.run_dir import COMMANDS, Busy, RunDir, held_by_another, locked, runs_in, write_atomic
+from tlrun.run_dir import (
+    COMMANDS,
+    Busy,
+    Damaged,
+    RunDir,
+    held_by_another,
+    locked,
+    runs_in,
+    write_atomic,
+)
+from tlrun.schema import matches
 from tlrun.sweep_command import check_words, checked_command
 from tlrun.trust import composed
 from tlrun.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from tlrun.progress import Watch
+
 
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
 NOT_REMEMBERED = ("hydra.mode", "hydra.sweep.dir", "sweep.new")  # of a command
@@ -167,7 +178,10 @@ def commands_of(folder: Path) -> dict[str, Any]:
     """{hash: {"overrides", "config_dir", "config_name", "folder" it was typed in}}."""
     file = folder / COMMANDS
     found: Any = read_yaml(file) if file.is_file() else {}
-    return dict(found.get("commands", {}))
+    commands = found.get("commands", {}) if isinstance(found, dict) else found
+    if not matches(commands, dict[str, dict]):
+        raise Damaged(f"{file} is damaged: it should hold the sweep's commands; move it away")
+    return dict(commands)
 
 
 def finish_sweep(folder: Path, failed: int) -> int:
@@ -310,8 +324,8 @@ def _claim_and_run(cfg: DictConfig, hydra_cfg: Any, name: str) -> dict[str, Any]
         run = RunDir(path)
         if is_finished(run) and _belongs(run, job):
             say(f"{name}: finished before")
-            _ensure_page(run)
-            return dict(run.read_json(run.summary))
+            _ensure_whole(run)
+            return run.read_summary()
         path.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
@@ -324,7 +338,7 @@ def _claim_and_run(cfg: DictConfig, hydra_cfg: Any, name: str) -> dict[str, Any]
             if not _belongs(run, job):
                 continue  # another config under the same name (hydra.sweep.subdir=...)
             if is_finished(run):  # by another process, a moment ago
-                return dict(run.read_json(run.summary))
+                return run.read_summary()
             return _run(run, job, cfg, hydra_cfg, name)
     raise AssertionError  # numbers do not end
 
@@ -339,13 +353,12 @@ def is_finished(run: RunDir) -> bool:
     return run.read_status().get("state") == "completed" and run.summary.is_file()
 
 
-def _ensure_page(run: RunDir) -> None:
-    """A job that was killed while it wrote its report is complete, but has none."""
-    if not run.report.is_file() and not held_by_another(run):
-        from tlrun.run import show
+def _ensure_whole(run: RunDir) -> None:
+    """A job that was killed after its training is complete, but may lack its page or more."""
+    if run.missing() and not held_by_another(run):
+        from tlrun.run import complete
 
-        with locked(run), run.logging():
-            show(run)
+        complete(run)
 
 
 def _run(

@@ -26,7 +26,7 @@ import torch
 
 from tlrun.archives import load_tensors
 from tlrun.errors import RunError
-from tlrun.run_dir import RunDir, write_atomic
+from tlrun.run_dir import Damaged, RunDir, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _decode(data: bytes, path: Path) -> dict[str, Any]:
 def _digest_in(sidecar: Path) -> str | None:
     try:
         return str(RunDir.read_json(sidecar)["sha256"])
-    except (OSError, ValueError, KeyError):
+    except (Damaged, KeyError):
         return None
 
 

@@ -260,7 +260,7 @@ def load(
         raise RunError(
             f"{run.path} has no label_space.json: the run stopped before its data were read"
         )
-    space = run.read_json(run.label_space)
+    space = run.read_label_space()
     space = space if classes is None else with_classes(space, classes)
     data: Any = LabelSpace.from_json(space)
     if task is not None and task not in data.tasks:
@@ -276,15 +276,14 @@ def load(
     names = data.classes if meant is None else meant.classes
     boxes = meant is not None and meant.kind == "box"
     model = Model(net, method, preprocess, names, task, boxes)
-    model.handicap = handicap(space, run.read_json(run.summary) if run.summary.is_file() else {})
+    model.handicap = handicap(space, run.read_summary())
     return model
 
 
 def checkpoint_path(run: RunDir, name: str) -> Path:
     """checkpoints/<name>.pt; for "selected" the one of the run's selection rule, else last.pt."""
     if name == "selected":
-        summary = run.read_json(run.summary) if run.summary.is_file() else {}
-        chosen = run.checkpoints / f"{summary.get('selection_rule')}.pt"
+        chosen = run.checkpoints / f"{run.read_summary().get('selection_rule')}.pt"
         return chosen if chosen.is_file() else run.checkpoints / "last.pt"
     path = run.checkpoints / f"{name}.pt"
     if not path.is_file():

@@ -244,8 +244,8 @@ class TaskEvaluator(ClassEvaluator):
 
 def add_entry(path: Path, entry: dict[str, Any]) -> None:
     """Add to a list that the report reads (tables.json, pictures.json), in place of its name."""
-    had = RunDir.read_json(path) if path.is_file() else []
-    RunDir.write_json(path, [*(e for e in had if e["name"] != entry["name"]), entry])
+    had = RunDir.read_json(path, list[dict]) if path.is_file() else []
+    RunDir.write_json(path, [*(e for e in had if e.get("name") != entry["name"]), entry])
 
 
 def axis_label(kinds: Iterable[str], on: str = "test") -> str:

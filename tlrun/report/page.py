@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +57,16 @@ TITLES = {
 }
 
 
-def write_report(path: Path) -> Path:
+def write_report(path: Path, output: Path | None = None) -> Path:
     """(Re)write the report of a run, or the leaderboard of a sweep; returns the page's path.
 
-    Raises ConfigError when `path` is neither.
+    output: another folder for the page of a run. Raises ConfigError when `path` is neither.
     """
     path = Path(path)
     if is_run(path):
-        return write_page(read_record(path))
+        return write_page(replace(read_record(path), output=output))
+    if output is not None:
+        raise ConfigError(f"{path} is no run; write its leaderboard with --compare {output}")
     if find_jobs(path):
         return write_leaderboard(path)
     raise ConfigError(
@@ -110,8 +113,9 @@ def write_page(record: Record) -> Path:
         data_cards=data_cards,
         environment=_environment(record.environment),
     )
-    write_atomic(record.run.report, html)
-    return record.run.report
+    record.page.path.mkdir(parents=True, exist_ok=True)
+    write_atomic(record.page.report, html)
+    return record.page.report
 
 
 def _subtitle(record: Record) -> str:

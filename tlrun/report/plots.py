@@ -41,7 +41,7 @@ def draw_plots(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
     draws = {picture.name: picture.draw for picture in own_pictures(record)}  # its results first
     draws |= {name: partial(draw, record) for name, draw in PLOTS.items()}
     for name, draw in draws.items():
-        path = record.run.plots / f"{name}.png"
+        path = record.page.plots / f"{name}.png"
         try:
             draw(path)
             drawn[name] = path

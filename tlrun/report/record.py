@@ -60,6 +60,12 @@ class Record:
     classes: list[str] = field(default_factory=list)
     predictions: Predictions | None = None
     baseline: Record | None = None
+    output: Path | None = None  # another folder for the page, where the run's own is read-only
+
+    @property
+    def page(self) -> RunDir:
+        """Where the page and its plots are written."""
+        return self.run if self.output is None else RunDir(self.output)
 
     @property
     def state(self) -> str:
