@@ -225,8 +225,9 @@ def with_new_keys(cfg: DictConfig) -> DictConfig:
         if section is not None and file.is_file():
             defaults[group] = OmegaConf.load(file)
     for key, default in defaults.items():
-        if isinstance(default, DictConfig) and not isinstance(cfg.get(key, default), DictConfig):
-            raise ConfigError(f"{key}={cfg[key]}: it is a group of keys, not a value")
+        given: Any = cfg.get(str(key), default)
+        if isinstance(default, DictConfig) and not isinstance(given, DictConfig):
+            raise ConfigError(f"{key}={given}: it is a group of keys, not a value")
     return DictConfig(OmegaConf.merge(defaults, cfg))
 
 

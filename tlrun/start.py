@@ -148,9 +148,9 @@ class Start:
 def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
     try:
-        saved = read_yaml(run.config)
-        spec = saved.get("method") if isinstance(saved, dict) else None
-        if spec is None:  # of a folder that holds no more than weights
+        config = read_yaml(run.config)
+        spec = config.get("method") if isinstance(config, dict) else None
+        if not isinstance(spec, dict):  # of a folder that holds no more than weights
             return dict(state["parts"])
         trust.check({"method": spec}, str(run.config))
         method: Method = build(spec, "method")
