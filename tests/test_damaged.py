@@ -302,3 +302,16 @@ def test_without_checkpoints_what_is_lost_stays_lost(run: RunDir, said: Said) ->
 def test_the_augmentations_are_those_of_the_schema() -> None:
     assert list(Augmentation.__dataclass_fields__) == list(OPS)
     assert schema.Augmentation is Augmentation
+
+
+def test_auto_means_no_baseline_where_there_is_none(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.import_module("tlrun.run"), "show", lambda run_dir: None)
+    open_set = ["method=osbp", "data.label_spaces=open", "data.source_classes=[0,1,2]"]
+    words = [*QUICK, *open_set, "trainer.batch_size=16", "hydra.run.dir=run"]
+    assert main([*words, "baseline=auto"]) == 0
+    assert load_config("run/config.yaml").baseline is False
+    assert not Path("run/baseline").exists()
+    assert main([*words, "baseline=true", "hydra.run.dir=other"]) == 2
+    assert "there is no baseline to train beside this method" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def place_in_training(path: Path) -> tuple[Any, Any]:
     try:
         about = RunDir.read_json(path.with_suffix(".json"))
         return about.get("step"), about.get("phase")
-    except (OSError, ValueError, AttributeError):
+    except Damaged:
         return None, None
 
 
