@@ -220,7 +220,7 @@ def with_new_keys(cfg: DictConfig) -> DictConfig:
         section: Any = cfg.get(group)
         if section is not None and not isinstance(section, DictConfig):
             raise ConfigError(f"{group}={section}: it is a group of keys, not a value")
-        option = "default" if group == "trainer" else (section or {}).get("name")
+        option = "default" if group == "trainer" else section and section.get("name")
         file = conf_dir() / group / f"{option}.yaml"
         if section is not None and file.is_file():
             defaults[group] = OmegaConf.load(file)

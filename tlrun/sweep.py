@@ -354,11 +354,20 @@ def is_finished(run: RunDir) -> bool:
 
 
 def _ensure_whole(run: RunDir) -> None:
-    """A job that was killed after its training is complete, but may lack its page or more."""
-    if run.missing() and not held_by_another(run):
-        from tlrun.run import complete
+    """A job that was killed after its training is complete, but may lack its page or more.
 
-        complete(run)
+    Without checkpoints (removed to save space) only the page can be made.
+    """
+    weights = (run.checkpoints / "last.pt").is_file()
+    missing = run.missing() if weights else not run.report.is_file()
+    if missing and not held_by_another(run):
+        from tlrun.run import complete, show
+
+        if weights:
+            complete(run)
+            return
+        with locked(run), run.logging():
+            show(run)
 
 
 def _run(
