@@ -149,17 +149,6 @@ def test_a_number_out_of_range_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_value_of_a_sweep_is_run_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    from tlrun.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    assert main(["-m", "seed=0,1,0"]) == 2
-    assert "seed=0 is asked for twice" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_flag_may_stand_before_its_verb(tmp_path: Path, capsys: Any) -> None:
     from tlrun.cli import main
 

@@ -143,9 +143,6 @@ def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     """Of a sweep: its first job, then every swept value once beside that. A sum, not a product."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     axes = [values for values in map(_values, parsed) if values]
-    for axis in axes:
-        if twice := next((word for word in axis if axis.count(word) > 1), None):
-            raise ConfigError(f"{twice} is asked for twice: a sweep runs a value once")
     yield [axis[0] for axis in axes]
     for at, axis in enumerate(axes):
         for value in axis[1:VALUES_CHECKED]:
