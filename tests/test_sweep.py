@@ -419,9 +419,9 @@ def test_joblib_goes_on_after_a_failure_and_finishes_what_is_missing(
 ) -> None:
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.max_batch_size=2"]
     words = ["-m", *QUICK, "method=source_only", "seed=0,1", NAMED]
-    assert main([*words, "data.normalize=hal,half", *joblib]) == 1
+    assert main([*words, "method.label_smoothing=1,0", *joblib]) == 1
     assert sorted(states("sweep")) == ["completed"] * 2 + ["failed"] * 2
-    assert capfd.readouterr().err.count("did you mean 'half'? Valid") == 2
+    assert capfd.readouterr().err.count("label_smoothing=1: expected a number from 0") == 2
     before = stamp("sweep")
     assert main(["resume", "sweep"]) == 1
     assert capfd.readouterr().err.count("finished before") == 2
@@ -429,4 +429,4 @@ def test_joblib_goes_on_after_a_failure_and_finishes_what_is_missing(
     kept = [name for name in before if (Path(*Path(name).parts[:2]) / "summary.json").is_file()]
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     table = Path("sweep/leaderboard.md").read_text()
-    assert table.count("data.normalize=hal is unknown") == 2
+    assert table.count("method.label_smoothing=1: expected a number from 0 to below 1") == 2
