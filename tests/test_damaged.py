@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from small import QUICK
 
+import tlrun.resume  # noqa: F401  # before another test patches what it imports
 from tlrun import schema
 from tlrun.cli import main
 from tlrun.config import load_config
