@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -487,7 +488,8 @@ def test_a_sweep_of_two_methods_and_two_seeds(
     assert len({s["config_hash"] for s in summaries}) == 4
     rows = table(Path("sweep/leaderboard.csv"))
     assert {row["method"]: row["completed"] for row in rows} == {"dann": "2", "source_only": "2"}
-    assert "| source_only |" in Path("sweep/leaderboard.md").read_text()
+    # four steps never leave chance, which a dagger says
+    assert re.search(r"\| source_only( †)? \|", Path("sweep/leaderboard.md").read_text())
     Page(Path("sweep/report.html")).assert_self_contained()
 
     Path("sweep/leaderboard.csv").unlink()

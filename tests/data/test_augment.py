@@ -121,9 +121,9 @@ def test_features_take_noise_and_gain_only():
     ("ops", "word"),
     [
         ({"rotat": 5}, "did you mean 'rotate'"),
-        ({"noise": -1}, ">= 0"),
+        ({"noise": -1}, "noise=-1: expected a number from 0"),
         ({"noise": "a lot"}, "number"),
-        ({"invert": 2}, "probability"),
+        ({"invert": 2}, "invert=2: expected a number from 0 to 1"),
         ({"scale": 1.0}, "below 1"),
     ],
 )

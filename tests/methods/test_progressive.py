@@ -7,12 +7,12 @@ import pytest
 import small
 import torch
 
+from tlrun.building import build
 from tlrun.conclude import conclude, describe
 from tlrun.dry_run import dry_run
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.task_matrix import TaskMatrix
-from tlrun.methods.progressive import Progressive
 from tlrun.methods.terms.memory import Teacher
 
 DATA = ("data=digits_curriculum", "trainer.steps=3", "backbone.width=0.2", "trainer.batch_size=16")
@@ -196,10 +196,11 @@ def test_a_dry_run_steps_through_every_phase(method, tmp_path, capsys):
 
 
 def test_mistakes_are_explained():
+    spec = {"_target_": "tlrun.methods.progressive.Progressive"}
     with pytest.raises(ConfigError, match="did you mean 'adapters'"):
-        Progressive(lateral="adapter")
-    with pytest.raises(ConfigError, match="above 0"):
-        Progressive(width=0)
+        build({**spec, "lateral": "adapter"}, "method")
+    with pytest.raises(ConfigError, match=r"method\.width=0: expected a number"):
+        build({**spec, "width": 0}, "method")
 
 
 @pytest.mark.parametrize("term", ["delta", "co_tuning"])

@@ -6,7 +6,7 @@ import pytest
 import small
 import torch
 
-from tlrun.config import compose
+from tlrun.config import build, compose
 from tlrun.errors import ConfigError
 from tlrun.evaluate.predict import load
 from tlrun.launch import execute, start
@@ -74,7 +74,7 @@ def test_the_model_can_be_loaded(method, tmp_path):
 
 
 def test_mistakes_are_explained():
-    with pytest.raises(ConfigError, match=r"method\.crop"):
-        SimCLR(crop=0)
+    with pytest.raises(ConfigError, match=r"method\.crop=0: expected a number"):
+        build({"_target_": "tlrun.methods.simclr.SimCLR", "crop": 0}, "method")
     with pytest.raises(ConfigError, match="not ready features"):
         SimCLR().phases(SimpleNamespace(input_shape=(12,)))

@@ -5,6 +5,7 @@ import pytest
 import small
 import torch
 
+from tlrun.building import build
 from tlrun.errors import ConfigError
 from tlrun.methods.terms.lwf import LwF
 
@@ -84,5 +85,5 @@ def test_without_an_old_head_it_says_so(tmp_path):
     options = (*conservative.FEW, TERM, "transfer.reinit=[classifier.out]")
     with pytest.raises(ConfigError, match="head that was learned on the source"):
         small.session(tmp_path / "run", *options).loop().fit()
-    with pytest.raises(ConfigError, match="above 0"):
-        LwF(temperature=0)
+    with pytest.raises(ConfigError, match=r"terms\.lwf\.temperature=0: expected a number above 0"):
+        build({"_target_": "tlrun.methods.terms.lwf.LwF", "temperature": 0}, "terms.lwf")
