@@ -91,7 +91,6 @@ def test_a_bad_value_in_a_saved_config(
     check(pool, Command(verb, run, key=key, value=value))
 
 
-@pytest.mark.xfail(reason="status.json as a folder ends in Python's own words", strict=False)
 @settings(max_examples=10)
 @given(data=st.data(), damage=st.sampled_from(sorted(DAMAGES)), verb=st.sampled_from(VERBS))
 def test_a_damaged_file_of_a_run(
