@@ -56,8 +56,9 @@ def _failed_trainings(groups: Sequence[Group]) -> str:
         return ""
     kinds = Counter(job.training_failure.kind for _, job in failed if job.training_failure)
     names = list(dict.fromkeys(group.name for group, _ in failed))
+    what = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     return (
-        f"Training failed in {len(failed)} {_jobs(len(failed))} ({_counted(kinds)}): "
+        f"Training failed in {len(failed)} {_jobs(len(failed))} ({what}): "
         f"{_some(names)}. Marked †; the figures of these jobs say nothing about the method."
     )
 
