@@ -51,7 +51,7 @@ def test_the_leaderboard_marks_them(tmp_path):
         change(make_run(tmp_path / method, method=method, baseline=False))
     page = Page(write_report(tmp_path))
     assert (
-        "Training failed in 2 jobs (diverged (1 job), never left chance (1 job)): a; b."
+        "Training failed in 2 jobs (1 diverged, 1 never left chance): a; b."
         in page.text
     )
     assert "a†" in page.text
