@@ -58,7 +58,7 @@ def begun(folder, *overrides):
 
 
 def fates(run_dir):
-    return {row["stage"]: row for row in run_dir.read_json(run_dir.transfer)}
+    return {row["stage"]: row for row in run_dir.read_json(run_dir.transfer, list)}
 
 
 # ---- init=RUN_DIR --------------------------------------------------------------------------------

@@ -233,7 +233,9 @@ def test_surgical_fine_tuning_of_the_first_block_alone(tmp_path):
     """Lee et al. 2023: all but one block are held still."""
     session = small.session(tmp_path / "run", "method=finetune", *SHORT, "transfer.freeze=['[1:]']")
     session.loop().fit()
-    frozen = {row["stage"]: row["frozen"] for row in RunDir.read_json(session.run_dir.transfer)}
+    frozen = {
+        row["stage"]: row["frozen"] for row in RunDir.read_json(session.run_dir.transfer, list)
+    }
     assert [stage for stage, still in frozen.items() if not still] == ["backbone.conv1"]
 
 
@@ -285,7 +287,7 @@ def test_a_crash_and_a_resume_equal_a_straight_run(name, at, where, tmp_path, mo
     assert equal(weights(straight), weights(resumed))
     assert rows(straight) == rows(resumed)
     assert straight.net.carried == resumed.net.carried
-    ours, theirs = (s.run_dir.read_json(s.run_dir.transfer) for s in (straight, resumed))
+    ours, theirs = (s.run_dir.read_json(s.run_dir.transfer, list) for s in (straight, resumed))
     assert ours == theirs
 
 
@@ -371,7 +373,7 @@ def test_other_classes_have_heads_of_their_own(method, folders, tmp_path, monkey
     assert not any(key.startswith(("target_val/", "oracle/")) for row in source for key in row)
     after = [row for row in found if row["phase"] != "source"]
     assert all("target_val/accuracy" in row and "source_val/accuracy" in row for row in after)
-    table = {row["stage"]: row for row in run.read_json(run.transfer)}
+    table = {row["stage"]: row for row in run.read_json(run.transfer, list)}
     assert table["classifier.out"]["why"] == "nothing to carry"
     assert table[f"{SOURCE_HEAD}.out"]["origin"] == "carried"
     assert table["backbone.conv1"]["origin"] == "carried"

@@ -60,7 +60,7 @@ def test_it_starts_from_another_run_and_can_be_loaded(tmp_path):
     words = ["method=lora", *small.QUICK, *SHORT[:2], "baseline=false", f"init={tmp_path}/first"]
     run_dir = start(compose(words), tmp_path / "run", words)
     execute(run_dir)
-    fates = run_dir.read_json(run_dir.transfer)
+    fates = run_dir.read_json(run_dir.transfer, list)
     assert {fate["origin"] for fate in fates} == {"carried"}
     x = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
     ours, theirs = load(run_dir.path), load(tmp_path / "first")

@@ -56,7 +56,7 @@ def test_the_turns_are_learned_and_the_backbone_is_carried_into_a_probe(tmp_path
     rows = session.run_dir.read_metrics()
     learned = [r["metric/rotation_accuracy"] for r in rows if "metric/rotation_accuracy" in r]
     assert learned[-1] > 0.5 > learned[0]  # 0.25 is chance
-    fates = {f["stage"]: f for f in session.run_dir.read_json(session.run_dir.transfer)}
+    fates = {f["stage"]: f for f in session.run_dir.read_json(session.run_dir.transfer, list)}
     assert fates["backbone.conv2"]["origin"] == "carried"
     assert fates["backbone.conv2"]["frozen"]
     assert fates["classifier.out"]["origin"] == "new"

@@ -60,7 +60,7 @@ def test_views_of_one_image_are_told_from_others_and_the_backbone_is_carried(tmp
     session.loop().fit()
     rows = [r for r in session.run_dir.read_metrics() if "loss/contrastive" in r]
     assert rows[-1]["loss/contrastive"] < rows[0]["loss/contrastive"] - 0.1
-    fates = {f["stage"]: f for f in session.run_dir.read_json(session.run_dir.transfer)}
+    fates = {f["stage"]: f for f in session.run_dir.read_json(session.run_dir.transfer, list)}
     assert fates["backbone.conv2"]["origin"] == "carried"
     assert fates["classifier.out"]["origin"] == "new"
 

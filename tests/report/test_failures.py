@@ -50,10 +50,7 @@ def test_the_leaderboard_marks_them(tmp_path):
     for method, change in (("a", blown_up), ("b", at_chance), ("c", lambda run: run)):
         change(make_run(tmp_path / method, method=method, baseline=False))
     page = Page(write_report(tmp_path))
-    assert (
-        "Training failed in 2 jobs (1 diverged, 1 never left chance): a; b."
-        in page.text
-    )
+    assert "Training failed in 2 jobs (1 diverged, 1 never left chance): a; b." in page.text
     assert "a†" in page.text
     assert "c†" not in page.text
     assert "| b† |" in (tmp_path / "leaderboard.md").read_text()
