@@ -29,7 +29,7 @@ def executed(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
     def install(action: Callable[[Any], None] = lambda cfg: None) -> list[Path]:
         calls: list[Path] = []
 
-        def execute(path: Path) -> dict[str, Any]:
+        def execute(path: Path, began: float | None = None) -> dict[str, Any]:
             calls.append(Path(path))
             run = RunDir.open(path)
             cfg = OmegaConf.load(run.config)
@@ -41,7 +41,7 @@ def executed(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         fake = ModuleType("tlrun.run")
         fake.execute = execute  # type: ignore[attr-defined]
         page = ModuleType("tlrun.report.page")
-        page.write_report = lambda path: Path(path) / "report.html"  # type: ignore[attr-defined]
+        page.write_report = lambda path, output=None: Path(path) / "report.html"  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tlrun.run", fake)
         monkeypatch.setitem(sys.modules, "tlrun.report.page", page)
         return calls
@@ -369,7 +369,7 @@ def run_folder(in_tmp: Path) -> Path:
             ["evaluate", "sweep/run", "method=source_only"],
             (Path("sweep/run"), ["method=source_only"]),
         ),
-        ("tlrun.report.page", "write_report", ["report", "sweep"], (Path("sweep"),)),
+        ("tlrun.report.page", "write_report", ["report", "sweep"], (Path("sweep"), None)),
         (
             "tlrun.evaluate.export",
             "main",

@@ -28,6 +28,8 @@ def write_run(path, overrides, shape, normalize) -> SimpleNamespace:
     space = {
         "classes": CLASSES,
         "tasks": {"class": {"kind": "class", "classes": CLASSES}},
+        "domains": ["source", "target"],
+        "facts": {},
         "input_shape": list(shape),
         "preprocess": preprocess.spec(),
     }
