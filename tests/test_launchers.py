@@ -288,7 +288,10 @@ def test_bar_counts_and_status_files(in_tmp: Path, capsys: pytest.CaptureFixture
         run.config.write_text("select: {name: bnm}\n")
         row = {"step": 8, "split": "eval", "validator/bnm": 0.5}
         run.metrics.write_text(json.dumps(row) + "\n")
-        chosen = {"selected": {"step": 8, "target_test/accuracy": 0.9}, "train_seconds": seconds}
+        chosen = {
+            "selected": {"step": 8, "target_test/accuracy": 0.9},
+            "wall_seconds": {"total": seconds},
+        }
         run.write_json(run.summary, {"selection_rule": "bnm", **chosen})
         run.set_status("completed")
 

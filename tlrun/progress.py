@@ -143,11 +143,13 @@ class Watch:
 
 
 def worth(run: RunDir) -> str:
-    """As "information_maximization 2.113, 0.7 min": selected score and time of training."""
+    """As "information_maximization 2.113, 0.7 min": selected score and time of the job."""
     score = selected_score(run)
     if score is None:
         return "completed"
-    seconds = run.read_json(run.summary).get("train_seconds")
+    summary = run.read_json(run.summary)
+    wall = summary.get("wall_seconds")
+    seconds = wall.get("total") if isinstance(wall, dict) else summary.get("train_seconds")
     minutes = f", {float(seconds) / 60:.1f} min" if isinstance(seconds, int | float) else ""
     if score.value is not None:
         return f"{score.rule} {score.value:.4g}{minutes}"

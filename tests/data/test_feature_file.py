@@ -259,14 +259,27 @@ def test_named_columns_are_matched_whatever_their_order(tmp_path):
         assert source.checksum == target.checksum
 
 
-def test_without_names_the_numbers_of_columns_agree(tmp_path):
+def test_without_names_the_numbers_of_columns_agree(tmp_path, caplog):
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     np.savez(tmp_path / "b.npz", x=X[:, :2], y=Y)
     with pytest.raises(DataError, match="has 3 features per example, features has 2"):
         features(path=str(tmp_path / "a.npz"), test=str(tmp_path / "b.npz"))
-    named = write(tmp_path / "a.csv", ["a", "b", "c", "label"], rows())
-    np.savez(tmp_path / "a.npz", x=X + 1, y=Y)
-    assert features(path=str(named), test=str(tmp_path / "a.npz")).test.shape == (3,)
+    named, plain = tmp_path / "a.csv", tmp_path / "a.npz"
+    write(named, ["a", "b", "c", "label"], rows())
+    np.savez(plain, x=X + 1, y=Y)
+    assert "have no names" not in caplog.text
+    assert features(path=str(named), test=str(plain)).test.shape == (3,)
+    told = "the columns of '{}' have no names: they are taken for those of '{}' in the order there"
+    assert told.format(plain, named) in caplog.text
+    caplog.clear()
+    features(path=str(plain), test=str(named))
+    assert told.format(plain, named) in caplog.text
+    caplog.clear()
+    place = "tlrun.data.sets.features.features"
+    conf = {d: {"_target_": place, "name": d} for d in ("source", "target")}
+    conf["source"]["path"], conf["target"]["path"] = str(plain), str(named)
+    build_data(conf, seed=0)
+    assert told.replace("'", "").format("source", "target") in caplog.text
 
 
 # ---- equal rows ----------------------------------------------------------------------------------

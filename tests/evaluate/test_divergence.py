@@ -74,4 +74,5 @@ def test_the_sentence_has_the_figures():
     assert "1.5e+21 at the end of train, where guessing has 2.3" in found.why
     found = failure(evaluations(0.1, 0.1), 10, CHANCE)
     assert found is not None
-    assert "source val accuracy is at most 10.0 %" in found.why
+    assert "source val accuracy is at most 10.0 %. The largest class is 10.0 % of 400" in found.why
+    assert "examples, two standard deviations above it are 13.0 %" in found.why  # rows, too

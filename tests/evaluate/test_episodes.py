@@ -7,6 +7,7 @@ import small
 import torch
 from PIL import Image
 
+from tlrun.conclude import conclude
 from tlrun.config import compose, plain
 from tlrun.errors import ConfigError, DataError
 from tlrun.evaluate.episodes import mean_and_interval
@@ -46,6 +47,21 @@ def test_figures_of_every_way_and_shot(tmp_path):
     assert row["oracle/target_test_accuracy"] is not None
     session.evaluator.write(session.run_dir, found)
     assert len((session.run_dir.path / "episodes.csv").read_text().splitlines()) == 51
+
+
+def test_the_best_step_has_one_figure(tmp_path):
+    """That of the closing test where there is one: an evaluation in training has fewer episodes."""
+    session = small.session(tmp_path / "run", *small.QUICK, *SHORT, "trainer.steps=1")
+    session.loop().fit()
+    summary = conclude(session)
+    (row,) = (
+        r
+        for r in session.run_dir.read_metrics()
+        if r.get("phase_step") == 1 and "oracle/target_test_accuracy" in r
+    )
+    assert summary["oracle"]["step"] == summary["selected"]["step"] == 1
+    assert summary["oracle"]["target_test/accuracy"] == summary["selected"]["target_test/accuracy"]
+    assert summary["oracle"]["target_test/accuracy"] != row["oracle/target_test_accuracy"]
 
 
 def test_features_at_once_and_episode_by_episode_agree(tmp_path):

@@ -50,6 +50,17 @@ def test_a_source_that_was_forgotten_is_guarded_out():
     assert step_of(rows, source_floor=0.5) == 1
 
 
+def test_a_row_at_the_limit_passes_in_floating_point_too():
+    """9 of 13 right are 0.9 times 10 of 13, and two classes used alike are two."""
+    assert 0.9 * (10 / 13) > 9 / 13  # in double precision
+    rows = [row(1, 2.0, source=9 / 13), row(2, 1.0, source=10 / 13), row(3, 3.0, source=8 / 13)]
+    assert step_of(rows) == 1
+    assert [found["step"] for found in candidates(rows, IM, num_classes=10)] == [1, 2]
+    used = math.exp(-2 * 0.5 * math.log(0.5)) - 1e-7  # as single precision has it
+    assert eligible([row(1, 1.0, used=used)], 3) == [True]
+    assert eligible([row(1, 1.0, used=1.99)], 3) == [False]
+
+
 def test_a_row_before_the_first_update_is_chosen_by_no_rule():
     untrained = {**row(0, 9.0, used=10.0, oracle=0.9), "phase_step": 0}
     rows = [untrained, {**row(5, 1.0, oracle=0.5), "phase_step": 5}]

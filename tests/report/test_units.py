@@ -61,6 +61,16 @@ def test_the_interval_stands_beside_the_headline(tmp_path):
 
 
 @pytest.mark.usefixtures("no_plots")
+def test_equal_figures_have_no_leader(tmp_path):
+    for method in ("a", "b"):
+        make_run(tmp_path / method, method=method, final=0.93, baseline=False)
+    page = Page(write_report(tmp_path))
+    assert "a is level with b at 93.0 % target test accuracy" in page.text
+    assert "leads with" not in page.text
+    assert "before b" not in page.text
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_a_leaderboard_of_boxes(tmp_path):
     for method, start in (("a", 0.10), ("b", 0.20)):
         for seed in (0, 1, 2):

@@ -8,6 +8,7 @@ named: in a file sorted by class it tells the class.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ import numpy as np
 from tlrun.archives import described, load_mat, open_zip
 from tlrun.data.csv_table import is_number, read_csv_table
 from tlrun.errors import DataError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 FEATURE_KEYS = ("features", "fts", "x", "X", "data", "embeddings")
 LABEL_KEYS = ("labels", "label", "y", "Y", "target", "targets", "class", "classes")
@@ -54,6 +57,7 @@ class FeatureFile:
         Without names of its own it takes theirs, if it has as many columns.
         """
         if self.columns is None and columns is not None and len(columns) == self.x.shape[1]:
+            _tell_positions(f"'{self.path}'", name)
             return replace(self, columns=tuple(columns))
         order = column_order(self.columns, columns, f"'{self.path}'", name)
         if order is None:
@@ -66,9 +70,13 @@ def column_order(
 ) -> list[int] | None:
     """Where in `own` each of the columns `wanted` stands; None = take them as they are.
 
-    Sets without names are matched by the number of columns alone, which is not checked here.
-    DataError that names what only one of them has.
+    Sets without names are matched by the number of columns alone, which is not checked here; where
+    one of the two has names, a warning says so. DataError that names what only one of them has.
     """
+    if own is None and wanted is not None:
+        _tell_positions(name, other)
+    if own is not None and wanted is None:
+        _tell_positions(other, name)
     if own is None or wanted is None or list(own) == list(wanted):
         return None
     missing = [c for c in wanted if c not in own]
@@ -79,6 +87,14 @@ def column_order(
             f"({only_in({other: missing, name: extra})}); rename, add or remove them."
         )
     return [list(own).index(c) for c in wanted]
+
+
+def _tell_positions(unnamed: str, named: str) -> None:
+    log.warning(
+        "the columns of %s have no names: they are taken for those of %s in the order there",
+        unnamed,
+        named,
+    )
 
 
 def listed(names: Sequence[str]) -> str:

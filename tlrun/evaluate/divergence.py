@@ -111,9 +111,10 @@ def _at_chance(rows: Sequence[Row], chances: Mapping[str, Mapping[str, Any]]) ->
             return Failure(
                 "never left chance",
                 f"Training never left chance: {key.replace('/', ' ').replace('_', ' ')} is at most "
-                f"{100 * max(known):.1f} %, where always naming the largest class has "
-                f"{100 * chance.share:.1f} % of {chance.count} images (learning rate too low or "
-                "too high, too few steps?). Its figures say nothing about the method.",
+                f"{100 * max(known):.1f} %. The largest class is {100 * chance.share:.1f} % of "
+                f"{chance.count} examples, two standard deviations above it are "
+                f"{100 * chance.limit:.1f} % (learning rate too low or too high, too few steps?). "
+                "Its figures say nothing about the method.",
             )
     return None
 

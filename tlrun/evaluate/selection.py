@@ -30,6 +30,7 @@ DEFAULT = "information_maximization"
 ORACLE = "oracle/target_test_accuracy"
 SOURCE, USED = "source_val/accuracy", "target_val/effective_classes"
 TASK = "task_"
+ROUNDING = 1e-6  # of accuracies and effective classes; an image is more
 # Rules that see target labels: the keys of a row that they maximise, of which it has one. Where the
 # target's task is a box there is no accuracy, and its mean IoU takes the place.
 SUPERVISED = {
@@ -159,7 +160,7 @@ def candidates(
         if value is not None and _trained(row) and _uses(row, least):
             reach = source_floor if source is None else min(source, source_floor)
             waiting.append(_Candidate(value, place, reach, row))
-        waiting = _front(c for c in waiting if c.reach >= source_floor * best_source)
+        waiting = _front(c for c in waiting if _reaches(c.reach, source_floor * best_source))
     return [candidate.row for candidate in waiting]
 
 
@@ -232,12 +233,17 @@ def _trained(row: Row) -> bool:
 
 def _uses(row: Row, least: float) -> bool:
     used = _number(row.get(USED))
-    return used is None or used >= least
+    return used is None or _reaches(used, least)
 
 
 def _remembers(row: Row, floor: float) -> bool:
     source = _number(row.get(SOURCE))
-    return source is None or source >= floor
+    return source is None or _reaches(source, floor)
+
+
+def _reaches(value: float, limit: float) -> bool:
+    """At least the limit. 9 of 13 are 0.9 times 10 of 13, but fall short in floating point."""
+    return value >= limit - ROUNDING
 
 
 def choices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from tlrun.report import provenance, render, search
 from tlrun.report.axes import draw_axes
 from tlrun.report.board import Board
 from tlrun.report.chosen import chosen_settings
+from tlrun.report.groups import Group
 from tlrun.report.matrix import matrices, settings_of_sweeps
 from tlrun.report.record import Record, number
 from tlrun.report.regrets import over_runs
@@ -127,6 +129,7 @@ def _winners(board: Board) -> list[dict[str, Any]]:
                 "name": best.name,
                 "text": spread.text(),
                 "n": spread.n,
+                "level": second.name if second and _level(best, second, board.metric) else "",
                 "second": second
                 and f"{second.name} with {second.spread('selected', board.metric).text()}"
                 + (" %" if board.unit == "share" else ""),
@@ -141,6 +144,12 @@ def _winners(board: Board) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _level(one: Group, other: Group, metric: str) -> bool:
+    """Whether their figures are equal: nobody leads then."""
+    a, b = (group.spread("selected", metric).mean for group in (one, other))
+    return a is not None and b is not None and math.isclose(a, b, abs_tol=1e-9)
 
 
 def _states(jobs: list[Record]) -> list[dict[str, str]]:
