@@ -439,14 +439,7 @@ def test_a_damaged_newest_checkpoint_costs_no_candidate(tmp_path):
     scripted(straight).fit()
     broken = small.session(tmp_path / "broken", *SCRIPTED)
     loop = scripted(broken)
-    save = loop._save
-
-    def stop_after_6(index, phase, done, optimizer):
-        save(index, phase, done, optimizer)
-        if done == 6:
-            raise Crash
-
-    loop._save = stop_after_6
+    small.stop_after(loop, 6, Crash)
     with pytest.raises(Crash):
         loop.fit()
     (broken.run_dir.checkpoints / "last.pt").write_bytes(b"x")

@@ -326,14 +326,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(method, tmp_path):
     whole.loop().fit()
     part = small.session(tmp_path / "part", *words)
     loop = part.loop()
-    save = loop._save
-
-    def save_and_stop(index, phase, done, optimizer):
-        save(index, phase, done, optimizer)
-        if done == 3:
-            raise KeyboardInterrupt
-
-    loop._save = save_and_stop
+    small.stop_after(loop, 3, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.fit()
     torch.manual_seed(99)

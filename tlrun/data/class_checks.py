@@ -46,13 +46,7 @@ def check_source(source: Splits, unknown: str | None = None) -> None:
             "is the name of all that the source does not know: rename that class."
         )
     check_trained(train)
-    if untested := lacking(source.test):
-        log.warning(
-            "%s: no test %s of the class '%s': its test figures say nothing of it",
-            train.name,
-            noun(train),
-            "', '".join(untested),
-        )
+    _tell_untested(source)
 
 
 def check_trained(train: ImageSet, classes: Sequence[str] | None = None) -> None:
@@ -100,10 +94,14 @@ def check_target(target: Splits, own: bool) -> None:
             f"the target '{target.train.name}' has one class only ('{classes[0]}'), so every "
             "prediction would be right: give at least two."
         )
-    if untested := lacking(target.test):
+    _tell_untested(target)
+
+
+def _tell_untested(splits: Splits) -> None:
+    if untested := lacking(splits.test):
         log.warning(
             "%s: no test %s of the class '%s': its test figures say nothing of it",
-            target.train.name,
-            noun(target.train),
+            splits.train.name,
+            noun(splits.train),
             "', '".join(untested),
         )
