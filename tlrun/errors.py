@@ -44,18 +44,6 @@ class Interrupted(TlrunError):
         return self.message
 
 
-def at_least(least: float, **values: float) -> None:
-    """Raises ConfigError for the first of `values`, by its key in the config, that is smaller.
-
-    >>> at_least(0, **{"terms.bss.weight": -1})
-    Traceback (most recent call last):
-    tlrun.errors.ConfigError: terms.bss.weight=-1: expected a number of at least 0
-    """
-    for key, value in values.items():
-        if not value >= least:  # NaN too
-            raise ConfigError(f"{key}={value:g}: expected a number of at least {least:g}")
-
-
 def did_you_mean(word: str, choices: Iterable[str], *, limit: int = 20) -> str:
     """A clause for an error: the nearest choice and the valid ones.
 

@@ -26,7 +26,6 @@ from tlrun.fp32 import in_fp32
 from tlrun.losses.distances import squared_distances
 
 ESTIMATORS = ("biased", "unbiased", "linear")
-BANDWIDTHS = ("mean", "median")
 
 
 @in_fp32

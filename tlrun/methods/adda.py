@@ -21,7 +21,6 @@ from torch import Tensor, cat, no_grad
 from tlrun.data.pair import Data
 from tlrun.data.streams import Batch
 from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
-from tlrun.methods.domain_head import domain_head_options
 from tlrun.methods.method import Needs, Output, Phase, Progress, Seen, Update
 from tlrun.methods.source_free import check_carried
 from tlrun.methods.source_only import SourceOnly
@@ -54,7 +53,7 @@ class ADDA(SourceOnly):
         super().__init__(label_smoothing)
         rate = {} if adversarial_lr is None else {"lr": adversarial_lr}
         self.optimizer = {"betas": (beta1, 0.999), **rate}  # SGD ignores betas
-        self.domain_head = domain_head_options(domain_hidden, domain_layers, domain_dropout)
+        self.domain_size, self.domain_dropout = (domain_hidden, domain_layers), domain_dropout
 
     def phases(self, data: Data) -> list[Phase]:
         source = Phase("source", ("source",), terms=False)
@@ -66,7 +65,8 @@ class ADDA(SourceOnly):
         super().build(phase, net, data)
         if phase.name == "adversarial" and ENCODER not in net.parts:
             net.add(ENCODER, copy.deepcopy(net.backbone))
-            net.add("domain_head", DomainHead(net.feature_dim, **self.domain_head))
+            head = DomainHead(net.feature_dim, *self.domain_size, dropout=self.domain_dropout)
+            net.add("domain_head", head)
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         if phase.name == "adversarial":

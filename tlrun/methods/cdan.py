@@ -29,7 +29,6 @@ from tlrun.losses.adversarial import (
     reverse_gradient,
 )
 from tlrun.methods.dann import DANN
-from tlrun.methods.domain_head import domain_head_options
 from tlrun.methods.method import Phase
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
@@ -48,10 +47,6 @@ class CDAN(DANN):
     randomised: Literal["auto", "true", "false"] | bool = "auto"
     randomised_dim: Width = 1024
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.head = domain_head_options(self.domain_hidden, self.domain_layers, self.domain_dropout)
-
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
         width = net.width_of(self.attach) if self.taps else net.feature_dim
@@ -60,7 +55,10 @@ class CDAN(DANN):
         if asked == "true" or (asked == "auto" and joint > LARGEST):
             joint = self.randomised_dim
             net.add("multilinear", RandomisedMultilinear(width, data.num_classes, joint))
-        net.add("domain_head", DomainHead(joint, **self.head))
+        net.add(
+            "domain_head",
+            DomainHead(joint, self.domain_hidden, self.domain_layers, dropout=self.domain_dropout),
+        )
 
     def domain_losses(
         self,

@@ -30,7 +30,6 @@ from tlrun.losses.adversarial import (
     reversal_strength,
     reverse_gradient,
 )
-from tlrun.methods.domain_head import domain_head_options
 from tlrun.methods.domains import seen
 from tlrun.methods.method import Phase, Progress, Update
 from tlrun.methods.multi_source import risks
@@ -57,12 +56,13 @@ class MultiSourceDANN(MultiSourceAdaptation):
     ) -> None:
         self.combine, self.sharpness = combine, sharpness
         self.trade_off, self.gamma = trade_off, gamma
-        self.domain_head = domain_head_options(domain_hidden, domain_layers, domain_dropout)
+        self.domain_size, self.domain_dropout = (domain_hidden, domain_layers), domain_dropout
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         super().build(phase, net, data)
         for name in data.sources:
-            net.add(f"domain_head_{name}", DomainHead(net.feature_dim, **self.domain_head))
+            head = DomainHead(net.feature_dim, *self.domain_size, dropout=self.domain_dropout)
+            net.add(f"domain_head_{name}", head)
 
     def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
