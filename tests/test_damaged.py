@@ -203,6 +203,23 @@ def test_checkpoints_that_are_a_file(verb: str, run: RunDir, said: Said) -> None
         assert code in (1, 2)
 
 
+@pytest.mark.parametrize(
+    "name", ["summary.json", "environment.json", "metrics.jsonl", "checkpoints/last.pt"]
+)
+def test_reproduce_reads_what_it_compares_before_it_trains(
+    name: str, run: RunDir, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("tlrun.reproduce"), "execute", pytest.fail)
+    (run.path / name).write_bytes(b"[1]\n")
+    code, text = said("reproduce")
+    assert code == 1
+    assert Path(name).name in text
+    (run.path / name).unlink()
+    if name in ("metrics.jsonl", "checkpoints/last.pt"):
+        assert said("reproduce")[0] == 2
+    assert not Path("run_reproduced").exists()
+
+
 def test_a_lock_that_is_a_folder(run: RunDir, said: Said) -> None:
     (run.path / ".lock").unlink(missing_ok=True)
     (run.path / ".lock").mkdir()

@@ -45,11 +45,14 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
         raise ConfigError(f"{old.path} is not complete; finish it first: tlrun resume {old.path}")
     if not (old.checkpoints / "last.pt").is_file():
         raise ConfigError(f"{old.path} has no checkpoints/last.pt left to compare weights with")
+    if not old.metrics.is_file():
+        raise ConfigError(f"{old.path} has no metrics.jsonl left to compare figures with")
     cfg = load_config(old.config, list(overrides))
     OmegaConf.set_struct(cfg, False)
     cfg.baseline = False
     if not any(word.startswith("logger") for word in overrides):
         cfg.logger = {"name": "none"}  # no second run among those that are being compared there
+    compare(old, old)  # what cannot be read is told now, not when all is trained again
     new = RunDir.create(place_of(old))
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
