@@ -9,7 +9,7 @@ test: ## the whole default suite, a test per core
 	pytest
 
 test-fast: ## what imports no training: configuration, command line, documents, pure functions
-	pytest tests/test_config.py tests/test_docs.py tests/losses tests/report
+	pytest tests/config/test_compose.py tests/test_docs.py tests/losses tests/report
 
 lint: ## ruff: rules and format
 	ruff check .

@@ -1,4 +1,4 @@
-"""Hydra's hook for `search=optuna`: plugins must lie in `hydra_plugins`. See tlrun/search.py.
+"""Hydra's hook for `search=optuna`: plugins must lie in `hydra_plugins`. See tlrun/sweep/search.py.
 
 Hydra imports this file at the start of every command, so it imports nothing heavy.
 """
@@ -47,7 +47,7 @@ class Search(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from tlrun.search import Settings, run_search
+        from tlrun.sweep.search import Settings, run_search
 
         assert self.launcher is not None
         return run_search(

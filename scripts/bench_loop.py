@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from bare_loop import train as bare_train
 
-from tlrun.config import compose, plain
-from tlrun.data.streams import Stream
-from tlrun.run import resolve
-from tlrun.run_dir import RunDir
-from tlrun.session import Session, open_session
+from tlrun.config.compose import compose, plain
+from tlrun.data.pipeline.streams import Stream
+from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.session import Session, open_session
+from tlrun.run_folder.run_dir import RunDir
 
 
 def runner_session(folder: Path, data: str, steps: int, precision: str, batch: int) -> Session:

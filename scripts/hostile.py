@@ -1,7 +1,7 @@
 """Bad values, damaged files, and a pool that runs commands and says what is wrong with their end.
 
 A command may be accepted (exit code 0) or refused (1 or 2, one sentence on stderr, nothing left
-behind); every other end is a fault. Used by prove_commands.py and tests/test_properties.py.
+behind); every other end is a fault. Used by prove_commands.py and tests/cli/test_properties.py.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from tlrun.config import compose, conf_dir, plain
-from tlrun.run_dir import RunDir
+from tlrun.config.compose import compose, conf_dir, plain
+from tlrun.run_folder.run_dir import RunDir
 
 TIMEOUT = 60.0  # seconds of one command
 MEMORY = 6 * 2**30  # bytes of one command: a huge net must not take the machine with it
@@ -104,7 +104,7 @@ def methods() -> list[str]:
 @cache
 def bases() -> tuple[tuple[str, ...], ...]:
     """Commands that compose: every method, bundled set and small option of a group once."""
-    from tlrun.building import locate
+    from tlrun.config.build import locate
 
     found = []
     for name in methods():
@@ -467,7 +467,7 @@ def _obey(words: tuple[str, ...], folder: Path, place: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     tempfile.tempdir = str(folder / "tmp")
     os.environ.update(TMPDIR=str(folder / "tmp"), TLRUN_CACHE=str(folder / "cache"))
-    from tlrun.cli import main
+    from tlrun.cli.main import main
 
     sys.argv = ["tlrun", *words]
     sys.exit(main(list(words)))

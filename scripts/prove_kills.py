@@ -34,7 +34,7 @@ from straight import differences, kill_group, unequal_jobs
 
 from tlrun.data.sets.digits import enlarged
 from tlrun.errors import TlrunError
-from tlrun.run_dir import RunDir, runs_in
+from tlrun.run_folder.run_dir import RunDir, runs_in
 
 STEPS = 24
 SMALL = (

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tlrun.run_dir import RunDir, runs_in
+from tlrun.run_folder.run_dir import RunDir, runs_in
 
 START = "experiment=bundled/dann_untuned"
 # Beside the learning rate and λ of conf/search/space/dann.yaml. With those two alone the search was

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from straight import kill_group, unequal_jobs
 
-from tlrun.run_dir import RunDir, runs_in
+from tlrun.run_folder.run_dir import RunDir, runs_in
 
 SMALL = (
     *("trainer.batch_size=16", "backbone.width=0.25", "data=digits_digitsm", "trainer.threads=1"),

@@ -160,8 +160,8 @@ def device_of(folder: Path) -> str:
 
 def validators(rows: list[Row], out: Path) -> list[str]:
     """Mean loss of every rule against the oracle over all runs of some rows."""
-    from tlrun.report.record import read_record
-    from tlrun.report.regrets import judge
+    from tlrun.report.read.record import read_record
+    from tlrun.report.statistics.regrets import judge
 
     losses: dict[str, list[float]] = {}
     ranks: dict[str, list[float]] = {}
@@ -186,7 +186,7 @@ def draw_time(rows: list[Row], out: Path, path: Path) -> None:
 
     Rows that ran on a GPU alone are left out: minutes of two devices have no axis in common.
     """
-    from tlrun.report.style import LINES, QUIET, figure
+    from tlrun.report.figures.style import LINES, QUIET, figure
 
     pairs = list(dict.fromkeys(_title(row.recipe) for row in rows))
     with figure(path, 3.2 * len(pairs), rows=len(pairs)) as (_, axes):

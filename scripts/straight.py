@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tlrun.engine import checkpoint
-from tlrun.run_dir import RunDir, runs_in
+from tlrun.run_folder.run_dir import RunDir, runs_in
 
 # Files that must be equal byte for byte.
 SAME = (

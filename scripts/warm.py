@@ -11,10 +11,10 @@ import tempfile
 import torch
 
 import tlrun
-from tlrun.config import compose
+from tlrun.config.compose import compose
 from tlrun.data.sets.digits import enlarged
 
-STARTED_BY_NAME = ("tlrun.__main__", "tlrun.worker")
+STARTED_BY_NAME = ("tlrun.__main__", "tlrun.experiment.worker")
 
 # torch makes this folder on import of its compiler, wherever temporary files go
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor")

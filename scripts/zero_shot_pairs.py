@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from tlrun.config import compose, plain
-from tlrun.run import resolve
-from tlrun.run_dir import RunDir
-from tlrun.session import Session, open_session
+from tlrun.config.compose import compose, plain
+from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.session import Session, open_session
+from tlrun.run_folder.run_dir import RunDir
 
 KEYS = (
     "unseen/accuracy",

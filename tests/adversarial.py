@@ -5,8 +5,8 @@ from __future__ import annotations
 import small
 import torch
 
-from tlrun.data.streams import Batch
-from tlrun.methods.method import Progress
+from tlrun.data.pipeline.streams import Batch
+from tlrun.methods.base import Progress
 
 MIDDLE = Progress(step=50, total=100)
 LAMBDA = 2 / (1 + torch.exp(torch.tensor(-5.0))) - 1  # at MIDDLE

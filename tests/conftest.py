@@ -35,7 +35,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page is written: seconds saved."""
-    page = importlib.import_module("tlrun.report.page")
+    page = importlib.import_module("tlrun.report.pages.page")
     monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
 
 
@@ -43,6 +43,6 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def instead_of_training(
     in_tmp: Path, no_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[..., Any]], None]:
-    """Give it what stands for `tlrun.launch.execute`: the jobs of a sweep train nothing."""
+    """Give it what stands for `tlrun.cli.train.execute`: the jobs of a sweep train nothing."""
     monkeypatch.delenv("TLRUN_DEBUG", raising=False)
-    return lambda execute: monkeypatch.setattr("tlrun.launch.execute", execute)
+    return lambda execute: monkeypatch.setattr("tlrun.cli.train.execute", execute)

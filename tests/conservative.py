@@ -9,11 +9,11 @@ import pytest
 import small
 import torch
 
-from tlrun.config import compose, plain
-from tlrun.methods.method import Progress, Update
-from tlrun.run import resolve
-from tlrun.run_dir import RunDir
-from tlrun.session import Session, open_session
+from tlrun.config.compose import compose, plain
+from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.session import Session, open_session
+from tlrun.methods.base import Progress, Update
+from tlrun.run_folder.run_dir import RunDir
 
 SOURCE_STEPS = 3
 FEW = (

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from tlrun.building import build
-from tlrun.config import compose, plain
-from tlrun.data.streams import Batch
+from tlrun.config.build import build
+from tlrun.config.compose import compose, plain
+from tlrun.data.pipeline.streams import Batch
+from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.session import Session, open_session
 from tlrun.models.backbones import DannCNN
 from tlrun.models.batch_norm import convert
 from tlrun.models.net import Net
-from tlrun.run import resolve
-from tlrun.run_dir import RunDir
-from tlrun.session import Session, open_session
+from tlrun.run_folder.run_dir import RunDir
 
 CLASSES = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlrun.session import Session
+from tlrun.experiment.session import Session
 
 
 def before_adapting(session: Session) -> dict[str, Tensor]:

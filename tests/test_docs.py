@@ -15,12 +15,12 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 import tlrun
-from tlrun.cli import VERBS, parser_of
-from tlrun.config import compose, conf_dir, locate
-from tlrun.data.augment import OPS
+from tlrun.cli.main import VERBS, parser_of
+from tlrun.cli.train import variants
+from tlrun.config.compose import compose, conf_dir, locate
+from tlrun.data.pipeline.augment import OPS
 from tlrun.evaluate.validators import VALIDATORS
-from tlrun.launch import variants
-from tlrun.run_dir import RunDir
+from tlrun.run_folder.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -6,7 +6,7 @@ import shlex
 import pytest
 import small
 
-from tlrun.config import compose, conf_dir
+from tlrun.config.compose import compose, conf_dir
 
 FOLDER = conf_dir() / "experiment"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
@@ -83,7 +83,7 @@ def test_a_bundled_one_runs_for_two_steps(name, tmp_path):
 @pytest.mark.parametrize("name", PRESETS)
 def test_its_figure(name, tmp_path):
     """One seed of the very command, within three standard deviations (at least two points)."""
-    from tlrun.launch import execute, start
+    from tlrun.cli.train import execute, start
 
     overrides = [f"experiment={name}", "seed=0", "baseline=false"]
     summary = execute(start(compose(overrides), tmp_path / "run", overrides))

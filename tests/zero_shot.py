@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tlrun.data.attributes import Table
-from tlrun.data.image_set import ImageSet
-from tlrun.data.pair import Data
-from tlrun.data.splits import Card
-from tlrun.data.zero_shot import assemble
+from tlrun.data.examples.attributes import Table
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card
+from tlrun.data.problems.pair import Data
+from tlrun.data.problems.zero_shot import assemble
 from tlrun.models.backbones import MLP
 from tlrun.models.net import Net
 

@@ -1,6 +1,6 @@
 """Transfer-learning experiments: one source -> target pair, one backbone, one method.
 
-from tlrun import run, load
+from tlrun import load, run
 
 summary = run(["method=dann", "data=digits_digitsm"])    # what the command `tlrun` does
 model = load(RUN_DIR)                                     # an nn.Module with its preprocessing
@@ -8,10 +8,8 @@ model = load(RUN_DIR)                                     # an nn.Module with it
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from os import PathLike, fspath
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ def run(
     overrides: Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None
 ) -> dict[str, Any]:
     """Train and evaluate as `tlrun <overrides>` does, in this process; returns its summary."""
-    from tlrun.launch import run_overrides
+    from tlrun.cli.train import run_overrides
 
     return run_overrides(overrides, config_dir=None if config_dir is None else fspath(config_dir))
 
@@ -37,17 +35,6 @@ def load(
 
     trust: modules of your own that the run was trained with, as in ["my_methods"].
     """
-    from tlrun.evaluate.predict import load as load_model
+    from tlrun.inference.predict import load as load_model
 
     return load_model(fspath(run_dir), checkpoint, trust=trust)
-
-
-class _Package(ModuleType):
-    """Keeps `tlrun.run` the function: importing the module tlrun/run.py would bind it over it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name == "run" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -2,6 +2,6 @@
 
 import sys
 
-from tlrun.cli import main
+from tlrun.cli.main import main
 
 sys.exit(main())

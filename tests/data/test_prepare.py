@@ -5,7 +5,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from tlrun.building import locate
+from tlrun.config.build import locate
 from tlrun.data import prepare
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

@@ -9,10 +9,10 @@ import pytest
 import small
 import torch
 
-from tlrun.config import compose
+from tlrun.cli.train import execute, start
+from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
-from tlrun.launch import execute, start
-from tlrun.resume import resume
+from tlrun.experiment.resume import resume
 
 ONE_STEP = (
     "method=dann",
@@ -95,7 +95,7 @@ def test_two_processes_resume_exactly(number, tmp_path):
     code = process.wait(60)
     assert code == (-9 if number == signal.SIGKILL else 143)
     resume(tmp_path / "broken")
-    from tlrun.run_dir import RunDir
+    from tlrun.run_folder.run_dir import RunDir
 
     broken = RunDir(tmp_path / "broken")
     assert broken.read_status()["state"] == "completed"

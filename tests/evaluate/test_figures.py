@@ -7,8 +7,8 @@ import pytest
 import torch
 from small import session
 
-from tlrun.conclude import conclude
-from tlrun.evaluate.episodes import mean_and_interval
+from tlrun.evaluate.evaluators.episodes import mean_and_interval
+from tlrun.evaluate.evaluators.tasks import MAIN
 from tlrun.evaluate.figures import (
     ACCURACY,
     IOU,
@@ -23,8 +23,8 @@ from tlrun.evaluate.figures import (
     written,
 )
 from tlrun.evaluate.selection import score, select_row
-from tlrun.evaluate.tasks import MAIN
-from tlrun.report.text import text_summary
+from tlrun.experiment.summary import conclude
+from tlrun.report.pages.text import text_summary
 
 
 def test_values_and_what_they_are():

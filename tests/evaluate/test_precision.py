@@ -8,8 +8,6 @@ import small
 import torch
 
 from tests.methods.test_contract import session_of
-from tlrun.evaluate import export
-from tlrun.evaluate.predict import load
 
 torch.set_num_threads(1)
 
@@ -55,20 +53,3 @@ def test_zero_shot_figures_in_bf16_are_those_of_fp32(tmp_path):
     keys = ("seen/accuracy", "unseen/accuracy", "calibrated/harmonic_mean", "seen_unseen_area")
     for key in keys:
         assert found[key] == pytest.approx(exact[key], abs=0.02), key
-
-
-def test_an_export_within_autocast_is_made_in_fp32(image_run, tmp_path):
-    model = load(image_run.run.path)
-    with half.autocast():
-        path = export.main(image_run.run.path, output=tmp_path / "model.pt2")
-    program = torch.export.load(path)
-    assert not any(
-        torch.bfloat16 in map(_dtype, node.all_input_nodes) for node in program.graph.nodes
-    )
-    x = export.example(model, 5)
-    with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
-
-
-def _dtype(node):
-    return getattr(node.meta.get("val"), "dtype", None)

@@ -8,8 +8,8 @@ import small
 import torch
 from omegaconf import OmegaConf
 
-from tlrun.config import conf_dir, locate, plain
-from tlrun.methods.method import Progress
+from tlrun.config.compose import conf_dir, locate, plain
+from tlrun.methods.base import Progress
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 DATA = {

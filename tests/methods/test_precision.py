@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.methods.test_contract import METHODS, session_of
-from tlrun.data.episodes import ClassTable, Shape, labels_of
-from tlrun.methods.few_shot import Support
-from tlrun.methods.method import Progress
+from tlrun.data.problems.episodes import ClassTable, Shape, labels_of
+from tlrun.methods.base import Progress
+from tlrun.methods.few_shot.episodic import Support
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 

@@ -4,7 +4,7 @@ import pytest
 import small
 import torch
 
-from tlrun.config import compose, plain
+from tlrun.config.compose import compose, plain
 from tlrun.errors import ConfigError
 from tlrun.models.backbones import Conv4
 from tlrun.models.build import build_backbone

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # for make_run and html_check
 @pytest.fixture
 def no_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """t-SNE takes seconds: where the map is not the point, leave it out."""
-    from tlrun.report import plots
-    from tlrun.report.style import Missing
+    from tlrun.report.figures import plots
+    from tlrun.report.figures.style import Missing
 
     def draw_nothing(record, path):
         raise Missing("switched off by the test")
@@ -21,6 +21,6 @@ def no_map(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of the words alone."""
-    from tlrun.report import plots
+    from tlrun.report.figures import plots
 
     monkeypatch.setattr(plots, "PLOTS", {})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tlrun.data.download import cache_root, data_roots
-from tlrun.data.pair import Data, build_data
+from tlrun.data.examples.download import cache_root, data_roots
+from tlrun.data.problems.pair import Data, build_data
 
 
 def main(cfg: Mapping[str, Any]) -> Data:

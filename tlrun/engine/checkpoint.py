@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tlrun.archives import load_tensors
 from tlrun.errors import RunError
-from tlrun.run_dir import Damaged, RunDir, write_atomic
+from tlrun.files.archives import load_tensors
+from tlrun.run_folder.run_dir import Damaged, RunDir, write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from tlrun import gpus
 from tlrun.errors import ConfigError
+from tlrun.sweep import gpus
 
 
 def resolve_device(name: str) -> torch.device:

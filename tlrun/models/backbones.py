@@ -21,9 +21,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from tlrun.config.ranges import Range, Scale, Share, Width
 from tlrun.errors import ConfigError
 from tlrun.models.shapes import describe
-from tlrun.ranges import Range, Scale, Share, Width
 
 
 class ConvStages(nn.Module):

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from tlrun.building import build, check_values, locate, plain
+from tlrun.config.build import build, check_values, locate, plain
 from tlrun.errors import ConfigError
 from tlrun.models.batch_norm import convert
 from tlrun.models.heads import Classifier
@@ -72,7 +72,7 @@ def assemble(
 ) -> Net:
     """The net of a finished run: every part that `method` builds, ready for a checkpoint's state.
 
-    method: a tlrun.methods.method.Method (models do not import methods). data: what its `build`
+    method: a tlrun.methods.base.Method (models do not import methods). data: what its `build`
     reads: num_classes, classes, tasks, domains. Pretrained weights are not fetched: the state
     replaces them.
     """

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tlrun.config.ranges import Share, Width
 from tlrun.fp32 import in_fp32
 from tlrun.models.backbones import dense
-from tlrun.ranges import Share, Width
 
 
 class Head(nn.Module):

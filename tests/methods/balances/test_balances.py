@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from tlrun.config import build, conf_dir, locate, plain
+from tlrun.config.compose import build, conf_dir, locate, plain
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted
-from tlrun.methods.balance import PART
+from tlrun.methods.balances.base import PART
 from tlrun.methods.balances.dwa import DWA
 from tlrun.methods.balances.equal import Fixed
 from tlrun.methods.balances.famo import FAMO

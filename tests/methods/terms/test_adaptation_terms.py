@@ -6,16 +6,16 @@ import pytest
 import small
 import torch
 
-from tlrun.config import conf_dir
+from tlrun.config.compose import conf_dir
 from tlrun.errors import ConfigError
 from tlrun.losses.class_confusion import class_confusion_loss
 from tlrun.losses.coral import coral_loss
 from tlrun.losses.entropy import diversity_loss, entropy_loss
 from tlrun.losses.mmd import mmd_loss
 from tlrun.losses.nuclear_norm import nuclear_norm_loss
-from tlrun.methods.dann import DANN
-from tlrun.methods.method import Progress, Seen, Update
-from tlrun.methods.source_only import SourceOnly
+from tlrun.methods.adversarial.dann import DANN
+from tlrun.methods.base import Progress, Seen, Update
+from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.methods.terms.afn import AFN
 from tlrun.methods.terms.bnm import BNM
 from tlrun.methods.terms.bsp import BSP

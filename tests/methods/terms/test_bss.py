@@ -7,7 +7,7 @@ import small
 import torch
 
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Seen, Update
+from tlrun.methods.base import Seen, Update
 from tlrun.methods.terms.bss import BSS
 
 

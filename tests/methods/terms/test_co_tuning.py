@@ -4,7 +4,7 @@ import conservative
 import pytest
 import torch
 
-from tlrun.methods.method import Seen, Update
+from tlrun.methods.base import Seen, Update
 from tlrun.methods.terms.co_tuning import CoTuning, relation
 
 TERM = "terms=[co_tuning]"

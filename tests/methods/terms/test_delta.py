@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Seen, Update
+from tlrun.methods.base import Seen, Update
 from tlrun.methods.terms.delta import Delta
 from tlrun.methods.terms.feature_maps import attention, fitted, layers
 from tlrun.models.backbones import MLP

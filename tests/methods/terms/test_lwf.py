@@ -5,7 +5,7 @@ import pytest
 import small
 import torch
 
-from tlrun.building import build
+from tlrun.config.build import build
 from tlrun.errors import ConfigError
 from tlrun.methods.terms.lwf import LwF
 
@@ -67,7 +67,7 @@ def test_other_classes_keep_the_sources_own_head():
     term.start(net, None)
     assert term.heads == ["source_classifier"]
     batch = small.batch("target")["target"]
-    from tlrun.methods.method import Seen, Update
+    from tlrun.methods.base import Seen, Update
 
     features = net.features(batch.x)
     update = Update({}, seen={"target": Seen(batch.x, features, net["classifier"](features))})

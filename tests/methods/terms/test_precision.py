@@ -6,8 +6,8 @@ import pytest
 import small
 import torch
 
-from tlrun.config import conf_dir
-from tlrun.methods.method import Progress
+from tlrun.config.compose import conf_dir
+from tlrun.methods.base import Progress
 from tlrun.methods.terms.memory import Teacher
 
 TERMS = sorted(path.stem for path in (conf_dir() / "terms").glob("*.yaml"))

@@ -3,9 +3,9 @@
 import conservative
 import small
 
-from tlrun.config import compose
+from tlrun.cli.train import execute, start
+from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
-from tlrun.launch import execute, start
 
 ONE_STEP = (
     *conservative.FEW,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tlrun.data.attributes import PUBLISHED, find, read_table
-from tlrun.data.fit import fit_arrays
-from tlrun.data.hashing import permutation
-from tlrun.data.image_set import ImageSet
+from tlrun.config.ranges import Count, NotNegative, Pixels, Seed, Width
+from tlrun.data.examples.attributes import PUBLISHED, find, read_table
+from tlrun.data.examples.fit import fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.sets.digits import CITATION, CLASSES, LICENCE, SIDE, URL, enlarged
-from tlrun.data.splits import Card, Splits
 from tlrun.errors import ConfigError
-from tlrun.ranges import Count, NotNegative, Pixels, Seed, Width
 
 TEST = 600
 

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.data.download import cached_images, file_md5
-from tlrun.data.fit import fit_arrays
-from tlrun.data.hashing import integers, permutation
-from tlrun.data.image_set import ImageSet
+from tlrun.config.ranges import Pixels
+from tlrun.data.examples.download import cached_images, file_md5
+from tlrun.data.examples.fit import fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.pipeline.hashing import integers, permutation
 from tlrun.data.sets import digits, mnist
-from tlrun.data.splits import Card, Splits
-from tlrun.ranges import Pixels
 
 SIDE, DIGIT, PIECE, PIECES, INK = 60, 28, 8, 4, 64
 COUNTS = {"train": 20_000, "test": 5_000}  # of MNIST

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from tlrun.data.episodes import ClassSplits, rotated, split_classes
-from tlrun.data.hashing import permutation
-from tlrun.data.image_files import LeftOut
+from tlrun.config.ranges import InsideZeroToOne, Number, Pixels, Range
+from tlrun.data.examples.image_files import LeftOut
+from tlrun.data.examples.splits import Card, class_order
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.problems.episodes import ClassSplits, rotated, split_classes
 from tlrun.data.sets.folder import Reader, tell
 from tlrun.data.sets.listing import (
     SPLITS,
@@ -19,9 +21,7 @@ from tlrun.data.sets.listing import (
     unwrapped,
     without_copies,
 )
-from tlrun.data.splits import Card, class_order
 from tlrun.errors import ConfigError, DataError
-from tlrun.ranges import InsideZeroToOne, Number, Pixels, Range
 
 KEY = "data.classes"
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tlrun.data.fit import fit_arrays
-from tlrun.data.hashing import integers
-from tlrun.data.image_set import ImageSet
+from tlrun.config.ranges import Pixels
+from tlrun.data.examples.fit import fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.pipeline.hashing import integers
 from tlrun.data.sets.digits import CITATION, CLASSES, LICENCE, SIDE, URL, enlarged, part
-from tlrun.data.splits import Card, Splits
 from tlrun.errors import ConfigError, did_you_mean
-from tlrun.ranges import Pixels
 
 STYLES = ("plain", "inverted", "coloured")
 KEY = "digit_styles"

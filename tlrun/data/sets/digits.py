@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tlrun.data.fit import fit_arrays
-from tlrun.data.hashing import integers, permutation
-from tlrun.data.image_set import ImageSet
-from tlrun.data.splits import Card, Splits
-from tlrun.ranges import Pixels
+from tlrun.config.ranges import Pixels
+from tlrun.data.examples.fit import fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.pipeline.hashing import integers, permutation
 
 CLASSES = tuple("0123456789")
 KEY = "digits_digitsm"

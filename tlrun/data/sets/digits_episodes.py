@@ -12,13 +12,13 @@ from typing import Annotated
 
 import torch
 
-from tlrun.data.episodes import ClassSplits, rotated, split_classes
-from tlrun.data.fit import fit_arrays
-from tlrun.data.image_set import ImageSet
+from tlrun.config.ranges import Pixels, Range
+from tlrun.data.examples.fit import fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card
+from tlrun.data.problems.episodes import ClassSplits, rotated, split_classes
 from tlrun.data.sets.digits import CLASSES, LICENCE, URL, enlarged
-from tlrun.data.splits import Card
 from tlrun.errors import ConfigError
-from tlrun.ranges import Pixels, Range
 
 CITATION = "Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits, 1998"
 

@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tlrun.data.download import data_roots, missing
-from tlrun.data.feature_file import FeatureFile, read_features, refuse_values
-from tlrun.data.hashing import permutation
-from tlrun.data.image_set import ImageSet
-from tlrun.data.match import check_shapes
-from tlrun.data.splits import Card, Splits, class_order, cut
+from tlrun.config.ranges import BelowOne, Pixels
+from tlrun.data.examples.download import data_roots, missing
+from tlrun.data.examples.feature_file import FeatureFile, read_features, refuse_values
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.match import check_shapes
+from tlrun.data.examples.splits import Card, Splits, class_order, cut
+from tlrun.data.pipeline.hashing import permutation
 from tlrun.errors import ConfigError, DataError, did_you_mean
-from tlrun.ranges import BelowOne, Pixels
 
 SURF_CLASSES = (
     "backpack", "bike", "calculator", "headphones", "keyboard",

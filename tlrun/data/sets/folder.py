@@ -22,11 +22,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tlrun.data.decode import FULL, SKIP, GreyRange, grey_range, read_image
-from tlrun.data.download import cached_images
-from tlrun.data.fit import check_fit
-from tlrun.data.image_files import LeftOut, text_of
-from tlrun.data.image_set import FileImageSet, ImageSet
+from tlrun.config.ranges import BelowOne, NotNegative, Number, Pixels
+from tlrun.data.examples.decode import FULL, SKIP, GreyRange, grey_range, read_image
+from tlrun.data.examples.download import cached_images
+from tlrun.data.examples.fit import check_fit
+from tlrun.data.examples.image_files import LeftOut, text_of
+from tlrun.data.examples.image_set import FileImageSet, ImageSet
+from tlrun.data.examples.splits import Card, Splits, class_order, cut
 from tlrun.data.sets.listing import (
     Listing,
     open_folder,
@@ -37,9 +39,7 @@ from tlrun.data.sets.listing import (
     unwrapped,
     without_copies,
 )
-from tlrun.data.splits import Card, Splits, class_order, cut
 from tlrun.errors import ConfigError, DataError
-from tlrun.ranges import BelowOne, NotNegative, Number, Pixels
 
 log = logging.getLogger("tlrun")
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlrun.data.fingerprints import Fingerprint, fingerprints
-from tlrun.data.image_files import LeftOut, find_images, list_folder, some, text_of
+from tlrun.data.examples.fingerprints import Fingerprint, fingerprints
+from tlrun.data.examples.image_files import LeftOut, find_images, list_folder, some, text_of
 from tlrun.errors import DataError
 
 log = logging.getLogger("tlrun")

@@ -27,15 +27,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlrun.archives import load_tensors, open_tar, open_zip
-from tlrun.data.download import Remote, cached_images, fetch, file_md5, find, fingerprint, missing
-from tlrun.data.fit import check_fit, fit_arrays
-from tlrun.data.hashing import integers, permutation
-from tlrun.data.image_set import ImageSet
+from tlrun.config.ranges import Pixels
+from tlrun.data.examples.download import (
+    Remote,
+    cached_images,
+    fetch,
+    file_md5,
+    find,
+    fingerprint,
+    missing,
+)
+from tlrun.data.examples.fit import check_fit, fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.pipeline.hashing import integers, permutation
 from tlrun.data.sets import mnist
-from tlrun.data.splits import Card, Splits
 from tlrun.errors import DataError
-from tlrun.ranges import Pixels
+from tlrun.files.archives import load_tensors, open_tar, open_zip
 
 CLASSES = tuple("0123456789")
 FULL = {"train": 59_001, "test": 9_001}

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tlrun.archives import open_zip
-from tlrun.data.download import Remote, cached_images, fetch, file_md5
-from tlrun.data.episodes import ClassSplits, FixedEpisodes, rotated, split_classes
-from tlrun.data.fit import fit_image
-from tlrun.data.hashing import permutation
-from tlrun.data.image_set import ImageSet
-from tlrun.data.splits import Card
+from tlrun.config.ranges import Pixels, Range
+from tlrun.data.examples.download import Remote, cached_images, fetch, file_md5
+from tlrun.data.examples.fit import fit_image
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.problems.episodes import ClassSplits, FixedEpisodes, rotated, split_classes
 from tlrun.errors import ConfigError, DataError, did_you_mean
-from tlrun.ranges import Pixels, Range
+from tlrun.files.archives import open_zip
 
 CITATION = "Lake, Salakhutdinov, Tenenbaum, Human-level concept learning, Science 2015"
 URL = "https://github.com/brendenlake/omniglot"

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tlrun.archives import unpack
-from tlrun.data.download import Remote, cached_images, fetch, fingerprint
-from tlrun.data.fit import check_fit, fit_arrays
-from tlrun.data.image_set import ImageSet
-from tlrun.data.splits import Card, Splits
+from tlrun.config.ranges import Pixels
+from tlrun.data.examples.download import Remote, cached_images, fetch, fingerprint
+from tlrun.data.examples.fit import check_fit, fit_arrays
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
 from tlrun.errors import DataError
-from tlrun.ranges import Pixels
+from tlrun.files.archives import unpack
 
 CLASSES = tuple("0123456789")
 MIRROR = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/"

@@ -1,1 +1,1 @@
-"""How several task losses become one update, a file each; the contract is `methods/balance.py`."""
+"""How several task losses become one update, a file each; the contract is `base.py`."""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlrun.methods.balance import Balance
+from tlrun.config.ranges import Count, Positive
+from tlrun.methods.balances.base import Balance
 from tlrun.models.net import Net
-from tlrun.ranges import Count, Positive
 
 
 class DWA(Balance):

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tlrun.config.ranges import Weight
 from tlrun.errors import ConfigError, did_you_mean
-from tlrun.methods.balance import Balance
+from tlrun.methods.balances.base import Balance
 from tlrun.models.net import Net
-from tlrun.ranges import Weight
 
 
 class Fixed(Balance):

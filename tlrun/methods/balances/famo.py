@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlrun.methods.balance import Balance
+from tlrun.config.ranges import LearningRate, NotNegative
+from tlrun.methods.balances.base import Balance
 from tlrun.models.net import Net
-from tlrun.ranges import LearningRate, NotNegative
 
 SMALLEST = 1e-8
 

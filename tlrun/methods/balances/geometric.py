@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tlrun.methods.balance import Balance
+from tlrun.methods.balances.base import Balance
 from tlrun.models.net import Net
 
 SMALLEST = 1e-12

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tlrun.config.ranges import NotNegative
 from tlrun.errors import ConfigError
-from tlrun.methods.balance import Balance
+from tlrun.methods.balances.base import Balance
 from tlrun.models.net import Net
-from tlrun.ranges import NotNegative
 
 MISSING = "this balance needs torchjd: pip install 'tlrun[mtl]'"
 

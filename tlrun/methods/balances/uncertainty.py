@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tlrun.methods.balance import PART, Balance
+from tlrun.methods.balances.base import PART, Balance
 from tlrun.models.net import Net
 
 

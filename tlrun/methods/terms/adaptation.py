@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Update
+from tlrun.methods.base import Update
 
 
 def shown(update: Update, term: str, domain: str, what: str) -> Tensor:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlrun.config.ranges import NotNegative, Weight
 from tlrun.losses.feature_norm import hard_norm_loss, stepwise_norm_loss
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.adaptation import each_domain
 from tlrun.models.net import Net
-from tlrun.ranges import NotNegative, Weight
 
 
 class AFN(Term):

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tlrun.config.ranges import Count, Weight
 from tlrun.losses.spectral import squared_singular_values
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.shown import target_seen
 from tlrun.models.net import Net
-from tlrun.ranges import Count, Weight
 
 
 class BSS(Term):

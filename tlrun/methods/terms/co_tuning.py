@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tlrun.data.pair import Data
-from tlrun.data.streams import batches
+from tlrun.config.ranges import Positive, Weight
+from tlrun.data.pipeline.streams import batches
+from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_head, target_seen
 from tlrun.models.net import Net
-from tlrun.ranges import Positive, Weight
 
 
 class CoTuning(Term):

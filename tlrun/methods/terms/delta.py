@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tlrun.data.hashing import permutation
-from tlrun.data.pair import Data
-from tlrun.data.streams import batches
+from tlrun.config.ranges import Count, Weight
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.pipeline.streams import batches
+from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.feature_maps import (
     Catch,
     attention,
@@ -35,7 +36,6 @@ from tlrun.methods.terms.feature_maps import (
 from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
 from tlrun.methods.terms.shown import target_seen
 from tlrun.models.net import Net
-from tlrun.ranges import Count, Weight
 
 
 class Delta(Term):

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tlrun.config.ranges import Weight
 from tlrun.losses.entropy import information_loss
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
-from tlrun.ranges import Weight
 
 
 class Entropy(Term):

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from tlrun.data.hashing import permutation
-from tlrun.data.pair import Data
-from tlrun.data.streams import batches
+from tlrun.config.ranges import Count, Size, Weight
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.pipeline.streams import batches
+from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
 from tlrun.methods.terms.shown import old_heads
 from tlrun.models.net import Net
-from tlrun.ranges import Count, Size, Weight
 
 HELD = 2**24  # numbers of gradients held at once; one gradient is as large as the net
 

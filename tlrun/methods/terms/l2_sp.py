@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlrun.data.pair import Data
-from tlrun.methods.method import Term, Update
+from tlrun.config.ranges import Weight
+from tlrun.data.problems.pair import Data
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import Anchor, add_to_gradients
 from tlrun.models.net import Net
-from tlrun.ranges import Weight
 
 
 class L2SP(Term):

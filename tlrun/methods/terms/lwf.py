@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from tlrun.data.pair import Data
+from tlrun.config.ranges import Positive, Weight
+from tlrun.data.problems.pair import Data
 from tlrun.fp32 import in_fp32
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import Teacher
 from tlrun.methods.terms.shown import old_heads, target_seen
 from tlrun.models.net import Net
-from tlrun.ranges import Positive, Weight
 
 
 class LwF(Term):

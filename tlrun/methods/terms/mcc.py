@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tlrun.config.ranges import Positive, Weight
 from tlrun.losses.class_confusion import class_confusion_loss
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
-from tlrun.ranges import Positive, Weight
 
 
 class MCC(Term):

@@ -11,12 +11,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from tlrun.config.ranges import Depth, Positive, Weight
 from tlrun.losses.mmd import mmd_loss
-from tlrun.methods.discrepancy import check_several
-from tlrun.methods.method import Term, Update
+from tlrun.methods.base import Term, Update
+from tlrun.methods.discrepancy.layer_discrepancy import check_several
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
-from tlrun.ranges import Depth, Positive, Weight
 
 
 class MMD(Term):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tlrun.errors import ConfigError
-from tlrun.methods.finetune import SOURCE_HEAD
-from tlrun.methods.method import Seen, Update
+from tlrun.methods.base import Seen, Update
+from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
 from tlrun.models.net import Net
 
 

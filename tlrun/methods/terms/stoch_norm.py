@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlrun.data.pair import Data
+from tlrun.config.ranges import Share
+from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Term
+from tlrun.methods.base import Term
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
-from tlrun.ranges import Share
 
 
 class StochNorm(Term):

@@ -14,12 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tlrun.config.ranges import NotNegative, Positive, Repeats, Weight
 from tlrun.errors import ConfigError
-from tlrun.methods.method import Term, Update
-from tlrun.methods.smoothness import net_vat
+from tlrun.methods.base import Term, Update
+from tlrun.methods.consistency.smoothness import net_vat
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
-from tlrun.ranges import NotNegative, Positive, Repeats, Weight
 
 
 class VAT(Term):

@@ -1,0 +1,138 @@
+import pytest
+import torch
+
+from tests.data.conftest import write_image
+from tlrun.data.examples.image_set import FileImageSet, ImageSet
+from tlrun.data.pipeline.augment import Augment
+from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.pipeline.streams import Stream, batches
+from tlrun.errors import ConfigError, DataError
+
+N = 23
+PRE = Preprocess((1, 8, 8), "half")
+
+
+def toy(labels=True):
+    data = torch.randint(
+        0, 256, (N, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    return ImageSet(
+        "toy", data, torch.arange(N) % 4 if labels else None, "abcd" if labels else None
+    )
+
+
+def stream(examples=None, **kw):
+    kw = {"batch_size": 8, "seed": 0, "preprocess": PRE, "augment": Augment({"noise": 0.1}), **kw}
+    return Stream(kw.pop("name", "source"), toy() if examples is None else examples, **kw)
+
+
+def test_a_batch_is_a_pure_function_of_the_step():
+    forward, backward = stream(), stream()
+    want = [forward.batch(k) for k in range(8)]
+    for k in (7, 2, 5, 2, 0):
+        got = backward.batch(k)
+        assert torch.equal(got.x, want[k].x)
+        assert torch.equal(got.y, want[k].y)
+        assert torch.equal(got.index, want[k].index)
+
+
+def test_batches_join_into_epochs_without_loss():
+    s = stream()
+    seen = torch.cat([s.batch(k).index for k in range(N)])  # 8 epochs of 23
+    for e in range(8):
+        assert sorted(seen[e * N : (e + 1) * N].tolist()) == list(range(N))
+    assert seen[:N].tolist() != seen[N : 2 * N].tolist()
+    assert s.steps_per_epoch == 3
+
+
+def test_a_batch_larger_than_the_set_spans_epochs():
+    index = stream(batch_size=50).batch(0).index
+    assert torch.bincount(index, minlength=N).min() == 2
+
+
+def test_order_depends_on_seed_and_name():
+    a = stream().batch(0).index
+    assert not torch.equal(a, stream(seed=1).batch(0).index)
+    assert not torch.equal(a, stream(name="target").batch(0).index)
+
+
+def test_labels_and_pixels_belong_together():
+    s, examples = stream(augment=None), toy()
+    b = s.batch(3)
+    assert torch.equal(b.y, examples.labels[b.index])
+    assert torch.equal(b.x, PRE(examples.data[b.index]))
+    assert stream(toy(labels=False)).batch(0).y is None
+
+
+def test_ranks_share_the_global_batch():
+    whole = stream().batch(4)
+    parts = [stream(rank=r, world=2).batch(4) for r in (0, 1)]
+    for r in (0, 1):
+        assert torch.equal(parts[r].index, whole.index[r::2])
+        assert torch.equal(parts[r].x, whole.x[r::2])  # the draws too
+
+
+def test_mistakes():
+    with pytest.raises(ConfigError, match="divide by 3"):
+        stream(world=3)
+    with pytest.raises(DataError, match="no examples"):
+        stream(toy().subset(torch.tensor([], dtype=torch.int64)))
+
+
+def test_one_pass_in_order():
+    parts = list(batches(toy(), PRE, "cpu", batch_size=10))
+    assert [len(x) for x, _, _ in parts] == [10, 10, 3]
+    assert torch.cat([i for _, _, i in parts]).tolist() == list(range(N))
+    assert torch.equal(torch.cat([x for x, _, _ in parts]), PRE(toy().data))
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [write_image(tmp_path / f"{i}.png", i, "L", (8, 8)) for i in range(10)]
+    names = [str(i) for i in range(10)]
+    return FileImageSet("files", paths, names, (1, 8, 8), "squash", torch.arange(10) % 2, "ab")
+
+
+def test_workers_read_the_same_batches(files):
+    plain, worked = stream(files, batch_size=4), stream(files, batch_size=4, workers=1)
+    try:
+        for k in (0, 1, 2, 7, 8, 0):  # a jump restarts the workers
+            assert torch.equal(plain.batch(k).x, worked.batch(k).x)
+    finally:
+        worked.close()
+
+
+def test_a_pass_over_files_with_workers(files):
+    plain = torch.cat([x for x, _, _ in batches(files, PRE, batch_size=4)])
+    worked = torch.cat([x for x, _, _ in batches(files, PRE, batch_size=4, workers=1)])
+    assert torch.equal(plain, worked)
+
+
+def test_views_show_the_same_images_with_draws_of_their_own():
+    weak = Augment({"noise": 0.1})
+    views = {"clean": None, "weak": weak, "strong": Augment({"noise": 2.0})}
+    batch = stream(views=views).batch(3)
+    plain = PRE(toy().read(batch.index))
+    assert torch.equal(batch.views["clean"], plain)
+    assert torch.equal(batch.x, stream().batch(3).x)  # the first view is as it was without others
+    assert not torch.equal(batch.views["weak"], batch.x)
+    assert (batch.views["strong"] - plain).std() > 10 * (batch.views["weak"] - plain).std()
+    assert torch.equal(batch.views["strong"], stream(views=views).batch(3).views["strong"])
+
+
+def test_blending_lays_a_rolled_image_behind():
+    behind = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    behind[0, 0, 0, 0] = 40
+    backdrops = ImageSet("photos", behind)
+    blended = stream(backdrops=backdrops, augment=Augment({"blend": 1.0}))
+    unit = Preprocess((1, 8, 8), "none", channels=1)
+    blended.preprocess = unit
+    batch = blended.batch(0)
+    raw = unit(toy().read(batch.index))
+    away = ((batch.x - raw).abs() * 255).round()
+    assert (away.flatten(1) > 0).sum(1).tolist() == [1] * 8  # one pixel each, somewhere else
+    assert len({int(row.argmax()) for row in away.flatten(1)}) > 3
+    plain = stream(backdrops=backdrops, augment=Augment({"blend": 1.0}), views={"clean": None})
+    assert torch.equal(plain.batch(0).views["clean"], PRE(toy().read(batch.index)))
+    off = stream(backdrops=backdrops, augment=Augment({"blend": 1e-9})).batch(0).x
+    assert torch.equal(off, PRE(toy().read(batch.index)))

@@ -1,0 +1,99 @@
+"""Figures of generalized zero-shot learning, by hand; and predicting with added classes."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from small import QUICK
+
+from tlrun.cli.main import main
+from tlrun.evaluate.evaluators.attributes import curve, harmonic_mean, mean_per_class, only
+from tlrun.inference.predict import UNKNOWN, load
+
+SEEN = torch.tensor([True, True, False, False])
+EVERY = torch.ones(4, dtype=torch.bool)
+
+
+def test_means_are_over_classes_not_images():
+    scores = torch.eye(4)[[0, 0, 0, 1]]
+    labels = torch.tensor([0, 0, 0, 2])
+    assert mean_per_class(scores, labels) == pytest.approx(0.5)
+    assert harmonic_mean(0.8, 0.2) == pytest.approx(0.32)
+    assert harmonic_mean(0.0, 0.0) == 0.0
+
+
+def test_the_curve_equals_calibrated_stacking_at_every_gamma():
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (30,), generator=draws)
+    seen = (torch.randn(30, 4, generator=draws), labels)
+    unseen = (torch.randn(30, 4, generator=draws), 2 + labels.flip(0))
+    found = curve(seen, unseen, SEEN, EVERY)
+    for gamma in (-5.0, -1.0, 0.0, 0.3, 1.0, 5.0):
+        wanted = [mean_per_class(s - gamma * SEEN, y) for s, y in (seen, unseen)]
+        assert found.at(gamma) == pytest.approx(wanted)
+    h = [harmonic_mean(*found.at(g)) for g in torch.linspace(-4, 4, 400).tolist()]
+    assert harmonic_mean(*found.at(found.best())) >= max(h) - 1e-12
+    s0 = mean_per_class(only(seen[0], SEEN), seen[1])
+    u1 = mean_per_class(only(unseen[0], ~SEEN), unseen[1])
+    assert found.at(-100.0) == pytest.approx((s0, 0.0))
+    assert found.at(100.0) == pytest.approx((0.0, u1))
+    assert 0 < found.area < s0 * u1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short ConSE run on the bundled digits, through the command."""
+    folder = tmp_path_factory.mktemp("zero_shot")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = ["method=conse", "data=digits_attributes", "select=last", "hydra.run.dir=run"]
+        assert main([*QUICK, *words]) == 0
+    pixels = torch.zeros(28, 28, dtype=torch.uint8)
+    pixels[4:24, 13:15] = 255
+    Image.fromarray(pixels.numpy()).save(folder / "one.png")
+    return folder
+
+
+def test_a_run_reports_its_figures_and_its_curve(run):
+    summary = json.loads((run / "run/summary.json").read_text())
+    selected = summary["selected"]
+    for key in ("unseen/accuracy", "seen/accuracy", "harmonic_mean", "calibrated/harmonic_mean"):
+        assert 0 <= selected[key] <= 1
+    (drawn,) = json.loads((run / "run/pictures.json").read_text())
+    assert drawn["kind"] == "lines"
+    rows = [json.loads(line) for line in (run / "run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["validator/source_accuracy"] == rows[-1]["source_val/accuracy"]
+
+
+def test_predict_with_a_mixture_an_added_class_and_none_of_these(run, capsys):
+    image = str(run / "one.png")
+    assert main(["predict", str(run / "run"), image]) == 0
+    assert "-> nearest: " in capsys.readouterr().out
+    space = json.loads((run / "run/label_space.json").read_text())
+    names = space["facts"]["attribute_names"]
+    more = run / "more.csv"
+    row = ["0.5"] * len(names)
+    more.write_text(f"class,{','.join(names)}\ndash,{','.join(row)}\n")
+    plain, wide = load(run / "run"), load(run / "run", classes=more)
+    assert wide.classes == (*plain.classes, "dash")
+    x = torch.randint(256, (3, 1, 28, 28), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(wide(x)[:, :10], plain(x))
+    output = run / "out.csv"
+    words = ["--classes", str(more), "--unknown-below", "0.99", "--output", str(output)]
+    assert main(["predict", str(run / "run"), image, *words]) == 0
+    header, line = output.read_text().splitlines()
+    assert header == "path,label,confidence,note"
+    assert UNKNOWN in line
+
+
+def test_mistakes_with_added_classes(run, tmp_path, capsys):
+    more = tmp_path / "more.csv"
+    more.write_text("class,top,topp\ndash,1,1\n")
+    words = ["predict", str(run / "run"), str(run / "one.png"), "--classes", str(more)]
+    assert main(words) != 0
+    assert "unknown attribute 'topp'" in capsys.readouterr().err
+    more.write_text("class,top\n6,1\n")
+    assert main(words) != 0
+    assert "has a class '6' already" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""YAML of a run folder that anybody may have written: plain values, or one sentence at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from tlrun.errors import ConfigError
+from tlrun.files.yaml_file import LARGEST, read_yaml
+
+# each level ten times the one before: 10^12 values in 300 bytes
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+
+def test_reads_what_omegaconf_writes(tmp_path: Path) -> None:
+    tree = {
+        "lr": 1e-4,
+        "name": "1e-4",
+        "none": None,
+        "yes": "yes",
+        "date": "2025-01-31",
+        "time": "12:30",
+        "list": [1, {"a": 2.5}, True, float("inf"), "é ${x} *a &b"],
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(tree)), encoding="utf-8")
+    assert read_yaml(path) == tree
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (BOMB, "alias"),
+        ("a: &a [*a]", "alias"),
+        ("a: &a {b: 1}\nc: {<<: *a}", "alias"),
+        ("[" * 100_000, "levels deep"),
+        ("".join(" " * n + "a:\n" for n in range(1000)), "levels deep"),
+        ("a: '" + "x" * LARGEST + "'", "too large"),
+        ("a: " + ":".join(["1"] * 300_000), "a number of"),
+        ("a: " + "9" * 900_000, "a number of"),
+        ("a: !!python/object/apply:os.system ['touch ran']", "ConstructorError"),
+        ("a: !!python/name:os.system", "ConstructorError"),
+        ("a: !!python/object/apply:pathlib.PosixPath [/etc]", "ConstructorError"),
+        ("a: 1\na: 2", "ConstructorError"),
+        ("a: [1", "ParserError"),
+        ("a: !!int x", "ValueError"),
+        (b"a: \xe9", "UnicodeDecodeError"),
+        (b"a: \x00", "ReaderError"),
+    ],
+)
+def test_refused_at_once(tmp_path: Path, content: str | bytes, why: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    began = time.perf_counter()
+    with pytest.raises(ConfigError, match=why) as caught:
+        read_yaml(path)
+    assert time.perf_counter() - began < 1
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_and_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").touch()
+    assert read_yaml(tmp_path / "empty.yaml") is None
+    with pytest.raises(ConfigError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        read_yaml(tmp_path)

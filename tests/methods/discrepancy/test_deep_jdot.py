@@ -1,0 +1,99 @@
+"""DeepJDOT: its loss against numpy, the gradient through a plan that is held, its effect."""
+
+import copy
+
+import numpy as np
+import pytest
+import small
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch.nn.functional import cross_entropy
+
+from tlrun.errors import ConfigError
+from tlrun.methods.base import Progress
+from tlrun.methods.discrepancy.deep_jdot import DeepJDOT
+
+
+def update_of(method, net, batch):
+    (update,) = method.step(net, batch, Progress(0, 10))
+    return update
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate_forward", "per_domain"])
+def test_the_loss_equals_numpy(mode):
+    method = DeepJDOT(alpha=0.3, label_weight=0.7)
+    method.batch_norm = mode
+    net, batch = small.built(method, small.net(dropout=0.0)), small.batch()
+    reference = copy.deepcopy(net)
+    update = update_of(method, net, batch)
+    source, target, y = batch["source"].x, batch["target"].x, batch["source"].y
+    with torch.no_grad():
+        if mode == "joint":
+            out = reference(torch.cat([source, target]))
+            f, logits = out.features, out.logits
+        else:
+            outs = []
+            for name in ("source", "target"):
+                reference.domain = name
+                outs.append(reference(batch[name].x))
+            f = torch.cat([out.features for out in outs])
+            logits = torch.cat([out.logits for out in outs])
+    f, log_p = f.double().numpy(), logits.double().log_softmax(1).numpy()
+    apart = ((f[:8, None] - f[None, 8:]) ** 2).sum(2)
+    unlike = -log_p[8:][:, y.numpy()].T
+    i, j = linear_sum_assignment(0.3 * apart + 0.7 * unlike)
+    losses = {name: float(loss.detach()) for name, loss in update.losses.items()}
+    assert losses["features"] == pytest.approx(0.3 * apart[i, j].mean(), rel=1e-4)
+    assert losses["labels"] == pytest.approx(0.7 * unlike[i, j].mean(), rel=1e-4)
+    expected = cross_entropy(logits[:8], y)
+    assert losses["classification"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_terms_are_given_both_domains_and_every_norm_sees_the_target():
+    method = DeepJDOT()
+    net = small.built(method, small.net({"hidden": [8], "batch_norm": True}))
+    update = update_of(method, net, small.batch())
+    assert update.main
+    assert update.seen.keys() == {"source", "target"}
+    counts = {k: int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert set(counts.values()) == {1}
+    assert any("classifier" in key and "target" in key for key in counts)
+
+
+def test_a_source_phase_comes_first_unless_the_weights_do():
+    method = DeepJDOT()
+    assert [phase.streams for phase in method.phases(None)] == [("source",), ("source", "target")]
+    net, batch = small.built(method, small.net()), small.batch()
+    update = update_of(method, net, {"source": batch["source"]})
+    assert update.losses.keys() == {"classification"}
+    assert update.seen.keys() == {"source"}
+    method.init = "scratch"
+    assert [phase.name for phase in method.phases(None)] == ["transport"]
+
+
+def test_training_brings_the_coupled_features_together():
+    def distance(weight):
+        method = DeepJDOT(alpha=weight, label_weight=weight)
+        net, batch = small.built(method, small.net(dropout=0.0)), small.batch(size=16)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        for _ in range(30):
+            losses = update_of(method, net, batch).losses
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+        net.domain = "source"
+        source = net(batch["source"].x).features.detach()
+        net.domain = "target"
+        target = net(batch["target"].x).features.detach()
+        cost = np.asarray(torch.cdist(source, target).square())
+        i, j = linear_sum_assignment(cost)
+        return cost[i, j].mean() / float(source.var(0).sum())
+
+    assert distance(0.1) < 0.7 * distance(0.0)
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(ConfigError, match=r"method\.alpha=-1"):
+        small.configured(DeepJDOT, alpha=-1)
+    with pytest.raises(ConfigError, match=r"method\.label_weight=-1"):
+        small.configured(DeepJDOT, label_weight=-1)

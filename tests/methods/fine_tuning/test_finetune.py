@@ -1,0 +1,409 @@
+"""Fine-tuning and its relatives: phases, heads of other classes, freezing, resume, selection."""
+
+import csv
+
+import numpy as np
+import pytest
+import small
+import torch
+from PIL import Image
+
+from tlrun.cli.train import execute, start
+from tlrun.config.compose import compose, plain
+from tlrun.engine import checkpoint
+from tlrun.engine.trainer import Loop
+from tlrun.errors import ConfigError
+from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.session import open_session
+from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
+from tlrun.methods.fine_tuning.gradual_unfreeze import GradualUnfreeze
+from tlrun.methods.fine_tuning.lp_ft import LPFT
+from tlrun.run_folder.run_dir import RunDir
+
+SHORT = (
+    "target_labels=3",
+    "select=last",
+    "phases.source.steps=4",
+    "phases.target.steps=4",
+    "trainer.checkpoint_every=2",
+    "trainer.eval_every=2",
+)
+
+
+def rows(session):
+    return [{k: v for k, v in row.items() if k != "time"} for row in session.run_dir.read_metrics()]
+
+
+def weights(session):
+    return {k: v.clone() for k, v in session.net.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def names(session):
+    return [phase.name for phase in session.phases]
+
+
+def reopen(folder, *overrides):
+    return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *overrides]))))
+
+
+# ---- phases -------------------------------------------------------------------------------------
+
+
+def test_the_source_comes_first_then_the_target_from_its_weights(tmp_path):
+    session = small.session(tmp_path / "run", "method=finetune", *SHORT)
+    loop, held = session.loop(), {}
+    step_of = loop._step
+
+    def watch(batch, progress, phase, optimizer):
+        if phase.name == "target" and progress.step == 0:
+            held.update(weights(session))
+        assert list(batch) == [phase.name]
+        step_of(batch, progress, phase, optimizer)
+
+    loop._step = watch
+    loop.fit()
+    done = [row for row in rows(session) if row["split"] == "train"]
+    assert [(row["phase"], row["step"]) for row in done] == [
+        ("source", 2), ("source", 4), ("target", 6), ("target", 8)
+    ]  # fmt: skip
+    assert not equal(held, weights(session))
+    source = small.session(tmp_path / "source", "method=source_only", *SHORT[:2], "trainer.steps=4")
+    source.loop().fit()
+    assert equal(held, weights(source))  # the source phase is source_only's training, bit by bit
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_the_drawn_labels_are_counted(labels, tmp_path):
+    session = small.session(tmp_path / "run", "method=finetune", f"target_labels={labels}")
+    assert session.data.target_labels_seen == 10 * labels
+    assert session.data.domains["target"].train.class_counts() == dict.fromkeys(
+        map(str, range(10)), labels
+    )
+
+
+def test_more_labels_include_the_fewer(tmp_path):
+    def images(labels):
+        session = small.session(
+            tmp_path / f"k{labels}", "method=finetune", f"target_labels={labels}", "seed=3"
+        )
+        drawn = session.data.domains["target"].train
+        return {drawn.read(torch.tensor([i])).numpy().tobytes() for i in range(len(drawn))}
+
+    assert images(1) < images(2) < images(5)
+
+
+def test_a_head_of_its_own_learning_rate_and_stages_of_theirs(tmp_path):
+    keys = ("optimizer.head_lr_multiplier=10", "optimizer.layer_decay=0.5", "schedule=constant")
+    session = small.session(tmp_path / "run", "method=finetune", *SHORT, *keys, "optimizer.lr=0.01")
+    session.loop().fit()
+    groups = checkpoint.load_last(session.run_dir.checkpoints)["optimizer"]["param_groups"]
+    assert {group["name"]: group["lr"] for group in groups} == {
+        "backbone.conv1": 0.0025,
+        "backbone.conv2": 0.005,
+        "classifier": 0.1,
+    }
+    assert {row["lr"] for row in rows(session) if row["split"] == "train"} == {0.01}
+
+
+# ---- LP-FT --------------------------------------------------------------------------------------
+
+
+LP_FT = ("method=lp_ft", "method.probe_steps=3", *SHORT)
+
+
+def test_lp_ft_probes_with_a_still_backbone_then_tunes_with_a_small_rate(tmp_path):
+    session = small.session(tmp_path / "run", *LP_FT, "method.probe_lr=0.1", "schedule=constant")
+    assert names(session) == ["source", "probe", "target"]
+    loop, seen = session.loop(), []
+    step_of = loop._step
+
+    def watch(batch, progress, phase, optimizer):
+        before = weights(session)
+        step_of(batch, progress, phase, optimizer)
+        after = weights(session)
+        moved = {key.split(".")[1] for key in after if not torch.equal(before[key], after[key])}
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        seen.append((phase.name, moved, rates, optimizer))  # held: an id may come again
+
+    loop._step = watch
+    loop.fit()
+    both = {"backbone", "classifier"}
+    assert [(name, moved) for name, moved, *_ in seen] == [
+        *[("source", both)] * 4,
+        *[("probe", {"classifier"})] * 3,  # the batch statistics of the backbone included
+        *[("target", both)] * 4,
+    ]
+    assert seen[4][2] == {"classifier": 0.1}
+    assert seen[7][2] == {"backbone": 1e-4, "classifier": 1e-4}
+    assert len({id(optimizer) for *_, optimizer in seen}) == 3
+
+
+def test_lp_ft_by_default_takes_the_common_steps_and_rate():
+    method = LPFT(tune_lr=None)
+    method.init = "scratch"
+    probe, tune = method.phases(None)
+    assert (probe.steps, probe.optimizer, probe.terms, probe.transfer) == (None, {}, False, True)
+    assert (tune.steps, tune.optimizer, tune.terms, tune.transfer) == (None, {}, True, False)
+
+
+# ---- gradual unfreezing -------------------------------------------------------------------------
+
+
+def test_gradual_unfreezing_goes_from_the_head_down(tmp_path):
+    session = small.session(
+        tmp_path / "run", "method=gradual_unfreeze", "method.thaw_steps=1", *SHORT
+    )
+    assert names(session) == ["source", "thaw0", "thaw1", "target"]
+    loop, moved = session.loop(), {}
+    step_of = loop._step
+
+    def watch(batch, progress, phase, optimizer):
+        before = weights(session)
+        step_of(batch, progress, phase, optimizer)
+        after = weights(session)
+        moved[phase.name] = {
+            ".".join(key.split(".")[1:3])
+            for key in after
+            if not torch.equal(before[key], after[key])
+        }
+
+    loop._step = watch
+    loop.fit()
+    head = {"classifier.fc1", "classifier.fc2", "classifier.out"}
+    assert moved["thaw0"] == head
+    assert moved["thaw1"] == head | {"backbone.conv2"}
+    assert moved["target"] == head | {"backbone.conv2", "backbone.conv1"}
+
+
+def test_terms_are_started_once_and_go_on(tmp_path):
+    """A penalty on leaving the source weights must not take a later phase's for them."""
+    session = small.session(
+        tmp_path / "run",
+        "method=gradual_unfreeze",
+        "method.thaw_steps=1",
+        *SHORT,
+        "terms=[entropy]",
+    )
+    assert [phase.terms for phase in session.phases] == [False, True, "continue", "continue"]
+    (term,) = session.terms.values()
+    started, joined = [], []
+    term.start = lambda net, data: started.append(session.net.carried)
+    term.loss = lambda update, net: joined.append(1) or {}
+    session.loop().fit()
+    assert len(started) == 1
+    assert len(started[0]) == 5
+    assert len(joined) == 1 + 1 + 4
+
+
+def test_gradual_unfreezing_needs_a_first_phase():
+    with pytest.raises(ConfigError, match=r"method\.thaws=0: expected a whole number from 1"):
+        small.configured(GradualUnfreeze, thaws=0)
+
+
+# ---- frozen means frozen ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_frozen_stages_keep_parameters_and_buffers_bit_by_bit(optimizer, tmp_path):
+    keys = ("transfer.freeze=[backbone.conv1,classifier.fc1]", "optimizer.weight_decay=0.1")
+    session = small.session(
+        tmp_path / "run", "method=finetune", *SHORT, *keys, f"optimizer={optimizer}"
+    )
+    loop, held = session.loop(), {}
+    step_of = loop._step
+
+    def watch(batch, progress, phase, optimizer):
+        if phase.name == "target" and progress.step == 0:
+            held.update(weights(session))
+        step_of(batch, progress, phase, optimizer)
+
+    loop._step = watch
+    loop.fit()
+    after = weights(session)
+    still = {key for key in held if torch.equal(held[key], after[key])}
+    assert still == {k for k in held if "backbone.conv1." in k or "classifier.fc1." in k}
+    assert any("running_mean" in key for key in still)
+
+
+def test_surgical_fine_tuning_of_the_first_block_alone(tmp_path):
+    """Lee et al. 2023: all but one block are held still."""
+    session = small.session(tmp_path / "run", "method=finetune", *SHORT, "transfer.freeze=['[1:]']")
+    session.loop().fit()
+    frozen = {
+        row["stage"]: row["frozen"] for row in RunDir.read_json(session.run_dir.transfer, list)
+    }
+    assert [stage for stage, still in frozen.items() if not still] == ["backbone.conv1"]
+
+
+# ---- resume -------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """As sudden as kill -9."""
+
+
+def crashing(monkeypatch, step, name="_step"):
+    """The loop dies at a global step: `_step` before the step, `_save` before the checkpoint."""
+    original = getattr(Loop, name)
+
+    def dying(self, *arguments):
+        if self.global_step == step:
+            raise Crash
+        original(self, *arguments)
+
+    monkeypatch.setattr(Loop, name, dying)
+
+
+METHODS = {
+    "finetune": ("method=finetune", *SHORT, "transfer.reinit=[backbone.conv2]"),
+    "lp_ft": (*LP_FT, "transfer.cut=3", "transfer.freeze_carried=true"),
+    "gradual_unfreeze": ("method=gradual_unfreeze", "method.thaw_steps=2", *SHORT),
+    "layer_decay": ("method=finetune", *SHORT, "optimizer.layer_decay=0.3"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("at", "where"),
+    [(3, "_step"), (4, "_step"), (5, "_step"), (6, "_save"), (7, "_step")],
+    ids=["in the source phase", "at the boundary", "past it", "before a save", "in the next"],
+)
+def test_a_crash_and_a_resume_equal_a_straight_run(name, at, where, tmp_path, monkeypatch):
+    options = (*METHODS[name], "backbone.dropout=0.5")
+    straight = small.session(tmp_path / "straight", *options)
+    straight.loop().fit()
+    broken = small.session(tmp_path / "broken", *options)
+    with monkeypatch.context() as patch:
+        crashing(patch, at, where)
+        with pytest.raises(Crash):
+            broken.loop().fit()
+    torch.rand(3)  # another process has other random states
+    resumed = reopen(tmp_path / "broken", *options)
+    resumed.loop().fit()
+    assert equal(weights(straight), weights(resumed))
+    assert rows(straight) == rows(resumed)
+    assert straight.net.carried == resumed.net.carried
+    ours, theirs = (s.run_dir.read_json(s.run_dir.transfer, list) for s in (straight, resumed))
+    assert ours == theirs
+
+
+# ---- selection ----------------------------------------------------------------------------------
+
+
+def test_only_rows_of_the_last_phase_are_selected_among(tmp_path):
+    session = small.session(tmp_path / "run", *LP_FT, "select.min_effective_classes=0")
+    session.loop().fit()
+    evaluations = [row for row in rows(session) if row["split"] == "eval"]
+    for row in evaluations:  # the earlier phases score best
+        row["validator/source_accuracy"] = 0.9 if row["phase"] == "source" else 0.1
+        row["oracle/target_test_accuracy"] = 1.0 if row["phase"] == "probe" else 0.0
+    for rule in ("source_accuracy", "oracle", "last"):
+        assert session.choose(evaluations, rule)["phase"] == "target"
+    earlier = [row for row in evaluations if row["phase"] != "target"]
+    assert session.choose(earlier, "source_accuracy") is None
+
+
+def test_earlier_phases_keep_no_checkpoint_of_a_rule(tmp_path):
+    session = small.session(
+        tmp_path / "run",
+        *LP_FT,
+        "selectors=[source_accuracy]",
+        "select.min_effective_classes=0",
+        "select.source_floor=0",
+    )
+    asked = session.candidates
+    kept = []
+    session.candidates = lambda found, rule: (
+        kept.extend(row["phase"] for row in found[-1:]) or asked(found, rule)
+    )
+    session.loop().fit()
+    assert set(kept) == {"source", "probe", "target"}  # all rows are asked about
+    state = checkpoint.load(session.run_dir.checkpoints / "source_accuracy.pt")
+    assert state["phase"] == "target"
+
+
+# ---- other classes in source and target ---------------------------------------------------------
+
+COLOURS = {"red": 0, "green": 1, "blue": 2, "grey": None}
+
+
+def draw(folder, classes, count, seed):
+    """Noisy images of a colour in a folder per class."""
+    generator = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = generator.integers(0, 120, (16, 16, 3))
+            if (channel := COLOURS[name]) is not None:
+                image[..., channel] += 120
+            Image.fromarray(image.astype(np.uint8)).save(folder / name / f"{i}.png")
+
+
+@pytest.fixture(params=[2, 4], ids=["fewer in the target", "more in the target"])
+def folders(request, tmp_path, monkeypatch):
+    """Overrides for a source and a target of other classes, one more or one less."""
+    monkeypatch.setenv("TLRUN_CACHE", str(tmp_path / "cache"))
+    target = list(COLOURS)[-request.param :]
+    draw(tmp_path / "from", ["red", "green", "blue"], 20, 0)
+    draw(tmp_path / "to", target, 20, 1)
+    return target, [
+        "data=folder",
+        f"data.source.root={tmp_path / 'from'}",
+        f"data.target.root={tmp_path / 'to'}",
+        "data.size=16",
+    ]
+
+
+@pytest.mark.parametrize("method", ["finetune", "lp_ft", "gradual_unfreeze"])
+def test_other_classes_have_heads_of_their_own(method, folders, tmp_path, monkeypatch):
+    target, data = folders
+    quick = [word for word in small.QUICK if not word.startswith("trainer.steps")]
+    words = [
+        *quick, *data, f"method={method}", "target_labels=all", "select=last", "trainer.steps=3"
+    ]  # fmt: skip
+    run = start(compose(words), tmp_path / "run", words)
+    summary = execute(run)
+    found = [row for row in run.read_metrics() if row["split"] == "eval"]
+    source = [row for row in found if row["phase"] == "source"]
+    assert source
+    assert not any(key.startswith(("target_val/", "oracle/")) for row in source for key in row)
+    after = [row for row in found if row["phase"] != "source"]
+    assert all("target_val/accuracy" in row and "source_val/accuracy" in row for row in after)
+    table = {row["stage"]: row for row in run.read_json(run.transfer, list)}
+    assert table["classifier.out"]["why"] == "nothing to carry"
+    assert table[f"{SOURCE_HEAD}.out"]["origin"] == "carried"
+    assert table["backbone.conv1"]["origin"] == "carried"
+    assert set(summary["selected"]["target_test/accuracy_by_class"]) == set(target)
+    assert set(summary["selected"]["source_test/accuracy_by_class"]) == {"red", "green", "blue"}
+
+    from tlrun.experiment.summary import evaluate
+    from tlrun.inference.predict import load
+
+    figures = evaluate(run.path)
+    for split in ("source_test", "target_test"):
+        assert figures[f"{split}/accuracy"] == summary["selected"][f"{split}/accuracy"]
+    files = sorted((tmp_path / "to").rglob("*.png"))[:6]
+    model = load(run.path)
+    assert model.classes == tuple(sorted(target))
+    assert {p.label for p in model.predict_files(files)} <= set(target)
+    model = load(run.path, task="source")
+    assert model.classes == ("blue", "green", "red")
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
+    written = list(csv.DictReader(run.predictions.open()))
+    assert {row["label"] for row in written} == set(target)
+
+
+def test_a_head_of_other_classes_leaves_no_trace_of_the_target_in_the_source_phase(
+    folders, tmp_path
+):
+    """The source phase of a run with other target classes is that of source_only."""
+    _, data = folders
+    keys = (*data, *SHORT, "trainer.steps=4")
+    session = small.session(tmp_path / "run", "method=finetune", *keys)
+    session.phases[:] = session.phases[:1]
+    session.loop().fit()
+    assert "classifier" not in session.net.parts

@@ -1,0 +1,70 @@
+"""LoRA: the adapters' formula, what is held still, starts and the finished run."""
+
+import pytest
+import small
+import torch
+
+from tlrun import load
+from tlrun.cli.train import execute, start
+from tlrun.config.compose import compose
+from tlrun.methods.fine_tuning.lora import adapt
+
+pytest.importorskip("peft")
+
+SHORT = ("target_labels=3", "select=last", "phases.source.steps=3", "phases.target.steps=3")
+
+
+def test_an_adapter_adds_its_scaled_product():
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Linear(6, 5))
+    weight, bias = plain[0].weight.detach().clone(), plain[0].bias.detach().clone()
+    x = torch.randn(4, 6)
+    adapt(plain, rank=2, alpha=6.0, dropout=0.0)
+    torch.testing.assert_close(plain(x), x @ weight.T + bias)  # B = 0 at the start
+    tensors = dict(plain.named_parameters())
+    a, b = (tensors[f"0.lora_{letter}.default.weight"] for letter in "AB")
+    with torch.no_grad():
+        b.normal_()
+    torch.testing.assert_close(plain(x), x @ (weight + 6.0 / 2 * b @ a).T + bias)
+    assert {n for n, p in tensors.items() if p.requires_grad} == {
+        "0.lora_A.default.weight",
+        "0.lora_B.default.weight",
+    }
+
+
+def test_the_backbone_is_held_still_but_for_the_adapters(tmp_path):
+    words = ("method=lora", "backbone.batch_norm=true", *SHORT)
+    session = small.session(tmp_path / "run", *words)
+    loop, begun = session.loop(), {}
+    step_of = loop._step
+
+    def watch(batch, progress, phase, optimizer):
+        if phase.name == "target":
+            begun.setdefault("state", {k: v.clone() for k, v in session.net.state_dict().items()})
+        step_of(batch, progress, phase, optimizer)
+
+    loop._step = watch
+    loop.fit()
+    moved = {
+        key
+        for key, value in session.net.state_dict().items()
+        if not torch.equal(value, begun["state"][key])
+    }
+    assert any("lora_B" in key for key in moved)
+    assert all("lora_" in key or key.startswith("parts.classifier") for key in moved)
+
+
+def test_it_starts_from_another_run_and_can_be_loaded(tmp_path):
+    first = ["method=source_only", *small.QUICK, "baseline=false"]
+    execute(start(compose(first), tmp_path / "first", first))
+    words = ["method=lora", *small.QUICK, *SHORT[:2], "baseline=false", f"init={tmp_path}/first"]
+    run_dir = start(compose(words), tmp_path / "run", words)
+    execute(run_dir)
+    fates = run_dir.read_json(run_dir.transfer, list)
+    assert {fate["origin"] for fate in fates} == {"carried"}
+    x = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
+    ours, theirs = load(run_dir.path), load(tmp_path / "first")
+    stage = "net.parts.backbone.conv1.conv"
+    held, start_of_it = ours.state_dict(), theirs.state_dict()
+    assert torch.equal(held[f"{stage}.base_layer.weight"], start_of_it[f"{stage}.weight"])
+    assert ours(x).shape == (2, 10)

@@ -1,0 +1,184 @@
+"""Methods for targets with other classes or a few labels: MME, PADA, OSBP."""
+
+import copy
+
+import adversarial
+import pytest
+import small
+import torch
+from torch.nn.functional import cross_entropy
+
+from tlrun.errors import ConfigError
+from tlrun.losses.adversarial import domain_loss
+from tlrun.losses.entropy import entropy_loss
+from tlrun.methods.base import Progress
+from tlrun.methods.label_spaces.mme import MME
+from tlrun.methods.label_spaces.osbp import OSBP
+from tlrun.methods.label_spaces.pada import PADA
+
+MIDDLE = Progress(50, 100)
+
+
+def three():
+    batch = small.batch("source", "target", "target_unlabelled")
+    batch["target"].y = torch.arange(8) % small.CLASSES
+    return batch
+
+
+def test_mme_plays_for_entropy_in_the_head_and_against_it_in_the_features():
+    method = MME(trade_off=0.3)
+    net = small.built(method, small.net(dropout=0.0))
+    batch, reference = three(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    sum(update.losses.values()).backward()
+    logits = {}
+    for name in batch:
+        reference.domain = "source" if name == "source" else "target"
+        logits[name] = reference(batch[name].x).logits
+    labels = 0.5 * sum(cross_entropy(logits[n], batch[n].y) for n in ("source", "target"))
+    p = logits["target_unlabelled"].softmax(1)
+    entropy = -(p * p.log()).sum(1).mean()
+    expected = {
+        "backbone": adversarial.gradients(labels + 0.3 * entropy, reference["backbone"]),
+        "classifier": adversarial.gradients(labels - 0.3 * entropy, reference["classifier"]),
+    }
+    adversarial.assert_gradients(net, expected)
+
+
+def test_mme_needs_some_target_labels(tmp_path):
+    with pytest.raises(ConfigError, match="target_labels=3"):
+        small.session(tmp_path / "run", "method=mme", "target_labels=all")
+    session = small.session(tmp_path / "few", "method=mme", "target_labels=2")
+    assert len(session.data.stream_set("target")) == 20
+    unlabelled = session.data.stream_set("target_unlabelled")
+    assert unlabelled.labels is None
+    assert len(unlabelled) > 500
+    session.loop().fit()
+
+
+def test_pada_weighs_images_of_the_source_by_their_class():
+    method = PADA(domain_dropout=0.0)
+    net = small.built(method, small.net(dropout=0.0))
+    method.weights = torch.tensor([1.0, 0.5, 0.1, 0.0]).clamp_min(1e-3)
+    batch, reference = small.batch(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    source = reference(batch["source"].x)
+    reference.domain = "target"
+    target = reference(batch["target"].x)
+    weight = method.weights[batch["source"].y]
+    each = cross_entropy(source.logits, batch["source"].y, reduction="none")
+    expected = (weight * each).sum() / weight.sum()
+    assert update.losses["classification"].item() == pytest.approx(expected.item(), rel=1e-5)
+    logits = reference["domain_head"](torch.cat([source.features, target.features]))
+    expected = domain_loss(logits[:8], logits[8:], weight)
+    assert update.losses["domain"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_pada_finds_the_mean_prediction_on_the_target(tmp_path):
+    words = ("data.label_spaces=partial", "data.target_classes=[3, 5]", "method.reweight_every=3")
+    session = small.session(tmp_path / "run", "method=pada", *words, "backbone.dropout=0")
+    assert session.data.classes == tuple("0123456789")
+    assert set(session.data.role("target_test").labels.tolist()) == {3, 5}
+    session.loop().fit()
+    method, net, data = session.method, session.net, session.data
+    method.start(session.phases[0], net, data)
+    method.refresh(session.phases[0], net, data, Progress(0, 6))
+    assert torch.equal(method.weights, torch.ones(10))
+    method.refresh(session.phases[0], net, data, Progress(3, 6))
+    net.eval()
+    net.domain = "target"
+    train = data.stream_set("target")
+    with torch.no_grad():
+        p = net(data.preprocess(train.read(torch.arange(len(train))))).logits.softmax(1).mean(0)
+    assert torch.allclose(method.weights, (p / p.max()).clamp_min(1e-3), atol=1e-4)
+
+
+def test_osbp_reverses_the_boundary_for_the_features():
+    method = OSBP(boundary=0.4, trade_off=0.7)
+    net = small.built(method, small.net(dropout=0.0))
+    batch, reference = small.batch(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    sum(update.losses.values()).backward()
+    labels = cross_entropy(reference(batch["source"].x).logits, batch["source"].y)
+    reference.domain = "target"
+    unknown = reference(batch["target"].x).logits.softmax(1)[:, -1]
+    boundary = -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
+    expected = {
+        "backbone": adversarial.gradients(labels - 0.7 * boundary, reference["backbone"]),
+        "classifier": adversarial.gradients(labels + 0.7 * boundary, reference["classifier"]),
+    }
+    adversarial.assert_gradients(net, expected)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
+    """The logits that it is shown reach the features with the sign they have."""
+    method = OSBP(trade_off=0.0)
+    net = small.built(method, small.net({"hidden": [8], "batch_norm": norm}, dropout=0.0))
+    batch, reference = small.batch(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    ours = adversarial.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
+    reference.domain = "target"
+    entropy = entropy_loss(reference(batch["target"].x).logits)
+    for mine, expected in zip(
+        ours, adversarial.gradients(entropy, reference["backbone"]), strict=True
+    ):
+        assert torch.allclose(mine, expected, atol=1e-6)
+    reference.domain = "source"
+    reference(batch["source"].x)  # one pass each has moved the running statistics
+    for name, buffer in reference.named_buffers():
+        assert torch.allclose(net.get_buffer(name), buffer), name
+
+
+def test_a_term_beside_mme_looks_at_the_images_without_labels():
+    method = MME()
+    net = small.built(method, small.net(dropout=0.0))
+    batch, reference = three(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, MIDDLE)
+    assert torch.equal(update.seen["source"].x, batch["source"].x)
+    shown = update.seen["target"]
+    assert torch.equal(shown.x, batch["target_unlabelled"].x)
+    ours = adversarial.gradients(entropy_loss(shown.logits), net["backbone"])
+    reference.domain = "target"
+    entropy = entropy_loss(reference(batch["target_unlabelled"].x).logits)
+    for mine, expected in zip(
+        ours, adversarial.gradients(entropy, reference["backbone"]), strict=True
+    ):
+        assert torch.allclose(mine, expected, atol=1e-6)
+
+
+def test_pada_leaves_frozen_stages_still_when_it_looks_at_the_target(tmp_path):
+    words = ("method=pada", "method.reweight_every=2", "phases.train.frozen=[backbone.conv1]")
+    session = small.session(tmp_path / "run", *words, "backbone.batch_norm=true")
+    session.loop().fit()
+    stage = session.net.module_of("backbone.conv1")
+    counts = [b for n, b in stage.named_buffers() if n.endswith("num_batches_tracked")]
+    assert counts
+    assert all(int(count) == 0 for count in counts)
+
+
+def test_osbp_needs_an_open_set(tmp_path):
+    with pytest.raises(ConfigError, match="label_spaces=open"):
+        small.session(tmp_path / "run", "method=osbp")
+    words = ("data.label_spaces=open", "data.source_classes=[0, 1, 2]")
+    session = small.session(tmp_path / "open", "method=osbp", *words)
+    assert session.data.classes == ("0", "1", "2", "unknown")
+    labels = session.data.role("target_test").labels
+    assert set(labels.tolist()) == {0, 1, 2, 3}
+    assert set(session.data.role("source_test").labels.tolist()) == {0, 1, 2}
+    session.loop().fit()
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "words"),
+    [
+        (MME, {"scale": 0.0}, "method.scale"),
+        (MME, {"trade_off": -1.0}, "method.trade_off"),
+        (PADA, {"reweight_every": 0}, "method.reweight_every"),
+        (PADA, {"trade_off": -1.0}, "method.trade_off"),
+        (OSBP, {"boundary": 1.0}, "above 0 to below 1"),
+    ],
+)
+def test_bad_arguments_are_refused(method, arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        small.configured(method, **arguments)

@@ -1,0 +1,153 @@
+"""A sweep folder: groups over seeds, three rules, failed jobs, files that other tools read."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from html_check import Page
+from make_run import make_run, make_sweep
+
+from tlrun.report.pages.leaderboard import find_jobs
+from tlrun.report.pages.page import write_report
+from tlrun.report.read.groups import compare, group_jobs, primary_metric
+from tlrun.report.read.record import read_record
+
+METRIC = "target_test/accuracy"
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_sweep(tmp_path_factory.mktemp("sweeps") / "sweep")
+    write_report(folder)
+    return folder
+
+
+def test_csv(sweep: Path) -> None:
+    rows = list(csv.DictReader((sweep / "leaderboard.csv").open()))
+    assert len(rows) == 7
+    first = rows[0]
+    assert (first["data"], first["method"], first["optimizer.lr"]) == ("mnist_usps", "dann", "0.01")
+    assert float(first[f"selected/{METRIC}/mean"]) == pytest.approx(0.89)
+    assert float(first[f"selected/{METRIC}/std"]) == pytest.approx(0.01)
+    assert first[f"selected/{METRIC}/n"] == "3"
+    assert float(first[f"oracle/{METRIC}/mean"]) == pytest.approx(0.896)
+    assert float(first[f"last/{METRIC}/mean"]) == pytest.approx(0.886)
+    partial = next(
+        row for row in rows if row["data"] == "usps_mnist" and row["optimizer.lr"] == "0.03"
+    )
+    assert (partial["jobs"], partial["completed"]) == ("3", "2")
+    assert [row["method"] for row in rows if row["completed"] == "0"] == ["dann"]
+
+
+def test_markdown(sweep: Path) -> None:
+    text = (sweep / "leaderboard.md").read_text()
+    assert "| mnist_usps | dann | 0.01 | 3 | 89.0 ± 1.0 |" in text
+    assert "2 of 3" in text
+    assert "became NaN at step 812" in text
+
+
+def test_page(sweep: Path) -> None:
+    page = Page(sweep / "report.html")
+    page.assert_self_contained()
+    assert "mnist_usps: dann optimizer.lr=0.01 leads with 89.0 ± 1.0 %" in page.text
+    for expected in (
+        "17 completed",
+        "1 failed",
+        "1 running",
+        "became NaN at step 812",
+        "job99",
+        "tlrun resume",
+    ):
+        assert expected in page.text, expected
+    assert page.tags.count("img") == 1
+    assert page.tags.count("table") == 10  # of these 3 by data, one per rule
+    assert "Mean Spearman" in page.text
+
+
+def test_jobs_link_to_their_own_report(tmp_path: Path) -> None:
+    job = make_run(tmp_path / "sweep" / "job 1", images=10, baseline=True)
+    (job / "report.html").write_text("")
+    page = Page(write_report(tmp_path / "sweep"))
+    assert page.links == ["job%201/report.html"]
+    assert find_jobs(tmp_path / "sweep") == [job]  # its baseline is no job
+
+
+def test_jobs_that_never_wrote_a_config_are_listed(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", baseline=False, images=10)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "status.json").write_text(
+        '{"state": "failed", "error": "no space left | on <device>"}'
+    )
+    page = Page(write_report(tmp_path))
+    assert "no space left | on <device>" in page.text
+    assert "no space left \\| on &lt;device>" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_nothing_completed_yet(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", state="running", evaluations=0)
+    page = Page(write_report(tmp_path))
+    assert "No job has completed yet." in page.text
+    assert page.tags.count("img") == 0
+
+
+def test_only_what_varies_makes_groups(tmp_path: Path) -> None:
+    for place, trade_off in enumerate((1, 1, 2)):
+        make_run(
+            tmp_path / f"{place}",
+            seed=place,
+            overrides=("optimizer.lr=0.1", f"method.trade_off={trade_off}", "hydra.verbose=true"),
+            baseline=False,
+            images=10,
+        )
+    groups = group_jobs([read_record(path) for path in find_jobs(tmp_path)])
+    assert [(group.name, len(group.jobs)) for group in groups] == [
+        ("dann method.trade_off=1", 2),
+        ("dann method.trade_off=2", 1),
+    ]
+
+
+def test_those_that_saw_target_labels_are_marked(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", method="target_only", saw_labels=True, baseline=False, images=10)
+    page = Page(write_report(tmp_path))
+    assert "target_only*" in page.text
+    assert "* saw target labels" in page.text
+    assert "true" in (tmp_path / "leaderboard.csv").read_text()
+
+
+def test_paired_comparison_by_hand(tmp_path: Path) -> None:
+    for method, values in (("a", (0.9, 0.8, 0.7)), ("b", (0.8, 0.6, 0.4))):
+        for seed, value in enumerate(values):
+            make_run(
+                tmp_path / f"{method}{seed}",
+                method=method,
+                seed=seed,
+                final=value,
+                baseline=False,
+                images=10,
+            )
+    make_run(
+        tmp_path / "b9", method="b", seed=9, final=0.1, baseline=False, images=10
+    )  # has no partner
+    a, b = group_jobs([read_record(path) for path in find_jobs(tmp_path)])
+    compared = compare(b, a, METRIC)
+    assert compared is not None
+    mean, p, n = compared
+    # Differences -0.1, -0.2, -0.3: t = -0.2 / (0.1 / sqrt 3) = -3.464 with 2 degrees of freedom.
+    t = 2 * math.sqrt(3)
+    assert (mean, n) == (pytest.approx(-0.2), 3)
+    assert p == pytest.approx(
+        1 - t / math.sqrt(2 + t * t)
+    )  # closed form of the t distribution for 2 degrees
+    assert compare(a, a, METRIC) == (0.0, None, 3)
+
+
+def test_metric_of_other_families(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", labelled=False, baseline=False, images=10)
+    assert primary_metric([read_record(run)]) == "source_test/accuracy"
+    summary = json.loads((run / "summary.json").read_text())
+    summary["selected"]["harmonic_mean"] = 0.5
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert primary_metric([read_record(run)]) == "harmonic_mean"
+    assert "harmonic mean" in Page(write_report(tmp_path)).text

@@ -1,0 +1,306 @@
+"""Launchers: presets, threads, GPUs for each job, preemption, several processes within a job."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from small import QUICK
+
+from tlrun.cli.main import main
+from tlrun.config.compose import compose
+from tlrun.engine import interrupt
+from tlrun.run_folder.run_dir import RunDir, runs_in
+from tlrun.sweep import gpus, launchers
+
+NAMED = "hydra.sweep.dir=sweep"
+
+
+def settings(*words: str) -> Any:
+    return compose(list(words), keep_hydra=True).hydra.launcher
+
+
+# ---- choosing one -----------------------------------------------------------------------------
+
+
+def test_a_preset_chooses_the_launcher_and_its_keys_are_short() -> None:
+    assert settings()._target_.endswith("BasicLauncher")
+    joblib = settings("launcher=joblib", "launcher.n_jobs=3")
+    assert (joblib._target_.rpartition(".")[2], joblib.n_jobs) == ("JoblibLauncher", 3)
+    slurm = settings("launcher=submitit", "launcher.partition=gpu", "launcher.timeout_min=9")
+    assert slurm._target_.endswith("SlurmLauncher")
+    assert (slurm.partition, slurm.timeout_min, slurm.max_num_timeout) == ("gpu", 9, 20)
+
+
+def test_a_launcher_is_no_part_of_the_experiment() -> None:
+    plain, joblib = compose(["seed=1"]), compose(["seed=1", "launcher=joblib"])
+    assert plain == joblib
+    assert "launcher" not in joblib.choices
+
+
+def test_an_extra_that_is_missing_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], in_tmp: Path
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for word, extra in (
+        ("launcher=submitit", "submitit"),
+        ("launcher=ray", "ray"),
+        ("hydra/launcher=joblib", "joblib"),
+        ("search=optuna", "optuna"),
+    ):
+        assert main(["-m", "seed=0,1", word]) == 2
+        said = capsys.readouterr().err
+        assert said == f'tlrun: error: {word} needs an extra: pip install "tlrun[{extra}]"\n'
+    assert not list(in_tmp.iterdir())
+
+
+def test_a_launcher_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["launcher=joblib"]) == 2
+    assert "add -m" in capsys.readouterr().err
+
+
+# ---- threads ----------------------------------------------------------------------------------
+
+
+def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launchers, "cores", lambda: 8)
+    monkeypatch.delenv(gpus.COUNT, raising=False)
+    threads = launchers.threads_of_job
+    assert settings("launcher=joblib").n_jobs == (gpus.visible() or 8)
+    assert threads(settings("launcher=joblib", "launcher.n_jobs=3")) == 2
+    assert threads(settings("launcher=joblib", "launcher.n_jobs=-1")) == 1
+    assert threads(settings("launcher=joblib", "launcher.n_jobs=16")) == 1
+    assert threads(settings("launcher=submitit", "launcher.cpus_per_task=6")) == 6
+    assert threads(settings("launcher=submitit_local")) == 1
+    assert threads(settings()) is None
+    monkeypatch.setenv(gpus.COUNT, "4")
+    assert settings("launcher=joblib").n_jobs == 4  # one job per GPU
+    assert threads(settings("launcher=joblib")) == 2
+
+
+# ---- GPUs -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gpus.COUNT, "2")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_jobs_get_a_gpu_each_then_share_evenly(two_gpus: None, tmp_path: Path) -> None:
+    with (
+        gpus.dealt(0, "auto", folder=tmp_path) as first,
+        gpus.dealt(2, "cuda", folder=tmp_path) as second,
+        gpus.dealt(2, "auto", folder=tmp_path) as third,
+        gpus.dealt(3, "auto", folder=tmp_path) as fourth,
+    ):
+        assert (first, second) == ([0], [1])  # 0 was taken
+        assert sorted(third + fourth) == [0, 1]
+        assert gpus.index() == fourth[0]
+    assert gpus.index() is None
+    with gpus.dealt(7, "auto", folder=tmp_path) as again:
+        assert again == [1]  # all are free: that of its number
+
+
+def test_a_job_of_two_processes_gets_two(two_gpus: None, tmp_path: Path) -> None:
+    with gpus.dealt(0, "auto", devices=2, folder=tmp_path) as mine:
+        assert sorted(mine) == [0, 1]
+        assert [gpus.index(rank) for rank in range(2)] == mine
+
+
+def test_no_gpu_is_taken_where_none_is_wanted_or_there(
+    two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with gpus.dealt(0, "cpu", folder=tmp_path) as mine:
+        assert mine == []
+    monkeypatch.setenv(gpus.COUNT, "0")
+    with gpus.dealt(0, "auto", folder=tmp_path) as mine:
+        assert mine == []
+        assert gpus.index() is None
+    assert not list(tmp_path.iterdir())
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tlrun.sweep import gpus
+with gpus.dealt(int(sys.argv[1]), "auto", folder=Path("locks")) as mine:
+    Path(f"has_{sys.argv[1]}").write_text(str(mine[0]))
+    while not Path("go").exists():
+        time.sleep(0.02)
+"""
+
+
+def test_processes_never_hold_the_same_gpu_and_a_killed_one_gives_it_back(
+    two_gpus: None, in_tmp: Path
+) -> None:
+    Path("locks").mkdir()
+    both = [subprocess.Popen([sys.executable, "-c", HOLD, str(job)]) for job in (0, 2)]
+    deadline = time.monotonic() + 60
+    while len(list(Path().glob("has_*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    taken = {Path(f"has_{job}").read_text() for job in (0, 2)}
+    assert taken == {"0", "1"}
+    both[0].kill()
+    both[0].wait()
+    lost = int(Path("has_0").read_text())
+    with gpus.dealt(lost, "auto", folder=Path("locks")) as mine:
+        assert mine == [lost]
+    Path("go").touch()
+    both[1].wait()
+
+
+# ---- really run -------------------------------------------------------------------------------
+
+SOURCE = ["-m", *QUICK, "method=source_only"]
+
+
+def run_beside(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tlrun", *words]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_submitit_runs_jobs_and_tells_what_failed(
+    in_tmp: Path, no_pages: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    words = [*SOURCE, "seed=0", "method.label_smoothing=1,0", NAMED]
+    assert main([*words, "launcher=submitit_local"]) == 1
+    failed, job = sorted(
+        (RunDir(path) for path in runs_in("sweep")), key=lambda run: run.summary.is_file()
+    )
+    assert (failed.read_status()["state"], job.read_status()["state"]) == ("failed", "completed")
+    assert job.read_status()["pid"] != os.getpid()
+    said = capfd.readouterr().err
+    assert f"{job.path.name}: " in said
+    assert f"{failed.path.name}: failed: " in said
+    assert said.count("label_smoothing=1: expected a number from 0") == 1
+    before = job.summary.stat().st_mtime_ns
+    assert main(["resume", "sweep", "launcher=basic"]) == 1
+    assert job.summary.stat().st_mtime_ns == before
+    assert "finished before" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_joblib_deals_out_gpus_and_threads(in_tmp: Path) -> None:
+    words = [*SOURCE, "seed=0,1", "trainer.steps=100", NAMED, "launcher=joblib"]
+    done = run_beside(*words, TLRUN_GPU_COUNT="2", TMPDIR=str(in_tmp))
+    assert done.returncode == 0, done.stderr
+    jobs = [RunDir(path) for path in runs_in("sweep")]
+    assert sorted(job.read_status()["gpus"] for job in jobs) == [[0], [1]]
+    threads = {OmegaConf.load(job.config).trainer.threads for job in jobs}
+    assert threads == {max(1, launchers.cores() // 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [["launcher=basic"], ["launcher=joblib", "launcher.n_jobs=2"], ["launcher=submitit_local"]],
+)
+def test_jobs_of_two_processes_within_a_sweep(launcher: list[str], in_tmp: Path) -> None:
+    words = [*SOURCE, "method=dann", "seed=0,1", "trainer.devices=2", NAMED]
+    done = run_beside(*words, *launcher)
+    assert done.returncode == 0, done.stderr
+    for path in runs_in("sweep"):
+        assert RunDir(path).read_status()["state"] == "completed"
+        assert RunDir(path).read_json(RunDir(path).summary)["steps"] == 6
+    assert len(runs_in("sweep")) == 2
+
+
+@pytest.mark.slow
+def test_a_preempted_job_of_submitit_goes_on_from_its_checkpoint(in_tmp: Path) -> None:
+    """SIGUSR2 is what Slurm sends; submitit's local executor queues again as Slurm's does."""
+    pytest.importorskip("submitit")
+    long = ["trainer.steps=3000", "trainer.eval_every=3000", "trainer.log_every=100"]
+    words = [*SOURCE, *long, "seed=0", NAMED, "launcher=submitit_local"]
+    sweep = subprocess.Popen([sys.executable, "-m", "tlrun", *words], stderr=subprocess.PIPE)
+    rows: list[Any] = []
+    while len(rows) < 4:
+        assert sweep.poll() is None, sweep.communicate()
+        time.sleep(0.2)
+        rows = [r for path in _runs("sweep") for r in RunDir(path).read_metrics()]
+    (job,) = [RunDir(path) for path in runs_in("sweep")]
+    first = job.read_status()["pid"]
+    os.kill(first, signal.SIGUSR2)
+    said = sweep.communicate()[1].decode()
+    assert sweep.returncode == 0, said
+    status = job.read_status()
+    assert (status["state"], status["pid"] != first) == ("completed", True)
+    steps = [row["step"] for row in job.read_metrics() if row["split"] == "train"]
+    assert steps == list(range(100, 3001, 100))
+    log = job.log.read_text()
+    assert log.count("train step 0:") == 1
+    assert "resumed at step" in log
+
+
+def _runs(folder: str) -> list[Path]:
+    return runs_in(folder) if Path(folder).is_dir() else []
+
+
+@pytest.mark.slow
+def test_ray_runs_a_job(in_tmp: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    done = run_beside(*SOURCE, "seed=0", NAMED, "launcher=ray")
+    assert done.returncode == 0, done.stderr
+    assert [RunDir(path).read_status()["state"] for path in runs_in("sweep")] == ["completed"]
+
+
+# ---- the announcement of a scheduler ----------------------------------------------------------
+
+
+def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    called: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: called.append(number))
+    try:
+        with interrupt.StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            os.kill(os.getpid(), signal.SIGUSR2)  # not a second Ctrl-C
+            assert stop.exit_code == 143
+            assert called == []
+        interrupt.queue_again()
+        assert called == [signal.SIGUSR2]
+        interrupt.queue_again()
+        assert called == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert interrupt.scheduler_signal() is None  # nobody would queue it again
+
+
+def test_bar_counts_and_status_files(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tlrun.sweep.progress import Watch
+
+    def finish(name: str, seconds: float) -> None:
+        run = RunDir(Path("sweep") / name)
+        run.path.mkdir(parents=True)
+        run.config.write_text("select: {name: bnm}\n")
+        row = {"step": 8, "split": "eval", "validator/bnm": 0.5}
+        run.metrics.write_text(json.dumps(row) + "\n")
+        chosen = {
+            "selected": {"step": 8, "target_test/accuracy": 0.9},
+            "wall_seconds": {"total": seconds},
+        }
+        run.write_json(run.summary, {"selection_rule": "bnm", **chosen})
+        run.set_status("completed")
+
+    finish("before", 1.0)
+    with Watch(Path("sweep"), total=3) as watch:
+        finish("one", 90.0)
+        watch.look()
+        watch.look()
+        finish("two", 60.0)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 0.0 min left")
+    assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"

@@ -1,0 +1,288 @@
+"""Training from the command line and from Python: overrides -> checked config -> run folder -> run.
+
+The command line goes through `hydra.main`, so that every launcher and sweeper works. A mistake is
+found before, by composing the same command once without making a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from tlrun.config.build import check_targets, check_values, locate, plain
+from tlrun.config.compose import (
+    compose,
+    conf_dir,
+    config_dir_of,
+    explain,
+    finish,
+    open_keys,
+    register_resolvers,
+    version_base,
+    words_of,
+)
+from tlrun.config.trust import composed
+from tlrun.errors import ConfigError, Interrupted, TlrunError
+from tlrun.loggers.base import check_installed
+from tlrun.run_folder.run_dir import RunDir, runs_in, write_atomic
+from tlrun.sweep.jobs import Sweep, finish_sweep, run_job, say, watched
+from tlrun.sweep.launchers import check_extras
+
+# Of each swept key before a sweep starts; every job checks its own config anyway.
+VALUES_CHECKED = 20
+
+_began: ContextVar[float | None] = ContextVar("began", default=None)  # of the command, for `job`
+
+register_resolvers()  # at import: the processes of a launcher import this module to find `job`
+
+
+# ---- the command line -----------------------------------------------------------------------
+
+
+def train(argv: list[str], began: float | None = None) -> int:
+    """`tlrun [overrides]` and `tlrun -m [overrides]`; also Hydra's own --cfg, --info and -sc.
+
+    began: time.time() when the command did (None = now).
+
+    Returns the exit code of a sweep (1 if a job failed) or 0. Raises TlrunError, one sentence.
+    """
+    parser = get_args_parser()
+    parser.error = _command_error  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(argv)
+    words = [*open_keys(args.overrides), *(word for word in argv if word not in args.overrides)]
+    Sweep.folder, Sweep.failures, Sweep.problem = None, [], None
+    try:
+        if not (
+            args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
+        ):
+            check(args)
+        _began.set(began)
+        with _sys_argv(words), watched():
+            hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
+        failures = Sweep.failures
+    except KeyboardInterrupt:  # in a launcher that waits for other processes, between two jobs
+        if Sweep.folder is not None:
+            say(f"to go on with the sweep: tlrun resume {Sweep.folder.absolute()}")
+        raise
+    except (Exception, SystemExit) as stop:
+        error = Sweep.problem or stop
+        if isinstance(error, SystemExit):  # an interrupted sweep, Hydra's own help
+            raise
+        explained = explain(error, search_folders(args.config_dir))
+        if Sweep.folder is not None and Sweep.folder.is_dir() and runs_in(Sweep.folder):
+            report(explained or error)  # a launcher's process failed: the other jobs still count
+            return finish_sweep(Sweep.folder, failed=1)
+        if explained is None:
+            raise error from None
+        raise explained from error
+    finally:
+        Sweep.failures = None
+    if Sweep.folder is not None:
+        return finish_sweep(Sweep.folder, failed=len(failures))
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def search_folders(config_dir: str | None) -> list[Path]:
+    return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
+
+
+def check(args: argparse.Namespace) -> None:
+    """Compose and validate the command before any folder is made."""
+    overrides = open_keys(args.overrides)
+    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
+    check_extras(overrides, multirun=is_sweep)
+    check_folders(overrides)
+    if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
+        return  # Hydra merges the two, `compose` cannot
+    for variant in variants(overrides) if is_sweep else [overrides]:
+        cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
+        check_installed(str(cfg.logger.name))
+        if not is_sweep:  # its jobs check themselves, maybe on other machines
+            check_built(cfg)
+
+
+def check_folders(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for `hydra.run.dir=` without a folder: the run would lie where one is."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        folder = key.lstrip("+") in ("hydra.run.dir", "hydra.sweep.dir")
+        if folder and value.strip(" \"'") in ("", "null"):
+            raise ConfigError(f"{key}= is empty: name a folder, for example {key}=outputs/mine")
+
+
+def check_built(cfg: DictConfig) -> None:
+    """What the signatures of method, backbone, data, terms and balance say. Imports torch."""
+    for group in ("method", "backbone", "data", "terms", "balance"):
+        check_targets(plain(cfg[group]), group)
+    head = plain(cfg.backbone).get("head") or {}
+    check_values(locate("tlrun.models.heads.Classifier"), head, "backbone.head")
+
+
+def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Of a sweep: its first job, then every swept value once beside that. A sum, not a product."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    axes = [values for values in map(_values, parsed) if values]
+    yield [axis[0] for axis in axes]
+    for at, axis in enumerate(axes):
+        for value in axis[1:VALUES_CHECKED]:
+            yield [value if i == at else other[0] for i, other in enumerate(axes)]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return []  # intervals and globs are for the sweeper to expand
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _command_error(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; see tlrun --help")
+
+
+@contextmanager
+def _sys_argv(words: Sequence[str]) -> Iterator[None]:
+    """Hydra reads the command from sys.argv, launchers too."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+# ---- a job ----------------------------------------------------------------------------------
+
+
+def job(cfg: DictConfig) -> None:
+    """Hydra's task function: one run, or a job of a sweep."""
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        run_job(cfg, hydra_cfg)
+        return
+    try:
+        config = finish(cfg, hydra_cfg)
+        with composed(plain(config), config_dir_of(hydra_cfg)):
+            run = start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task))
+            execute(run, _began.get())
+    except Exception as error:
+        if Sweep.failures is None:
+            raise
+        Sweep.failures.append(error)  # `train` raises it, as it is
+
+
+def start(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
+    """Claim a run folder and write config.yaml and overrides.yaml, before all else."""
+    run = RunDir.create(folder)
+    made_by_hydra = Path(folder) / ".hydra"
+    if run.path != Path(folder) and made_by_hydra.is_dir():
+        shutil.copytree(made_by_hydra, run.path / ".hydra", dirs_exist_ok=True)
+    write_start(run, cfg, overrides)
+    return run
+
+
+def write_start(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
+    write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+def execute(run: RunDir, began: float | None = None) -> dict[str, Any]:
+    """Train and evaluate in a started run folder; returns the summary ({} after a dry run).
+
+    began: time.time() when the command began, where it is for this run alone (None = now).
+    """
+    began = began or time.time()  # before torch is imported
+    with run.recorded(), termination_told():
+        from tlrun.experiment.lifecycle import execute as execute_run  # torch comes in here
+
+        return execute_run(run.path, began)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM while nothing is trained: ends the run as Ctrl-C does, and it is written down."""
+
+    exit_code = 143
+
+
+@contextmanager
+def termination_told() -> Iterator[None]:
+    """SIGTERM raises Terminated where it would end the process without a word.
+
+    The training loop has a handler of its own (engine/interrupt.py), and so has submitit.
+    """
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(*_: object) -> None:
+        raise Terminated("SIGTERM")
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def run_overrides(
+    overrides: Sequence[str] = (), *, config_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
+    cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
+    folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
+    config = finish(cfg, cfg.hydra)
+    check_built(config)
+    run = start(config, folder, typed)
+    with composed(plain(config), None if config_dir is None else str(config_dir)):
+        return {**execute(run), "run_dir": str(run.path)}
+
+
+def report(error: BaseException, where: str = "") -> int:
+    """One sentence on stderr, a traceback only with --debug; returns the exit code.
+
+    where: the job of a sweep, of which several may speak at once.
+    """
+    of_job = f" [{where}]" if where else ""
+    if os.environ.get("TLRUN_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, TlrunError):
+        word = "interrupted" if isinstance(error, Interrupted) else "error"
+        _say(f"tlrun: {word}: {error}{of_job}")
+        return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        _say(f"tlrun: error: cannot use {error.filename}: {error.strerror}{of_job}")
+        return 1
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    line = f"{Path(frame.filename).name}:{frame.lineno}"
+    log = getattr(error, "tlrun_log", None)
+    rest = f"traceback in {log}" if log else "run with --debug for the traceback"
+    what = f"{type(error).__name__}: {error} ({line}); {rest}"
+    _say(f"tlrun: error: {what}{of_job}")
+    return 1
+
+
+def _say(text: str) -> None:
+    """On stderr; above the bar of a sweep."""
+    say(text) if Sweep.watch is not None else print(text, file=sys.stderr)

@@ -1,0 +1,395 @@
+"""From overrides to a checked configuration, and from a `_target_` to an object. Imports no torch.
+
+cfg = compose(["method=dann", "trainer.steps=100"])      # resolved, checked, self-contained
+build({"_target_": "my_methods.Mine", "width": 64})       # my_methods.Mine(width=64)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from tlrun.config import schema, trust
+from tlrun.config.build import build, locate, plain
+from tlrun.config.explain import explain
+from tlrun.errors import ConfigError, TlrunError, did_you_mean
+from tlrun.files.yaml_file import read_yaml
+
+OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
+SHORT_KEYS = {
+    "launcher.": "hydra.launcher.",
+    "search.": "hydra.sweeper.",
+    "search/space=": "search/space@space=",  # as Hydra calls it, below a `_global_` file
+}
+PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
+NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
+NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
+NOT_IN_HASH_OF_JOB = ("tags", "choices", "dry_run", "sweep", "hydra")
+NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
+
+
+def conf_dir() -> Path:
+    """The packaged configuration: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def version_base() -> dict[str, str]:
+    """Hydra 1.3 warns when `version_base` is not given, 1.4 when it is."""
+    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
+    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
+
+
+# ---- composing ------------------------------------------------------------------------------
+
+
+def compose(
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: str | Path | None = None,
+    config_name: str = "config",
+    keep_hydra: bool = False,
+) -> DictConfig:
+    """The checked configuration for a list of overrides as typed on the command line.
+
+    config_dir: a further folder of config groups (`--config-dir`). keep_hydra: leave the `hydra`
+    node in, for the run folder's name. Raises ConfigError, one sentence.
+    """
+    overrides = open_keys(overrides)
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+        overrides.append(f"hydra.searchpath=['file://{Path(config_dir).absolute()}']")
+    register_resolvers()
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), **version_base()):
+            cfg = hydra_compose(config_name, overrides=overrides, return_hydra_config=True)
+        job = finish(cfg, cfg.hydra)
+    except Exception as error:
+        if isinstance(error, TlrunError):
+            raise
+        explained = explain(error, search=[conf_dir(), *([Path(config_dir)] if config_dir else [])])
+        if explained is None:
+            raise
+        raise explained from error
+    if keep_hydra:
+        with open_dict(job):
+            job.hydra = cfg.hydra
+    return job
+
+
+def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
+    """What Hydra composed and its `hydra` node -> the experiment alone: resolved, checked, with the
+    names of the chosen groups."""
+    tree: Any = OmegaConf.to_container(cfg)
+    tree.pop("hydra", None)
+    choices = {k: v for k, v in hydra_cfg.runtime.choices.items() if not k.startswith(NO_CHOICE)}
+    job = OmegaConf.create(tree)
+    missing = sorted(OmegaConf.missing_keys(job))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
+    OmegaConf.resolve(job)
+    job.data = _absolute_paths(plain(job.data))
+    if job.get("init") not in (None, *schema.INITS):
+        job.init = str(Path(str(job.init)).expanduser().absolute())
+    if job.get("logger", {}).get("folder") is not None:
+        job.logger.folder = str(Path(str(job.logger.folder)).expanduser().absolute())
+    job.choices = choices
+    if isinstance(chosen := choices.get("terms"), list) and len(set(chosen)) < len(chosen):
+        raise ConfigError(f"terms={schema.show(list(chosen))}: a term is named once")
+    settle_budget(job, words_of(hydra_cfg.overrides.task))
+    validate(job)
+    OmegaConf.set_struct(job, True)
+    return job
+
+
+def _absolute_paths(node: Any) -> Any:
+    """Paths of the data as seen from anywhere: a run folder is used from other folders too."""
+    if not isinstance(node, Mapping):
+        return node
+    return {
+        key: str(Path(value).expanduser().absolute())
+        if key in PATH_KEYS and isinstance(value, str)
+        else _absolute_paths(value)
+        for key, value in node.items()
+    }
+
+
+def open_keys(overrides: Iterable[str]) -> list[str]:
+    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them.
+
+    One by one (`balance.weights.box=2`) or as a mapping (`'balance.weights={box: 2}'`). And
+    `launcher.*`, `search.*` are Hydra's keys by the names of their groups.
+    """
+    beginnings = (*OPEN_KEYS, *(f"{key.rstrip('.')}=" for key in OPEN_KEYS))
+    for short, long in SHORT_KEYS.items():
+        overrides = [long + o.removeprefix(short) if o.startswith(short) else o for o in overrides]
+    return [f"++{o}" if o.startswith(beginnings) else o for o in overrides]
+
+
+def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
+    """Leave one of `trainer.steps` and `trainer.epochs`: the typed one, else epochs if given."""
+    keys = {key_of(override) for override in typed}
+    trainer = cfg.trainer
+    if trainer.get("steps") is None or trainer.get("epochs") is None:
+        return
+    if {"trainer.steps", "trainer.epochs"} <= keys:
+        raise ConfigError(
+            "trainer.steps and trainer.epochs are two ways to say the same: give only one of them"
+        )
+    trainer["epochs" if "trainer.steps" in keys else "steps"] = None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """A saved `config.yaml` with overrides on top: values (`seed=7`) and whole groups (`data=x`).
+
+    Raises ConfigError on an unknown key, group option or wrong value, and where the file names code
+    that this command does not trust (tlrun/config/trust.py).
+    """
+    try:
+        return _load_config(path, overrides)
+    except OmegaConfBaseException as error:  # a key that is no word, `${...}` of what is not there
+        raise ConfigError(f"{path}: {explain(error)}") from error
+
+
+def _load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
+    cfg = saved_config(read_yaml(path), str(path))
+    try:
+        parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
+    except Exception as error:
+        raise explain(error) or error from error
+    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]  # of one's own, too
+    if groups:
+        chosen = tuple(f"{o.key_or_group}{end}" for o in groups for end in "=.")
+        typed = [o for o in overrides if o.startswith(chosen)]
+        fresh = compose(typed, config_dir=trust.current().config_dir)
+        with open_dict(cfg):
+            for override in groups:
+                cfg[override.key_or_group] = fresh[override.key_or_group]
+                cfg.choices[override.key_or_group] = fresh.choices[override.key_or_group]
+    for override in parsed:
+        if override in groups:
+            continue
+        key = override.key_or_group
+        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+        name = key.rpartition(".")[2]
+        added = key.startswith(OPEN_KEYS)
+        if not added and not (isinstance(parent, DictConfig) and name in parent):
+            known = [str(k) for k in (parent if isinstance(parent, DictConfig) else cfg)]
+            raise ConfigError(f"unknown key '{key}': {did_you_mean(name, known)}")
+        OmegaConf.update(cfg, key, override.value(), force_add=True)
+    settle_budget(cfg, list(overrides))
+    validate(cfg)
+    return cfg
+
+
+def saved_config(tree: Any, origin: str) -> DictConfig:
+    """What a file of a run holds, as a configuration: the one gate that every such file passes.
+
+    Raises ConfigError if it names code that is not trusted, or holds anything but values.
+    """
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin} is no configuration: it should hold keys and values")
+    trust.refuse_interpolations(tree, origin)
+    trust.check(tree, origin)
+    return with_new_keys(OmegaConf.create(tree))
+
+
+def with_new_keys(cfg: DictConfig) -> DictConfig:
+    """A saved configuration with the keys that a later version has added, at their defaults.
+
+    Arguments of what is built have defaults of their own in their signatures.
+    """
+    defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
+    for key in ("defaults", "hydra"):
+        defaults.pop(key)
+    for group in ("trainer", "optimizer", "schedule", "select", "logger"):
+        section: Any = cfg.get(group)
+        if section is not None and not isinstance(section, DictConfig):
+            raise ConfigError(f"{group}={section}: it is a group of keys, not a value")
+        option = "default" if group == "trainer" else section and section.get("name")
+        file = conf_dir() / group / f"{option}.yaml"
+        if section is not None and file.is_file():
+            defaults[group] = OmegaConf.load(file)
+    for key, default in defaults.items():
+        given: Any = cfg.get(str(key), default)
+        if isinstance(default, DictConfig) and not isinstance(given, DictConfig):
+            raise ConfigError(f"{key}={given}: it is a group of keys, not a value")
+    return DictConfig(OmegaConf.merge(defaults, cfg))
+
+
+def validate(cfg: DictConfig) -> None:
+    """Types, ranges, unknown keys and impossible combinations. Raises ConfigError, one sentence."""
+    tree: Any = plain(cfg)
+    schema.check(tree)
+    trainer = tree["trainer"]
+    if trainer["steps"] is None and trainer["epochs"] is None:
+        raise ConfigError("how long to train? give trainer.steps=2000 or trainer.epochs=10")
+    parts = trainer["devices"] * trainer["accumulate"]
+    if trainer["batch_size"] % parts:
+        raise ConfigError(
+            f"trainer.batch_size={trainer['batch_size']} must be a multiple of trainer.devices x "
+            f"trainer.accumulate = {parts}: try {parts * max(1, trainer['batch_size'] // parts)}"
+        )
+    if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
+        raise ConfigError(
+            "trainer.precision=fp16 needs a GPU: on a CPU choose trainer.precision=bf16"
+        )
+    for group in ("method", "data", "backbone"):
+        if not tree[group]:
+            raise ConfigError(f"no {group} is chosen: give {group}=..., see `tlrun list`")
+        schema.check_like(tree[group], _packaged(group, str(tree["choices"].get(group))), group)
+
+
+@cache
+def _packaged(group: str, option: str | None) -> Any:
+    """The option's own file, {} if it is not of the package: its values tell the types cheaply."""
+    file = conf_dir() / group / f"{option}.yaml"
+    return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+
+
+def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
+    """12 hex digits that two configs share iff they mean the same experiment.
+
+    Left out: where the data lie, devices, threads, loggers, cadence of logs, baseline, tags.
+    """
+    tree = {k: v for k, v in plain(cfg).items() if k not in (*NOT_IN_HASH, "hydra")}
+    trainer = tree.get("trainer", {})
+    tree["trainer"] = {k: v for k, v in trainer.items() if k not in NOT_IN_HASH_OF_TRAINER}
+    tree["data"] = _without_paths(tree.get("data", {}))
+    return _hash(tree)
+
+
+def job_hash(cfg: DictConfig) -> str:
+    """Names a job of a sweep, from its composed config: two jobs that were typed apart differ.
+
+    Unlike `config_hash` it counts devices, precision and paths (as typed: a moved project finds its
+    sweeps again), since these may be what is swept. An invalid config has a hash too.
+    """
+    tree: Any = OmegaConf.to_container(cfg, resolve=False)
+    tree = OmegaConf.create({k: v for k, v in tree.items() if k not in NOT_IN_HASH_OF_JOB})
+    with suppress(OmegaConfBaseException):  # the job itself says what is wrong
+        OmegaConf.resolve(tree)
+    return _hash(OmegaConf.to_container(tree, resolve=False))
+
+
+def command_hash(cfg: DictConfig) -> str:
+    """Names a sweep: the same for the same overrides in any order, however they are run.
+
+    cfg: as composed, with its `hydra` node. Of one key given twice the last word counts.
+    """
+    words = [*words_of(cfg.hydra.overrides.hydra), *words_of(cfg.hydra.overrides.task)]
+    words = sorted((word for word in words if names_jobs(key_of(word))), key=key_of)
+    folder = config_dir_of(cfg.hydra)
+    return _hash([words, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
+
+
+def words_of(overrides: Any) -> list[str]:
+    """Hydra's list of overrides as typed; to iterate over it would resolve `a=${b}` in it."""
+    found: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(found)
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def names_jobs(key: str) -> bool:
+    """Not so: where a sweep lies, which launcher runs it, how long a search goes on."""
+    if key in ("launcher", "hydra.sweeper.trials", "hydra.sweeper.parallel"):
+        return False
+    of_hydra = key.startswith(("hydra.sweeper", "hydra/sweeper", "hydra.searchpath"))
+    return of_hydra or not key.startswith(("hydra.", "hydra/", "sweep."))
+
+
+def config_dir_of(hydra_cfg: Any) -> str | None:
+    """The folder given by --config-dir."""
+    sources = hydra_cfg.runtime.config_sources
+    return next((s.path for s in sources if s.provider == "command-line"), None)
+
+
+def _hash(node: Any) -> str:
+    text = json.dumps(_numbers_alike(node), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _without_paths(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {k: _without_paths(v) for k, v in node.items() if k not in PATH_KEYS}
+    return [_without_paths(v) for v in node] if isinstance(node, list) else node
+
+
+def _numbers_alike(node: Any) -> Any:
+    """1.0 and 1 are the same learning rate."""
+    if isinstance(node, Mapping):
+        return {str(k): _numbers_alike(v) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [_numbers_alike(v) for v in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
+
+
+def register_resolvers() -> None:
+    """Resolvers for the names of folders: tlrun.choice:GROUP and the hashes above."""
+
+    def choice(group: str, *, _root_: DictConfig) -> str:
+        return str(_root_.hydra.runtime.choices[group]).replace("/", "-")
+
+    def hash_of_config(*, _root_: DictConfig) -> str:
+        try:
+            return config_hash(finish(_root_, _root_.hydra))[:6]
+        except ConfigError:  # the job itself says what is wrong
+            return "invalid"
+
+    def hash_of_job(*, _root_: DictConfig) -> str:
+        return job_hash(_root_)[:8]
+
+    def hash_of_command(*, _root_: DictConfig) -> str:
+        return command_hash(_root_)[:8]
+
+    def parallel_jobs() -> int:
+        from tlrun.sweep.launchers import parallel_jobs
+
+        return parallel_jobs()
+
+    OmegaConf.register_new_resolver("tlrun.parallel_jobs", parallel_jobs, replace=True)
+    OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)
+    OmegaConf.register_new_resolver("tlrun.config_hash", hash_of_config, replace=True)
+    OmegaConf.register_new_resolver("tlrun.job_hash", hash_of_job, replace=True)
+    OmegaConf.register_new_resolver("tlrun.command_hash", hash_of_command, replace=True)
+
+
+__all__ = [
+    "build",
+    "command_hash",
+    "compose",
+    "conf_dir",
+    "config_dir_of",
+    "config_hash",
+    "explain",
+    "finish",
+    "job_hash",
+    "key_of",
+    "load_config",
+    "locate",
+    "plain",
+    "register_resolvers",
+    "saved_config",
+    "validate",
+    "version_base",
+    "with_new_keys",
+    "words_of",
+]

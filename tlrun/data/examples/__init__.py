@@ -1,0 +1,1 @@
+"""Sets of examples: reading, splits, sizes, downloads."""

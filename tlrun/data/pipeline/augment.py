@@ -1,0 +1,196 @@
+"""Augmentation of whole batches on the device, with draws that depend on nothing but their names.
+
+Operations act on *normalised* images (after `Preprocess`), so a method may also apply an `Augment`
+to `batch.x`, and `invert`, `gain` and `offset` mean the same under every normalisation: changes
+about mid-grey (half) or about the image's own mean (instance).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tlrun.config.schema import Augmentation, check_section
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.hashing import GOLDEN, key, mix, shift_right
+from tlrun.errors import ConfigError
+
+# name -> what its number means (its range: schema.Augmentation); 0 switches the operation off
+OPS = {
+    "flip": "probability of a mirror image (left-right)",
+    "shift": "largest shift, as a fraction of the side, per axis",
+    "rotate": "largest rotation in degrees",
+    "scale": "scale drawn from 1 - s to 1 + s",
+    "shear": "largest horizontal shear (tangent)",
+    "invert": "probability of a sign flip of the whole image",
+    "invert_channels": "probability of a sign flip, per channel",
+    "gain": "contrast drawn from 1 - g to 1 + g, per channel",
+    "offset": "brightness drawn from -o to +o (normalised units), per channel",
+    "background": "standard deviation of a smooth random field added per channel",
+    "noise": "standard deviation of normal noise per pixel",
+    "cutout": "side in pixels of a square set to zero (mid-grey)",
+    "blend": "probability of |image - backdrop|, a rolled training image of the target",
+}
+GEOMETRY = ("flip", "shift", "rotate", "scale", "shear")
+
+
+class Draws:
+    """Random numbers that are a pure function of (seed, stream, epoch, index, name of the draw).
+
+    epoch, index: (B,) int64. They do not depend on the composition of the batch, on workers, on
+    the number of processes or on the device.
+    """
+
+    def __init__(self, seed: int, stream: str, epoch: Tensor, index: Tensor) -> None:
+        base = key("draws", seed, stream)
+        self.state = mix(mix(epoch * GOLDEN + base) + index * GOLDEN)
+
+    def bits(self, name: str, count: int) -> Tensor:
+        """(B, count) int64 hashes."""
+        start = mix(self.state + key(name))
+        counter = torch.arange(1, count + 1, device=start.device) * GOLDEN
+        return mix(start[:, None] + counter)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) float32 in [0, 1): the top 24 bits of each hash."""
+        bits = self.bits(name, math.prod(shape))
+        return (shift_right(bits, 40).to(torch.float32) * 2.0**-24).view(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) float32 standard normal (Box-Muller on 16-bit lanes, so |x| < 4.9)."""
+        count = math.prod(shape)
+        lanes = self.bits(name, -(-count // 4)).view(torch.int16)  # 4 lanes per hash
+        u = (lanes.to(torch.float32) + 32768.5) * 2.0**-16  # in (0, 1)
+        half = u.shape[1] // 2
+        radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
+        angle = u[:, half:] * (2 * math.pi)
+        both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)
+        return both[:, :count].reshape(-1, *shape)
+
+
+class Augment:
+    """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
+
+    Operations of strength 0 cost nothing; all geometric ones share one resampling. `blend` needs
+    other images than those of the batch, so the stream does it, before all others. Raises
+    ConfigError for an unknown operation or a strength out of range.
+    """
+
+    def __init__(self, ops: Mapping[str, float] | None = None) -> None:
+        check_section(ops or {}, Augmentation, "augment.", partial=True)
+        self.ops: dict[str, float] = {}
+        for name, value in (ops or {}).items():
+            if value:
+                self.ops[name] = float(value)
+        self.geometric = any(name in self.ops for name in GEOMETRY)
+
+    def __bool__(self) -> bool:
+        return bool(self.ops)
+
+    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
+        """x: (B, C, H, W), or (B, D) for noise, gain and offset alone -> the same shape."""
+        if not self.ops:
+            return x
+        if x.ndim == 2 and (self.geometric or {"cutout", "background", "blend"} & self.ops.keys()):
+            raise ConfigError(
+                f"augmentations {sorted(self.ops)}: features know only invert, gain, offset and "
+                "noise."
+            )
+        if self.geometric:
+            x = F.grid_sample(
+                x, self._grid(x, draws), mode="bilinear", padding_mode="border", align_corners=False
+            )
+        x = self._colour(x, draws)
+        if "background" in self.ops:
+            field = draws.normal("background", x.shape[1], 6, 6)
+            smooth = F.interpolate(field, x.shape[2:], mode="bilinear", align_corners=True)
+            x = x + self.ops["background"] * smooth
+        if "noise" in self.ops:
+            x = torch.addcmul(
+                x, draws.normal("noise", *x.shape[1:]), x.new_tensor(self.ops["noise"])
+            )
+        return self._cutout(x, draws) if "cutout" in self.ops else x
+
+    def _grid(self, x: Tensor, draws: Draws) -> Tensor:
+        """(B, H, W, 2) sampling positions: mirror, shear, scale, rotate about the centre, shift."""
+        get = self.ops.get
+        symmetric = draws.uniform("affine", 5) * 2 - 1
+        angle = symmetric[:, 0] * math.radians(get("rotate", 0.0))
+        inverse = 1.0 / (1.0 + symmetric[:, 1] * get("scale", 0.0))
+        shear = symmetric[:, 2] * get("shear", 0.0)
+        shift = symmetric[:, 3:] * (2 * get("shift", 0.0))  # the side is 2 in grid units
+        cos, sin = torch.cos(angle) * inverse, torch.sin(angle) * inverse
+        mirror = self._sign(draws.uniform("flip", 1)[:, 0], get("flip", 0.0))
+        theta = torch.stack(
+            [
+                torch.stack([mirror * cos, mirror * (shear * cos - sin), shift[:, 0]], 1),
+                torch.stack([sin, shear * sin + cos, shift[:, 1]], 1),
+            ],
+            1,
+        )
+        return F.affine_grid(theta, list(x.shape), align_corners=False)
+
+    @staticmethod
+    def _sign(u: Tensor, probability: float) -> Tensor:
+        return torch.where(u < probability, -1.0, 1.0)
+
+    def _colour(self, x: Tensor, draws: Draws) -> Tensor:
+        """Sign flips, gain and offset as one multiplication and addition, per image and channel."""
+        names = {"invert", "invert_channels", "gain", "offset"} & self.ops.keys()
+        if not names:
+            return x
+        get = self.ops.get
+        channels = x.shape[1] if x.ndim == 4 else 1
+        factor = x.new_ones(len(x), channels)
+        if "invert" in names:
+            factor = factor * self._sign(draws.uniform("invert", 1), get("invert", 0.0))
+        if "invert_channels" in names:
+            factor = factor * self._sign(
+                draws.uniform("invert_channels", channels), get("invert_channels", 0.0)
+            )
+        if "gain" in names:
+            factor = factor * (1 + get("gain", 0.0) * (draws.uniform("gain", channels) * 2 - 1))
+        view = (len(x), channels, 1, 1) if x.ndim == 4 else (len(x), 1)
+        if "offset" not in names:
+            return x * factor.view(view)
+        offset = get("offset", 0.0) * (draws.uniform("offset", channels) * 2 - 1)
+        return torch.addcmul(offset.view(view), x, factor.view(view))
+
+    def _cutout(self, x: Tensor, draws: Draws) -> Tensor:
+        """A square with its centre anywhere in the image (DeVries and Taylor, 2017) set to zero."""
+        height, width = x.shape[2:]
+        side = self.ops["cutout"]
+        centre = draws.uniform("cutout", 2)
+        rows = torch.arange(height, device=x.device) + 0.5
+        columns = torch.arange(width, device=x.device) + 0.5
+        inside_y = (rows - centre[:, :1] * height).abs() < side / 2
+        inside_x = (columns - centre[:, 1:] * width).abs() < side / 2
+        hole = inside_y[:, :, None] & inside_x[:, None, :]
+        return x.masked_fill(hole[:, None], 0.0)
+
+
+def blend(raw: Tensor, backdrops: ImageSet, draws: Draws, probability: float) -> Tensor:
+    """|image − backdrop| with the given probability, as MNIST-M is made of digits and photographs.
+
+    raw: (B, C, H, W) uint8. The backdrop is drawn from `backdrops` and rolled along both axes by
+    anything, so what it shows is cut and misplaced: of the set only the texture is of use.
+    """
+    u = draws.uniform("blend", 4)
+    size = raw.shape[2:]
+    behind = backdrops.read((u[:, 1] * len(backdrops)).long().cpu()).to(raw.device)
+    behind = _rolled(behind, *((u[:, 2 + i] * size[i]).long() for i in range(2)))
+    mixed = (raw.to(torch.int16) - behind.to(torch.int16)).abs().to(raw.dtype)
+    return torch.where((u[:, 0] < probability).view(-1, 1, 1, 1), mixed, raw)
+
+
+def _rolled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """images: (B, C, H, W), each moved by its own (rows, columns), (B,) int64, around the edges."""
+    count, _, height, width = images.shape
+    y = (torch.arange(height, device=images.device) - rows[:, None]) % height
+    x = (torch.arange(width, device=images.device) - columns[:, None]) % width
+    first = torch.arange(count, device=images.device)[:, None, None]
+    return images[first, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,164 @@
+"""From raw examples to what the net sees, on the device; saved and exported with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tlrun.data.examples.decode import REPAIR, GreyRange, read_image
+from tlrun.data.examples.fit import check_fit
+from tlrun.errors import ConfigError, DataError, did_you_mean
+
+NORMALIZE = ("half", "imagenet", "instance", "standard", "none")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL's convert("L")
+
+
+class Preprocess(nn.Module):
+    """raw (B, C, H, W) uint8 (or float in [0, 1]) -> (B, channels, H, W) float32, normalised.
+
+    shape: (C, H, W) of an example, or (D,) for features.
+    normalize: half      (x - 0.5) / 0.5
+               imagenet  ImageNet's mean and std
+               instance  each image and channel to zero mean and unit std
+               standard  the given mean and std, per channel or per feature
+               none      [0, 1] as is
+    size: the side that images are brought to when read from files (default: that of `shape`).
+    channels: 1 (luma) or 3 (grey is repeated). fit: how files are brought to size
+    (tlrun.data.examples.fit).
+    grey: how deep grey of files becomes 8 bits (tlrun.data.examples.decode).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        normalize: str = "half",
+        size: int | None = None,
+        channels: int = 3,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        fit: str = "squash",
+        grey: GreyRange | None = None,
+    ) -> None:
+        super().__init__()
+        self.images = len(shape) == 3
+        self.mode = normalize
+        self.fit = check_fit(fit)
+        self.grey = {kind: (float(low), float(high)) for kind, (low, high) in (grey or {}).items()}
+        if normalize not in NORMALIZE:
+            raise ConfigError(
+                f"data.normalize={normalize} is unknown: {did_you_mean(normalize, NORMALIZE)}"
+            )
+        if self.images:
+            if channels not in (1, 3):
+                raise ConfigError(f"data.channels={channels}: choose 1 (grey) or 3 (colour).")
+            side = int(size or shape[1])
+            self.output_shape: tuple[int, ...] = (channels, side, side)
+        else:
+            self.output_shape = (int(shape[0]),)
+            if normalize in ("half", "imagenet"):
+                raise ConfigError(
+                    f"data.normalize={normalize} is for images; features take none, instance or "
+                    "standard."
+                )
+        if normalize == "half":
+            mean, std = [0.5] * channels, [0.5] * channels
+        elif normalize == "imagenet":
+            mean, std = IMAGENET
+            if channels == 1:  # the same look for grey: luma of the colour statistics
+                mean = [sum(w * m for w, m in zip(LUMA, mean, strict=True))]
+                std = [sum(w * s for w, s in zip(LUMA, std, strict=True))]
+        elif normalize == "standard" and (mean is None or std is None):
+            raise ConfigError(
+                "data.normalize=standard needs mean and std (build_data measures them on the "
+                "source)."
+            )
+        view = (-1, 1, 1) if self.images else (-1,)
+        self.register_buffer(
+            "mean", torch.tensor(list(mean or [0.0]), dtype=torch.float32).view(view), False
+        )
+        self.register_buffer(
+            "std", torch.tensor(list(std or [1.0]), dtype=torch.float32).view(view), False
+        )
+
+    def to_unit(self, raw: Tensor) -> Tensor:
+        """uint8 -> float32 in [0, 1] with the right channels; floats and features as they are."""
+        return self._colour(self._float(raw))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """x: (B, ...) float32 in [0, 1] (or features) -> normalised."""
+        if self.mode == "none":
+            return x
+        if self.mode == "instance":  # layer_norm is the fastest kernel for "zero mean, unit std"
+            return F.layer_norm(x, x.shape[2:] if self.images else x.shape[1:], eps=1e-8)
+        if self.mean.device != x.device:  # training hands over images that lie on its device
+            self.to(x.device)
+        return x.sub(self.mean).div_(self.std)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Both. Grey becomes colour as late as possible, so grey sets pay for one channel only."""
+        x = self._float(raw)
+        if self.images and x.shape[1] > self.output_shape[0]:
+            x = self._colour(x)
+        return self._colour(self.normalize(x))
+
+    def _float(self, raw: Tensor) -> Tensor:
+        if self.images:
+            self._check(raw)
+        x = raw.to(torch.float32)
+        return x.div_(255.0) if raw.dtype == torch.uint8 else x
+
+    def _check(self, raw: Tensor) -> None:
+        if raw.ndim != 4 or raw.shape[1] not in (1, 3) or raw.shape[2:] != self.output_shape[1:]:
+            side = self.output_shape[1]
+            raise DataError(
+                f"expected images (B, 1 or 3, {side}, {side}), got {tuple(raw.shape)}; "
+                "resize them, or read them with preprocess.read_files(paths)."
+            )
+
+    def _colour(self, x: Tensor) -> Tensor:
+        channels = self.output_shape[0]
+        if not self.images or x.shape[1] == channels:
+            return x
+        if channels == 3:
+            return x.repeat(1, 3, 1, 1)
+        return (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+    def spec(self) -> dict[str, Any]:
+        """All that is needed to build it again, as plain values for JSON."""
+        known = self.mode == "standard"
+        return {
+            "shape": list(self.output_shape),
+            "normalize": self.mode,
+            "channels": self.output_shape[0] if self.images else None,
+            "mean": self.mean.flatten().tolist() if known else None,
+            "std": self.std.flatten().tolist() if known else None,
+            "fit": self.fit,
+            "grey": {kind: list(values) for kind, values in self.grey.items()} or None,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> Preprocess:
+        """The inverse of `spec`."""
+        given = {k: v for k, v in spec.items() if v is not None}
+        return cls(**given)
+
+    def read_files(self, paths: Iterable[str | PathLike[str]]) -> Tensor:
+        """Image files -> uint8 (B, channels, size, size). Raises DataError that names the file."""
+        if not self.images:
+            raise DataError(
+                "this model was trained on ready features, so it cannot read image files."
+            )
+        channels, size = self.output_shape[0], self.output_shape[1]
+        return torch.from_numpy(
+            np.stack([read_image(p, size, channels, self.fit, REPAIR, self.grey) for p in paths])
+        )

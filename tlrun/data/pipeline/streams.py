@@ -1,0 +1,216 @@
+"""Endless training batches whose content is a pure function of (seed, stream name, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.augment import Augment, Draws, blend
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.errors import ConfigError, DataError
+
+
+@dataclass
+class Batch:
+    """x: (B, ...) float32, preprocessed; y: (B,) int64 or None; index: (B,) int64 in the set.
+
+    columns: what else the set knows of each example, by name, each (B, ...). views: the same images
+    seen otherwise, by name, each as x (`Phase.views`).
+    """
+
+    x: Tensor
+    y: Tensor | None
+    index: Tensor
+    columns: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
+    views: dict[str, Tensor] = field(default_factory=dict, kw_only=True)
+
+
+class Stream:
+    """The training batches of one domain.
+
+    Batch k holds positions [k B, (k + 1) B) of the endless concatenation of the epochs'
+    permutations, so no example is dropped, and rank r of `world` processes takes positions
+    r, r + world, ... of it. Nothing is remembered between calls but caches: to resume, ask for
+    the step. batch_size is global. Small sets are copied to a GPU once.
+
+    views: further views of each image, name -> augmentation (None: none at all), with draws of
+    their own. backdrops: images that the operation `blend` of `augment` lays behind these.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        examples: ImageSet,
+        *,
+        batch_size: int,
+        seed: int,
+        preprocess: Preprocess,
+        augment: Augment | None = None,
+        views: Mapping[str, Augment | None] | None = None,
+        backdrops: ImageSet | None = None,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> None:
+        if len(examples) == 0:
+            raise DataError(f"stream '{name}' has no examples; check data.{name}.")
+        if batch_size < 1 or batch_size % world:
+            raise ConfigError(
+                f"trainer.batch_size={batch_size} must be positive and divide by {world} processes."
+            )
+        self.name, self.batch_size, self.seed = name, batch_size, seed
+        self.device = torch.device(device)
+        self.preprocess, self.augment = preprocess, augment or None
+        self.views, self.backdrops = dict(views or {}), backdrops
+        self.rank, self.world, self.workers = rank, world, workers
+        self.examples = examples
+        if self.device.type == "cuda" and examples.in_memory:
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if examples.nbytes < free // 4:
+                self.examples = examples.to(self.device)
+        self._permutations: dict[int, Tensor] = {}
+        self._loader: Iterator[Tensor] | None = None
+        self._loader_step = -1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps after which every example has been seen at least once."""
+        return -(-len(self.examples) // self.batch_size)
+
+    def positions(self, step: int) -> tuple[Tensor, Tensor]:
+        """(epoch, index), each (B / world,) int64 on the CPU, of batch `step` on this rank."""
+        n = len(self.examples)
+        position = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        position = position[self.rank :: self.world]
+        epoch, offset = position // n, position % n
+        index = torch.empty_like(offset)
+        for e in epoch.unique().tolist():
+            chosen = epoch == e
+            index[chosen] = self._permutation(e)[offset[chosen]]
+        return epoch, index
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self._permutations:
+            while len(self._permutations) > 3:  # a batch rarely spans more than two epochs
+                self._permutations.pop(next(iter(self._permutations)))
+            self._permutations[epoch] = permutation(
+                len(self.examples), "order", self.seed, self.name, epoch
+            )
+        return self._permutations[epoch]
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step` (from 0). A pure function: steps may come in any order."""
+        epoch, index = self.positions(step)
+        raw = self._read(step, index).to(self.device, non_blocking=True)
+        labels = self.examples.labels
+        y = (
+            None
+            if labels is None
+            else labels[index.to(labels.device)].to(self.device, non_blocking=True)
+        )
+        columns = {
+            name: values[index.to(values.device)].to(self.device, non_blocking=True)
+            for name, values in self.examples.columns.items()
+        }
+        index, epoch = index.to(self.device), epoch.to(self.device)
+        with torch.no_grad():
+            x, views = self._seen(raw, epoch, index)
+        return Batch(x, y, index, columns=columns, views=views)
+
+    def _seen(self, raw: Tensor, epoch: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the net is given of raw examples: augmented, and in every further view."""
+        draws = Draws(self.seed, self.name, epoch, index)
+        clean = seen = self.preprocess(raw)
+        if self.augment is not None and self.backdrops is not None:
+            blended = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
+            seen = self.preprocess(blended)
+        x = seen if self.augment is None else self.augment(seen, draws)
+        views = {}
+        for view, augment in self.views.items():
+            others = Draws(self.seed, f"{self.name}/{view}", epoch, index)
+            views[view] = clean if augment is None else augment(clean, others)
+        return x, views
+
+    def _read(self, step: int, index: Tensor) -> Tensor:
+        if self.examples.in_memory or self.workers == 0:
+            return self.examples.read(index)
+        if self._loader is None or step != self._loader_step:
+            self.close()
+            indices = _StepIndices(self, step)
+            self._loader = iter(_loader(self.examples, indices, self.workers, self.device))
+        self._loader_step = step + 1
+        return next(self._loader)
+
+    def close(self) -> None:
+        """Stop the workers, if any."""
+        self._loader, self._loader_step = None, -1
+
+
+def batches(
+    examples: ImageSet,
+    preprocess: Preprocess,
+    device: torch.device | str = "cpu",
+    batch_size: int = 1000,
+    workers: int = 0,
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """One pass in order, for evaluation: x (B, ...), y (B,) or None, index (B,), on the device."""
+    device = torch.device(device)
+    parts = torch.arange(len(examples)).split(batch_size) if len(examples) else ()
+    if examples.in_memory or workers == 0:
+        raws: Iterator[Tensor] = (examples.read(index) for index in parts)
+    else:
+        raws = iter(_loader(examples, parts, workers, device))
+    for index, raw in zip(parts, raws, strict=True):
+        y = None if examples.labels is None else examples.labels[index].to(device)
+        with torch.no_grad():
+            x = preprocess(raw.to(device, non_blocking=True))
+        yield x, y, index.to(device)
+
+
+class _Reader(Dataset[Tensor]):
+    """Reads a whole batch per item, so that a worker returns one tensor."""
+
+    def __init__(self, examples: ImageSet) -> None:
+        self.examples = examples
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.examples.read(index)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+class _StepIndices(Sampler[Tensor]):
+    """The indices of the steps from `start` on, for ever."""
+
+    def __init__(self, stream: Stream, start: int) -> None:
+        self.stream, self.start = stream, start
+
+    def __iter__(self) -> Iterator[Tensor]:
+        step = self.start
+        while True:
+            yield self.stream.positions(step)[1]
+            step += 1
+
+
+def _loader(
+    examples: ImageSet, indices: Any, workers: int, device: torch.device
+) -> DataLoader[Tensor]:
+    return DataLoader(
+        _Reader(examples),
+        sampler=indices,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=2,
+        # of its own: its seed would be drawn from the generator that dropout uses
+        generator=torch.Generator().manual_seed(0),
+    )

@@ -1,0 +1,1 @@
+"""What is learned from what: pairs, several sources, tasks, episodes, zero-shot."""

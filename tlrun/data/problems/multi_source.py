@@ -1,0 +1,236 @@
+"""Several labelled sources and one target: the `Data` of domain generalisation and its relatives.
+
+    sources:                               # an ordered mapping of data sets, at least two
+      mnist: {_target_: tlrun.data.sets.mnist.mnist}
+      usps: {_target_: tlrun.data.sets.usps.usps}
+    target: {_target_: tlrun.data.sets.mnistm.mnistm}
+
+Every source is a domain under its own name, hence a stream; `Data.sources` lists them. "source" is
+all of them, one after the other, so that what knows of one source only works as ever: a method that
+draws from "source" sees each in proportion to its size. Classes are matched by name with those of
+the first source, and the target stands behind the label firewall of `pair.py`. Without target
+images (`target_images=none`) only its test set exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tlrun.config.ranges import Number, Pixels, Positive
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.match import match_classes, match_columns
+from tlrun.data.examples.splits import Card, Splits, common_grey, warn_of_shared_images, with_val
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.problems.class_checks import check_source, check_target
+from tlrun.data.problems.pair import (
+    Data,
+    Domain,
+    Task,
+    augmentations,
+    behind_firewall,
+    load_splits,
+    preprocess_of,
+)
+from tlrun.errors import ConfigError, DataError
+
+
+class JoinedSet(ImageSet):
+    """Sets one after the other, read where they lie: nothing is copied.
+
+    Grey images beside colour ones are repeated over the channels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[ImageSet],
+        rows: Tensor | None = None,
+        labels: Tensor | None = None,
+        classes: Sequence[str] | None = None,
+        columns: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.parts = list(parts)
+        self.in_memory = all(part.in_memory for part in parts)
+        count = sum(len(part) for part in parts)
+        super().__init__(
+            name,
+            torch.empty(0),
+            labels,
+            classes,
+            rows=torch.arange(count) if rows is None else rows,
+            columns=columns,
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the part with most channels."""
+        return max((part.shape for part in self.parts), key=lambda shape: shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """As a plain set of this shape would take."""
+        each = (part.nbytes // len(part) for part in self.parts if len(part))
+        return len(self) * max(each, default=0)
+
+    def read(self, index: Tensor) -> Tensor:
+        assert self.rows is not None
+        rows = self.rows[index.cpu()]
+        out: Tensor | None = None
+        start = 0
+        for part in self.parts:
+            here = torch.nonzero((rows >= start) & (rows < start + len(part))).flatten()
+            if len(here):
+                found = part.read(rows[here] - start)
+                if out is None:
+                    out = torch.empty((len(rows), *self.shape), dtype=found.dtype)
+                out[here] = found  # a single channel fills them all
+            start += len(part)
+        return torch.empty((0, *self.shape)) if out is None else out
+
+    def subset(self, index: Tensor) -> JoinedSet:
+        assert self.rows is not None
+        labels = None if self.labels is None else self.labels[index]
+        columns = {name: values[index] for name, values in self.columns.items()}
+        return JoinedSet(self.name, self.parts, self.rows[index], labels, self.classes, columns)
+
+    def without_labels(self) -> JoinedSet:
+        return JoinedSet(self.name, self.parts, self.rows)
+
+    def with_labels(self, labels: Tensor, classes: Sequence[str]) -> JoinedSet:
+        return JoinedSet(self.name, self.parts, self.rows, labels, classes, self.columns)
+
+    def with_column(self, name: str, values: Tensor) -> JoinedSet:
+        columns = {**self.columns, name: values}
+        return JoinedSet(self.name, self.parts, self.rows, self.labels, self.classes, columns)
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        """A plain set on `device`; only called for sets that are in memory and small."""
+        labels = None if self.labels is None else self.labels.to(device)
+        data = self.read(torch.arange(len(self))).to(device)
+        return ImageSet(self.name, data, labels, self.classes, columns=self.columns)
+
+
+def joined(sets: Sequence[ImageSet | None]) -> ImageSet | None:
+    """Sets with labels of the same classes as one; None if any is lacking."""
+    found = [examples for examples in sets if examples is not None]
+    if len(found) < len(sets):
+        return None
+    labels = [examples.labels for examples in found if examples.labels is not None]
+    if len(labels) < len(found):
+        return JoinedSet("source", found)
+    return JoinedSet("source", found, labels=torch.cat(labels), classes=found[0].classes)
+
+
+def multi_source(
+    *,
+    seed: int,
+    target_labels: Any = "none",
+    target_val_labels: Any = "auto",
+    target_images: str = "all",
+    name: str = "multi_source",
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
+    target: Mapping[str, Any] | None = None,
+    size: Pixels | None = None,
+    channels: Literal[1, 3] = 3,
+    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
+    mean: Sequence[Number] | None = None,
+    std: Sequence[Positive] | None = None,
+    augment: Mapping[str, Any] | None = None,
+) -> Data:
+    """sources, target: data sets, as in the module's example. augment: of `source` (all of them)
+    and `target`. The rest: as of other data. Raises ConfigError or DataError.
+    """
+    if not sources or len(sources) < 2:
+        raise ConfigError(
+            "which sources? Give at least two, data.sources.<name> (a data set each); "
+            "conf/data/digits_styles_digitsm.yaml is an example."
+        )
+    if target_images not in ("all", "none"):
+        raise ConfigError(f"target_images={target_images}: choose all or none.")
+    for key in sources:
+        if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
+            raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
+    found = load_sources(sources, seed, size)
+    leading = next(iter(found.values()))
+    first = leading.train
+    held = with_val(
+        load_splits({"target": target, "size": size}, "target", seed, True), "target", seed
+    )
+    held = match_columns(held, leading)
+    held = match_classes(held, first.classes or (), first.name, lacking=target_images == "none")
+    everyone = {**found, "target": held}
+    warn_of_shared_images(everyone)
+    for splits in found.values():
+        check_source(splits)
+    check_target(held, own=False)
+    train, val, labels_seen = behind_firewall(held, target_labels, target_val_labels, seed)
+    unseen = Domain(held.card.name, train, val, held.test, held.card)
+    if target_images == "none":
+        unseen, labels_seen = Domain(held.card.name, None, None, held.test, held.card), 0
+
+    domains = {key: Domain(s.card.name, s.train, s.val, s.test, s.card) for key, s in found.items()}
+    everything = joined([s.train for s in found.values()])
+    assert everything is not None
+    domains["source"] = Domain(
+        "source",
+        everything,
+        joined([s.val for s in found.values()]),
+        joined([s.test for s in found.values()]),
+        joint_card(found),
+    )
+    domains["target"] = unseen
+    note = "; all sources share that of `source`"
+    shared = augmentations(augment, ("source", "target"), note)
+    mixed = everything.subset(permutation(len(everything), "statistics"))  # of every source
+    conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
+    return Data(
+        name=name,
+        domains=domains,
+        tasks={"class": Task("class", "class", first.classes or ())},
+        preprocess=preprocess_of(conf, mixed, held.fit, common_grey(everyone)),
+        augment={**shared, **dict.fromkeys(found, shared["source"])},
+        target_labels_seen=labels_seen,
+        facts={"sources": list(found)},
+        feature_names=leading.feature_names,
+    )
+
+
+def load_sources(
+    sources: Mapping[str, Mapping[str, Any]], seed: int, size: int | None
+) -> dict[str, Splits]:
+    """Each source with a validation set, its classes in the order of the first one's."""
+    found: dict[str, Splits] = {}
+    for key, block in sources.items():
+        place = f"sources.{key}"
+        splits = with_val(
+            load_splits({place: block, "size": size}, place, seed, True), "source", seed
+        )
+        if splits.train.labels is None or splits.train.classes is None:
+            raise DataError(
+                f"the source '{splits.train.name}' has no labels; every source needs them."
+            )
+        first = next(iter(found.values()), splits)
+        known = first.train.classes or ()
+        splits = match_classes(splits, known, first.train.name, "all sources")
+        found[key] = match_columns(splits, first)
+    return found
+
+
+def joint_card(found: Mapping[str, Splits]) -> Card:
+    """Citations and licences of all sources, each once."""
+    cards = [splits.card for splits in found.values()]
+
+    def each(values: Sequence[str]) -> str:
+        return "; ".join(dict.fromkeys(value for value in values if value))
+
+    return Card(
+        " + ".join(found),
+        each([card.citation for card in cards]),
+        each([card.licence for card in cards]),
+        root=each([card.root for card in cards]),
+    )

@@ -1,0 +1,492 @@
+"""`build_data`: one source -> target pair, behind the label firewall."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tlrun.data.examples.decode import GreyRange
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.match import (
+    classes_of,
+    match_classes,
+    match_columns,
+    order_columns,
+    relabelled,
+)
+from tlrun.data.examples.splits import (
+    Card,
+    Splits,
+    common_grey,
+    draw_per_class,
+    warn_of_shared_images,
+    with_val,
+)
+from tlrun.data.pipeline.augment import Augment
+from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.problems.class_checks import check_source, check_target, class_names
+from tlrun.errors import ConfigError, DataError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+Labels = Literal["auto", "none", "all"] | int
+LABEL_SPACES = ("shared", "partial", "open")
+STRONG = "_strong"  # data.augment.<domain>_strong
+UNLABELLED = "target_unlabelled"  # the stream of all target images, beside the few with labels
+UNKNOWN = "unknown"  # the class of target images that are of no class of the source
+
+
+@dataclass
+class Domain:
+    """The three sets of a domain. A target's train and val hold labels only if asked for."""
+
+    name: str
+    train: ImageSet | None
+    val: ImageSet | None
+    test: ImageSet | None
+    card: Card
+
+
+@dataclass
+class Task:
+    """What is to be predicted: a name, its kind (which evaluator judges it) and its label space.
+
+    domain: the domain whose images it belongs to (None = all of them). column: which of the columns
+    of those images holds it ("" = their labels); a class below 0 and a NaN are unknown.
+    """
+
+    name: str
+    kind: str
+    classes: tuple[str, ...]
+    domain: str | None = None
+    column: str = ""
+
+    def truth(self, labels: Tensor | None, columns: Mapping[str, Tensor]) -> Tensor:
+        """What is to be predicted, of the labels and columns of a batch or a set."""
+        found = columns[self.column] if self.column else labels
+        if found is None:
+            raise DataError(f"there are no labels for the task '{self.name}'.")
+        return found
+
+
+@dataclass
+class Data:
+    """All that a run may see. target_labels_seen: labels in the target's train and val.
+
+    evaluator: which of `evaluate.evaluators.EVALUATORS` judges it ("" = the kind of its task).
+    facts: what else a method's `build` or the evaluator needs to know (plain values for JSON; they
+    are saved in label_space.json): attributes of classes, ways and shots of episodes ...
+    unlabelled: all training images of the target without labels, where `target_labels` has drawn a
+    few of them; the stream UNLABELLED. feature_names: the columns of ready features, in the order
+    in which the net is given them; None for images, and where the files do not name them.
+    """
+
+    name: str
+    domains: dict[str, Domain]
+    tasks: dict[str, Task]
+    preprocess: Preprocess
+    augment: dict[str, Augment] = field(default_factory=dict)
+    target_labels_seen: int = 0
+    evaluator: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    unlabelled: ImageSet | None = None
+    feature_names: tuple[str, ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which evaluator judges it: its own, else by the kind of its task."""
+        return self.evaluator or next(iter(self.tasks.values())).kind
+
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        """Those of the source: `classes` unless the two domains have their own."""
+        return self.tasks.get("source", self.tasks["class"]).classes
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.tasks["class"].classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the single sources, each a stream of its own; "source" is all of them."""
+        return tuple(self.facts.get("sources", ("source",)))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) or (D,) of what the net is given."""
+        return self.preprocess.output_shape
+
+    def role(self, role: str) -> ImageSet | None:
+        """The set of a role such as "target_test", or None if the data have none."""
+        domain, _, split = role.rpartition("_")
+        if domain not in self.domains or split not in ("train", "val", "test"):
+            roles = [f"{d}_{s}" for d in self.domains for s in ("train", "val", "test")]
+            raise ConfigError(f"unknown role '{role}': {did_you_mean(role, roles)}")
+        found: ImageSet | None = getattr(self.domains[domain], split)
+        return found
+
+    def stream_set(self, name: str) -> ImageSet:
+        """The training set of stream `name`. ConfigError if there is none."""
+        if name == UNLABELLED:
+            if self.unlabelled is None:
+                raise ConfigError(
+                    "the method trains on a few labelled target images beside the unlabelled ones: "
+                    "set target_labels=3 (per class), with target_images=all"
+                )
+            return self.unlabelled
+        if name not in self.domains:
+            raise ConfigError(
+                f"the data '{self.name}' have no domain '{name}': "
+                f"{did_you_mean(name, self.domains)}"
+            )
+        train = self.domains[name].train
+        if train is None:
+            raise ConfigError(
+                f"the method trains on {name} images, which target_images=none withholds; "
+                "set target_images=all or choose a method that needs none."
+            )
+        return train
+
+    def view(self, stream: str, view: str) -> Augment | None:
+        """The augmentation of a view of a stream's images (`Phase.views`), None for no change."""
+        domain = "target" if stream == UNLABELLED else stream
+        if view == "clean":
+            return None
+        if view == "weak":
+            return self.augment.get(domain)
+        strong = self.augment.get(f"{domain}{STRONG}")
+        if not strong:
+            raise ConfigError(
+                f"this method compares images with a strongly augmented view of them: set "
+                f"data.augment.{domain}{STRONG}, for example "
+                f"'data.augment.{domain}{STRONG}={{rotate: 15, scale: 0.2, noise: 0.1}}'"
+            )
+        if "blend" in strong.ops:
+            raise ConfigError(
+                f"data.augment.{domain}{STRONG}.blend: only plain images are blended, as "
+                f"data.augment.{domain}.blend"
+            )
+        return strong
+
+    def backdrops(self, stream: str) -> ImageSet | None:
+        """The target's training images, if the augmentation of a stream blends with them."""
+        augment = self.augment.get(stream)
+        if augment is None or "blend" not in augment.ops:
+            return None
+        found = self.unlabelled or self.domains["target"].train
+        if found is None:
+            raise ConfigError(
+                f"data.augment.{stream}.blend lays target images behind those of the {stream}, and "
+                "target_images=none withholds them"
+            )
+        if len(found.shape) != 3:
+            raise ConfigError(f"data.augment.{stream}.blend is for images; these are features")
+        return found
+
+    def info(self) -> dict[str, Any]:
+        """For environment.json: what each role held. Labels of target-test leave no trace here."""
+        out: dict[str, Any] = {
+            "name": self.name,
+            "target_labels_seen": self.target_labels_seen,
+            "domains": {},
+        }
+        for key, domain in self.domains.items():
+            roles: dict[str, Any] = {}
+            for split in ("train", "val", "test"):
+                examples: ImageSet | None = getattr(domain, split)
+                if examples is None:
+                    continue
+                roles[split] = {"count": len(examples), "checksum": examples.checksum}
+                if examples.labels is not None and (key, split) != ("target", "test"):
+                    roles[split]["count_by_class"] = examples.class_counts()
+                    roles[split]["label_checksum"] = examples.label_checksum
+            out["domains"][key] = {**domain.card.to_dict(), "splits": roles}
+        return out
+
+    def label_space(self) -> dict[str, Any]:
+        """For label_space.json: all that prediction needs to know about the data."""
+        return {
+            "classes": list(self.classes),
+            "tasks": {
+                t.name: {"kind": t.kind, "classes": list(t.classes), "domain": t.domain}
+                for t in self.tasks.values()
+            },
+            "domains": list(self.domains),
+            "facts": self.facts,
+            "input_shape": list(self.input_shape),
+            "preprocess": self.preprocess.spec(),
+            **({"feature_names": list(self.feature_names)} if self.feature_names else {}),
+        }
+
+
+def build_data(
+    cfg: Mapping[str, Any],
+    *,
+    seed: int,
+    target_labels: Labels = "none",
+    target_val_labels: Labels = "auto",
+    target_images: str = "all",
+    shared_classes: bool = True,
+    allow_download: bool = True,
+    classes: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> Data:
+    """Build the pair of `cfg` (the group `data`), or what its own `_target_` builds from it.
+
+    target_labels: none | all | k. With none, training and validation sets of the target are objects
+    without labels before anyone sees them. With k, target-train holds just k examples per class,
+    with labels. target_val_labels: the same for target-val; auto = all with target_labels=all, else
+    none. All labels that are held are counted. target_images: all | none (with none the target has
+    its test set only). shared_classes: False lets source and target have different classes, each a
+    task of its own. classes, feature_names: those that a trained net knows, in its order, in place
+    of the source's; what is only tested may lack some classes. Raises ConfigError or DataError.
+
+    `data.label_spaces` says how the classes of the target relate to the source's. shared: they are
+    the same; partial: the target may lack some; open: it may lack some, and what the source does
+    not know is the class UNKNOWN, behind those of the source.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    conf: Any = (
+        OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
+    )
+    if "_target_" in conf:
+        return _build_own(conf, seed, target_labels, target_val_labels, target_images)
+    if target_images not in ("all", "none"):
+        raise ConfigError(f"target_images={target_images}: choose all or none.")
+    splits = {
+        d: with_val(load_splits(conf, d, seed, allow_download), d, seed)
+        for d in ("source", "target")
+    }
+    source, target = splits["source"], splits["target"]
+    if source.train.labels is None or source.train.classes is None:
+        give = (
+            "name the array or column of its classes labels, or give its name as data.source.labels"
+            if len(source.train.shape) == 1
+            else "give a folder per class or a list of 'path label'"
+        )
+        raise DataError(f"the source '{source.train.name}' has no labels; {give}.")
+    label_spaces = str(conf.get("label_spaces") or "shared")
+    if label_spaces not in LABEL_SPACES:
+        raise ConfigError(
+            f"data.label_spaces={label_spaces}: {did_you_mean(label_spaces, LABEL_SPACES)}"
+        )
+    splits = only_classes(splits, conf)
+    source, target = splits["source"], splits["target"]
+    source = order_columns(source, feature_names, "the run")
+    target = match_columns(target, source)
+    name, what = source.train.name, "source and target"
+    known = source.train.classes or ()
+    lacking = label_spaces != "shared" or target_images == "none"
+    if classes is not None:
+        label_spaces = "open" if UNKNOWN in classes else label_spaces
+        known = tuple(c for c in classes if c != UNKNOWN)
+        name, what = "the run", "a run and the data that it is evaluated on"
+    source = match_classes(source, known, name, what, lacking=classes is not None)
+    if classes is None:  # something is trained
+        check_source(source, UNKNOWN if label_spaces == "open" else None)
+        warn_of_shared_images({"source": source, "target": target})
+    if label_spaces == "open":
+        known = (*known, UNKNOWN)
+        source = match_classes(source, known, name, lacking=True)
+        target = unknown_merged(target, known)
+    tasks = {"class": Task("class", "class", known)}
+    own = None if shared_classes else _own_classes(target, known)
+    check_target(target, own=bool(own))
+    if own:
+        target = match_classes(target, own, target.train.name)
+        tasks = {
+            "class": Task("class", "class", own, "target"),
+            "source": Task("source", "class", known, "source"),
+        }
+    else:
+        target = match_classes(target, known, name, what, lacking=lacking, spaces=classes is None)
+
+    train, val, seen = behind_firewall(target, target_labels, target_val_labels, seed)
+    domains = {
+        "source": Domain(source.card.name, source.train, source.val, source.test, source.card),
+        "target": Domain(target.card.name, train, val, target.test, target.card),
+    }
+    if target_images == "none":
+        domains["target"] = Domain(target.card.name, None, None, target.test, target.card)
+        seen = 0
+    few = isinstance(target_labels, int) and target_labels > 0 and target_images == "all"
+    return Data(
+        name=str(conf.get("name", "data")),
+        domains=domains,
+        tasks=tasks,
+        preprocess=preprocess_of(conf, source.train, target.fit, common_grey(splits)),
+        augment=augmentations(conf.get("augment"), domains),
+        target_labels_seen=seen,
+        unlabelled=target.train.without_labels() if few else None,
+        feature_names=source.feature_names,
+    )
+
+
+def augmentations(
+    conf: Mapping[str, Any] | None, domains: Iterable[str], note: str = ""
+) -> dict[str, Augment]:
+    """`data.augment`: of each domain, and of its strong view. Raises ConfigError, with the note."""
+    names = [name for d in domains for name in (d, f"{d}{STRONG}")]
+    for name in conf or {}:
+        if name not in names:
+            raise ConfigError(f"unknown key data.augment.{name}: {did_you_mean(name, names)}{note}")
+    return {name: Augment((conf or {}).get(name)) for name in names}
+
+
+def only_classes(splits: Mapping[str, Splits], conf: Mapping[str, Any]) -> dict[str, Splits]:
+    """`data.source_classes` and `data.target_classes`: the sets without images of other classes.
+
+    So that one pair can stand for problems where the domains do not have the same classes.
+    """
+    kept = {}
+    for domain, found in splits.items():
+        names = class_names(conf.get(f"{domain}_classes"), f"data.{domain}_classes")
+        kept[domain] = found if names is None else _only(found, names, f"data.{domain}_classes")
+    return kept
+
+
+def _only(found: Splits, names: list[str], key: str) -> Splits:
+    def keep(examples: ImageSet, before: Tensor, classes: tuple[str, ...]) -> ImageSet:
+        number = {name: i for i, name in enumerate(names)}
+        labels = torch.tensor([number.get(name, -1) for name in classes])[before]
+        inside = (labels >= 0).nonzero().flatten()
+        return examples.subset(inside).with_labels(labels[inside], names)
+
+    if found.train.labels is None:
+        raise ConfigError(f"{key}: {found.train.name} has no labels to choose by")
+    known = classes_of(found)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"{key}: {found.train.name} has no class '{unknown[0]}': "
+            f"{did_you_mean(unknown[0], known)}"
+        )
+    return relabelled(found, keep)
+
+
+def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
+    """The target with all images of classes that `classes` does not name under UNKNOWN."""
+
+    def merge(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
+        known = [name for name in own if name in classes and name != UNKNOWN]
+        names = (*known, UNKNOWN)
+        order = [names.index(name if name in known else UNKNOWN) for name in own]
+        return examples.with_labels(torch.tensor(order)[labels], names)
+
+    return relabelled(target, merge)
+
+
+def _build_own(
+    conf: Mapping[str, Any], seed: int, labels: Labels, val_labels: Labels, images: str
+) -> Data:
+    """Data that are no plain pair: a callable of `conf`'s keys that returns `Data`."""
+    from tlrun.config.compose import build
+
+    data = build(
+        conf,
+        "data",
+        seed=seed,
+        target_labels=labels,
+        target_val_labels=val_labels,
+        target_images=images,
+    )
+    if not isinstance(data, Data):
+        raise ConfigError(f"{conf['_target_']} must return tlrun.data.problems.pair.Data")
+    return data
+
+
+def _own_classes(target: Splits, classes: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The target's classes if they are others than the source's; None if they are the same."""
+    known = [s.classes for s in (target.train, target.test) if s is not None and s.classes]
+    return known[0] if known and set(known[0]) != set(classes) else None
+
+
+def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
+    from tlrun.config.compose import build
+
+    block = conf.get(domain)
+    if not isinstance(block, Mapping) or "_target_" not in block:
+        raise ConfigError(
+            f"data.{domain} must name a data set (_target_); see conf/data/digits_digitsm.yaml."
+        )
+    splits = build(block, f"data.{domain}", seed=seed, size=conf.get("size"), download=download)
+    if not isinstance(splits, Splits):
+        raise ConfigError(
+            f"data.{domain}: {block['_target_']} must return tlrun.data.examples.splits.Splits."
+        )
+    _warn_of_equal_sets(splits)
+    return splits
+
+
+def _warn_of_equal_sets(splits: Splits) -> None:
+    """Say so if the test is the training set, unless the protocol has it so (one object)."""
+    train, test = splits.train, splits.test
+    if test is None or test is train or len(test) != len(train):
+        return
+    if test.checksum == train.checksum:
+        kind = "rows" if len(train.shape) == 1 else "images"
+        log.warning("%s: the test %s are the training %s", train.name, kind, kind)
+
+
+def behind_firewall(
+    target: Splits, labels: Labels, val_labels: Labels, seed: int
+) -> tuple[ImageSet, ImageSet | None, int]:
+    """(train, val, labels held) of the target."""
+    if val_labels == "auto":
+        val_labels = "all" if labels == "all" else "none"
+        if target.val is not None and target.val.labels is None:
+            val_labels = "none"  # nobody asked for them
+    train = allowed(target.train, labels, seed, "target_labels")
+    val = None if target.val is None else allowed(target.val, val_labels, seed, "target_val_labels")
+    held = sum(len(s) for s in (train, val) if s is not None and s.labels is not None)
+    return train, val, held
+
+
+def allowed(examples: ImageSet, labels: Labels, seed: int, key: str) -> ImageSet:
+    """The examples as a method may see them: without labels, all with theirs, or k per class.
+
+    key: the configuration's key, for the message. Raises ConfigError.
+    """
+    if labels == "none" or labels == 0:
+        return examples.without_labels()
+    if examples.labels is None:
+        raise ConfigError(f"{key}={labels}, but {examples.name} has no labels; use {key}=none.")
+    if labels == "all":
+        return examples
+    if isinstance(labels, bool) or not isinstance(labels, int) or labels < 0:
+        raise ConfigError(f"{key}={labels}: choose none, all or a number of labels per class.")
+    return examples.subset(draw_per_class(examples, labels, seed))
+
+
+def preprocess_of(
+    conf: Mapping[str, Any], source: ImageSet, fit: str, grey: GreyRange | None = None
+) -> Preprocess:
+    mode = str(conf.get("normalize") or "none")
+    mean, std = conf.get("mean"), conf.get("std")
+    channels = int(conf.get("channels") or 3)
+    if mode == "standard" and (mean is None or std is None):
+        mean, std = _statistics(source, Preprocess(source.shape, "none", channels=channels))
+    return Preprocess(source.shape, mode, channels=channels, mean=mean, std=std, fit=fit, grey=grey)
+
+
+def _statistics(source: ImageSet, unit: Preprocess) -> tuple[list[float], list[float]]:
+    """Mean and std per channel or feature over (at most 10,000 of) the source's training set."""
+    count, total, square = 0, torch.zeros(()), torch.zeros(())
+    for index in torch.arange(len(source))[:10_000].split(1000):
+        x: Tensor = unit(source.read(index)).double()
+        flat = x.flatten(2).transpose(1, 2).reshape(-1, x.shape[1]) if x.ndim == 4 else x
+        count += len(flat)
+        total = total + flat.sum(0)
+        square = square + flat.square().sum(0)
+    mean = total / count
+    std = (square / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-6)
+    return mean.tolist(), std.tolist()

@@ -1,0 +1,205 @@
+"""Other data for a trained net: their classes, columns and statistics become those it knows.
+
+What `label_space.json` says of a run is matched by name. A test set may lack classes; one that the
+net does not know is refused. Episodes bring classes of their own: no head belongs to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tlrun.data.examples.feature_file import listed, only_in
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.match import labels_of, present, renumbered
+from tlrun.data.examples.splits import class_order
+from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.problems.pair import Data, Domain, Task
+from tlrun.errors import ConfigError, DataError
+
+GROUPS = ("training", "validation", "unseen")
+
+
+def as_trained(data: Data, space: Mapping[str, Any]) -> Data:
+    """The data under the classes of `space`, the label_space.json of a run.
+
+    Raises DataError that names the classes, tasks or attributes that do not match.
+    """
+    tasks = {
+        name: Task(name, task["kind"], tuple(task["classes"]), task["domain"])
+        for name, task in space["tasks"].items()
+    }
+    if data.kind == "episodes":
+        return _of_episodes(data, tasks, space)
+    if data.kind == "tasks":
+        return _of_tasks(data, tasks)
+    if data.kind == "attributes":
+        return _of_attributes(data, tasks["class"].classes, space["facts"])
+
+    def classes(domain: str) -> tuple[str, ...]:
+        own = "class" if domain == "target" or "source" not in tasks else "source"
+        return tasks[own].classes
+
+    domains = {name: _under(domain, classes(name)) for name, domain in data.domains.items()}
+    return replace(data, domains=domains, tasks=tasks)
+
+
+def check_unchanged(data: Data, space: Mapping[str, Any]) -> None:
+    """ConfigError if the classes or columns are others than when the run began: `space`."""
+    for task in data.tasks.values():
+        began = (space["tasks"].get(task.name) or {}).get("classes", [])
+        _refuse_change(f"the classes of {data.name} have", task.classes, began)
+    if data.feature_names is not None:
+        began = space.get("feature_names", data.feature_names)
+        _refuse_change(f"the columns of {data.name} have", data.feature_names, began)
+
+
+def _refuse_change(what: str, now: Sequence[str], began: Sequence[str]) -> None:
+    if list(now) != list(began):
+        raise ConfigError(
+            f"{what} changed since it began (now {listed(now)}; then {listed(began)}); "
+            "bring them back, or start a new run."
+        )
+
+
+def with_statistics(data: Data, spec: Mapping[str, Any]) -> Data:
+    """With the mean and std that a run was trained with, not those of another source.
+
+    spec: `preprocess` of its label_space.json.
+    """
+    own = data.preprocess
+    if spec["normalize"] != "standard" or own.mode != "standard":
+        return data
+    if own.output_shape[0] != spec["shape"][0]:
+        return data  # the weights will not fit
+    spec = {**spec, "shape": own.output_shape, "fit": own.fit}
+    return replace(data, preprocess=Preprocess.from_spec(spec))
+
+
+def source_classes(space: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of the source in `space`."""
+    tasks = space["tasks"]
+    return tuple(tasks.get("source", tasks.get("class", {})).get("classes", ()))
+
+
+def check_columns(data: Data, space: Mapping[str, Any]) -> None:
+    """DataError if the columns of ready features are others than those of `space`."""
+    shape = tuple(space["input_shape"])
+    if len(shape) == len(data.input_shape) == 1 and shape != data.input_shape:
+        raise DataError(
+            f"{data.name} has {data.input_shape[0]} features per example, and the run was trained "
+            f"on {shape[0]}; they must agree."
+        )
+    known, own = space.get("feature_names"), data.feature_names
+    if known is None or own is None or list(own) == list(known):
+        return
+    extra, missing = [c for c in own if c not in known], [c for c in known if c not in own]
+    only = only_in({"the run": missing, data.name: extra}) or "in another order"
+    raise DataError(f"{data.name} has other columns than the run was trained on: {only}.")
+
+
+def _under(domain: Domain, classes: Sequence[str]) -> Domain:
+    """The domain with the labels of each of its sets among `classes`."""
+
+    def change(examples: ImageSet | None) -> ImageSet | None:
+        if examples is None or examples.labels is None or examples.classes is None:
+            return examples
+        unknown = class_order(set(present(examples)) - set(classes))
+        if unknown:
+            raise DataError(
+                f"{examples.name} has classes that the run was not trained on: {listed(unknown)}; "
+                f"it knows {listed(list(classes))}: rename or remove {labels_of(examples)}."
+            )
+        return renumbered(examples, classes)
+
+    return replace(
+        domain, train=change(domain.train), val=change(domain.val), test=change(domain.test)
+    )
+
+
+def _of_tasks(data: Data, tasks: Mapping[str, Task]) -> Data:
+    """Every task by name, and the classes of each."""
+    if only := only_in(
+        {
+            "the run": [name for name in tasks if name not in data.tasks],
+            data.name: [name for name in data.tasks if name not in tasks],
+        }
+    ):
+        raise DataError(f"{data.name} has other tasks than the run was trained on ({only}).")
+    domains = dict(data.domains)
+    for name, task in data.tasks.items():
+        known, domain = tasks[name].classes, task.domain or name
+        if task.kind != tasks[name].kind:
+            raise DataError(f"the task {name} is of the kind {task.kind}, not {tasks[name].kind}.")
+        if task.column and task.kind == "class":
+            domains[domain] = _column_under(domains[domain], task, known)
+        elif not task.column:
+            domains[domain] = _under(domains[domain], known)
+    own = {name: replace(task, classes=tasks[name].classes) for name, task in data.tasks.items()}
+    return replace(data, domains=domains, tasks={name: own[name] for name in tasks})
+
+
+def _column_under(domain: Domain, task: Task, classes: Sequence[str]) -> Domain:
+    """The domain with the class numbers in the column of a task among `classes`; -1 stays."""
+    if unknown := [c for c in task.classes if c not in classes]:
+        raise DataError(
+            f"the task {task.name} has classes that the run was not trained on: {listed(unknown)}."
+        )
+    number = torch.tensor([*(list(classes).index(c) for c in task.classes), -1])
+
+    def change(examples: ImageSet | None) -> ImageSet | None:
+        if examples is None or task.column not in examples.columns:
+            return examples
+        return examples.with_column(task.column, number[examples.columns[task.column]])
+
+    return replace(
+        domain, train=change(domain.train), val=change(domain.val), test=change(domain.test)
+    )
+
+
+def _of_attributes(data: Data, classes: Sequence[str], facts: Mapping[str, Any]) -> Data:
+    """The same groups of classes and the same attributes, in the order of the run."""
+    own = data.facts
+    for group in GROUPS:
+        if only := only_in(
+            {
+                "the run": [c for c in facts[group] if c not in own[group]],
+                data.name: [c for c in own[group] if c not in facts[group]],
+            }
+        ):
+            raise DataError(
+                f"{data.name} has other {group} classes than the run was trained on ({only}); "
+                "tlrun predict --classes=FILE judges further ones."
+            )
+    names, known = own["attribute_names"], facts["attribute_names"]
+    if only := only_in(
+        {
+            "the run": [a for a in known if a not in names],
+            data.name: [a for a in names if a not in known],
+        }
+    ):
+        raise DataError(f"{data.name} has other attributes than the run was trained on ({only}).")
+    rows = [own["attributes"][data.classes.index(c)] for c in classes]
+    values = [[row[names.index(a)] for a in known] for row in rows]
+    groups = {group: list(facts[group]) for group in GROUPS}
+    return replace(
+        data,
+        domains={name: _under(domain, classes) for name, domain in data.domains.items()},
+        tasks={"class": replace(data.tasks["class"], classes=tuple(classes))},
+        facts={**own, **groups, "attributes": values, "attribute_names": list(known)},
+    )
+
+
+def _of_episodes(data: Data, tasks: Mapping[str, Task], space: Mapping[str, Any]) -> Data:
+    """The base classes are those of the run, whose net may have a head for them; its training set
+    has no part in an evaluation."""
+    source = replace(data.domains["source"], train=None)
+    return replace(
+        data,
+        domains={**data.domains, "source": source},
+        tasks={**data.tasks, "source": tasks["source"]},
+        facts={**data.facts, "train": space["facts"]["train"]},
+    )

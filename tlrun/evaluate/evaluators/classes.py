@@ -1,0 +1,264 @@
+"""Evaluators by kind of task: they turn the net and the data into rows of figures.
+
+A method never appears here by name: `Method.predict` gives scores, the data object says which roles
+exist and which labels they carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tlrun.config.build import locate
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.streams import batches
+from tlrun.data.problems.pair import Data
+from tlrun.errors import ConfigError, did_you_mean
+from tlrun.evaluate import metrics
+from tlrun.evaluate.divergence import Chance
+from tlrun.evaluate.figures import ACCURACY, KINDS, Figure, Figures
+from tlrun.evaluate.validators import Predictions, compute_validators
+from tlrun.files import csv_file
+from tlrun.methods.base import Method
+from tlrun.models.net import Net
+from tlrun.run_folder.run_dir import RunDir
+
+EMBEDDED = 500  # images of each domain kept in features.npz, for the 2-D map
+
+
+class Evaluator(Protocol):
+    """What the engine and `conclude` ask of an evaluator; the arguments are ClassEvaluator's."""
+
+    def __init__(
+        self,
+        data: Data,
+        method: Method,
+        device: torch.device,
+        *,
+        batch_size: int,
+        max_images: int,
+        seed: int,
+        target_test: bool,
+    ) -> None: ...
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Selection rules that keep a checkpoint of their own, beside those the user asked for."""
+        return ()
+
+    @property
+    def headline(self) -> str:
+        """The key of the one test figure to read: that of the task which was trained."""
+        return "target_test/accuracy"
+
+    def chances(self) -> dict[str, Chance]:
+        """Guessing on the labelled validation sets of what is trained on, by key of `row`."""
+        return {}
+
+    def row(self, net: Net) -> dict[str, float | None]:
+        """The figures of an evaluation during training; `oracle/*` ones if allowed."""
+
+    def test(self, net: Net) -> tuple[Figures, Any]:
+        """The final figures, and whatever `write` needs."""
+
+    def history(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What all evaluations of the run say together, for its summary. rows: in order of time."""
+        return {}
+
+    def write(self, run_dir: RunDir, found: Any) -> None:
+        """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
+
+    def compare(
+        self, run_dir: RunDir, summary: dict[str, Any], baselines: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The summary with what its baselines' summaries (by folder) add: the figures before.
+
+        What it adds to `selected`, it describes in `figures`.
+        """
+        return {**summary, "before": next(iter(baselines.values()))["selected"]}
+
+
+class ClassEvaluator(Evaluator):
+    """Classification: one label per image."""
+
+    def __init__(
+        self,
+        data: Data,
+        method: Method,
+        device: torch.device,
+        *,
+        batch_size: int,
+        max_images: int,
+        seed: int,
+        target_test: bool,
+    ) -> None:
+        self.data, self.method, self.device = data, method, device
+        self.batch_size, self.max_images, self.seed, self.target_test = (
+            batch_size,
+            max_images,
+            seed,
+            target_test,
+        )
+
+    def chances(self) -> dict[str, Chance]:
+        held = self.data.role("source_val")
+        trained = {name for phase in self.method.phases(self.data) for name in phase.streams}
+        if held is None or trained.isdisjoint({"source", *self.data.sources}):
+            return {}
+        return {"source_val/accuracy": found} if (found := chance(held.labels)) else {}
+
+    def predictions(self, net: Net, role: str) -> Predictions | None:
+        """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32.
+
+        None if there is no such set, or if the method cannot judge its domain yet.
+        """
+        examples = self.data.role(role)
+        if examples is None:
+            return None
+        domain = role.rpartition("_")[0]
+        domain = "source" if domain in self.data.sources else domain
+        features, logits = [], []
+        for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
+            out = self.method.predict(net, x, domain=domain)
+            if out.scores is None:
+                return None
+            assert out.features is not None
+            features.append(out.features.float().cpu())
+            logits.append(out.scores.float().cpu())
+        return Predictions(torch.cat(features), torch.cat(logits), examples.labels)
+
+    def row(self, net: Net) -> dict[str, float | None]:
+        """The figures of an evaluation during training; no `oracle/*` if the target test is off."""
+        sets = {
+            role: found
+            for role in ("source_val", "target_val")
+            if (found := self.predictions(net, role)) is not None
+        }
+        row: dict[str, float | None] = {}
+        for role, found in sets.items():
+            if found.labels is not None:
+                row[f"{role}/accuracy"] = metrics.accuracy(found.logits.argmax(1), found.labels)
+                row[f"{role}/loss"] = float(cross_entropy(found.logits, found.labels))
+        if "target_val" in sets:
+            row["target_val/effective_classes"] = metrics.effective_classes(
+                sets["target_val"].logits.argmax(1), self.data.num_classes
+            )
+        scores = compute_validators(sets, self.max_images, self.seed)
+        row |= {f"validator/{name}": value for name, value in scores.items()}
+        if (
+            self.target_test
+            and (test := self.predictions(net, "target_test"))
+            and test.labels is not None
+        ):
+            row["oracle/target_test_accuracy"] = metrics.accuracy(
+                test.logits.argmax(1), test.labels
+            )
+        return row
+
+    def test(self, net: Net) -> tuple[Figures, dict[str, Predictions]]:
+        """The final figures on the test sets, and the predictions they were computed from."""
+        figures: list[Figure] = []
+        found: dict[str, Predictions] = {}
+        roles = dict.fromkeys(("source_test", *(f"{s}_test" for s in self.data.sources)))
+        for role in (*roles, "target_test"):
+            if role == "target_test" and not self.target_test:
+                continue
+            predicted = self.predictions(net, role)
+            if predicted is None:
+                continue
+            found[role] = predicted
+            figures += self._figures(role, predicted)
+        return Figures(figures), found
+
+    def _figures(self, role: str, predicted: Predictions) -> list[Figure]:
+        if predicted.labels is None:
+            return [Figure(f"{role}/accuracy", None, ACCURACY)]
+        classes = self.data.source_classes if role == "source_test" else self.data.classes
+        guess, truth = predicted.logits.argmax(1), predicted.labels
+        if role not in ("source_test", "target_test"):  # one of several sources
+            return [Figure(f"{role}/accuracy", metrics.accuracy(guess, truth), ACCURACY)]
+        by_class = metrics.per_class_accuracy(guess, truth, len(classes)).tolist()
+        values = {
+            "accuracy": metrics.accuracy(guess, truth),
+            "balanced_accuracy": metrics.balanced_accuracy(guess, truth, len(classes)),
+            "macro_f1": metrics.macro_f1(guess, truth, len(classes)),
+            "accuracy_by_class": dict(zip(classes, by_class, strict=True)),
+        }
+        return [Figure(f"{role}/{key}", value, KINDS[key]) for key, value in values.items()]
+
+    def write(self, run_dir: RunDir, found: Mapping[str, Predictions]) -> None:
+        if "target_test" in found:
+            examples = self.data.role("target_test")
+            assert examples is not None
+            logits = found["target_test"].logits
+            write_predictions(
+                run_dir.predictions, examples, examples.labels, logits, self.data.classes
+            )
+        self.write_features(run_dir.features, found)
+
+    def write_features(self, path: Path, found: Mapping[str, Predictions]) -> None:
+        """features.npz: a seeded sample of test features of both domains, for the 2-D map."""
+        features, labels, domains = [], [], []
+        for number, role in enumerate(("source_test", "target_test")):
+            if role not in found:
+                continue
+            keep = sample(len(found[role].logits), EMBEDDED, self.seed)
+            features.append(found[role].features[keep].numpy())
+            known = found[role].labels
+            labels.append(np.full(len(keep), -1) if known is None else known[keep].numpy())
+            domains.append(np.full(len(keep), number))
+        if features:
+            np.savez_compressed(
+                path,
+                features=np.concatenate(features),
+                label=np.concatenate(labels),
+                domain=np.concatenate(domains),
+            )
+
+
+def write_predictions(
+    path: Path, examples: ImageSet, labels: Tensor | None, scores: Tensor, classes: Sequence[str]
+) -> None:
+    """A csv of index, path, label (empty if unknown), prediction, confidence. scores: (n, K)."""
+    confidence, guess = scores.softmax(1).max(1)
+    paths = examples.paths
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv_file.Writer(file)
+        writer.writerow(["index", "path", "label", "prediction", "confidence"])
+        for i, (g, c) in enumerate(zip(guess.tolist(), confidence.tolist(), strict=True)):
+            label = "" if labels is None or labels[i] < 0 else classes[int(labels[i])]
+            writer.writerow([i, paths[i] if paths else "", label, classes[g], f"{c:.6f}"])
+
+
+def chance(labels: Tensor | None) -> Chance | None:
+    """Of (n,) int64 labels, those below 0 unknown; None without a known one."""
+    known = torch.zeros(0, dtype=torch.int64) if labels is None else labels[labels >= 0]
+    return Chance.of(torch.bincount(known).tolist()) if len(known) else None
+
+
+def sample(count: int, most: int, seed: int) -> Tensor:
+    """At most `most` of `count` indices, seeded, sorted."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(count, generator=generator)[:most].sort().values
+
+
+EVALUATORS = {
+    "class": "tlrun.evaluate.evaluators.classes.ClassEvaluator",
+    "attributes": "tlrun.evaluate.evaluators.attributes.AttributeEvaluator",
+    "episodes": "tlrun.evaluate.evaluators.episodes.EpisodeEvaluator",
+    "tasks": "tlrun.evaluate.evaluators.tasks.TaskEvaluator",
+}
+
+
+def evaluator_of(data: Data) -> type[Evaluator]:
+    """The evaluator that the data ask for: their own, else by the kind of their task."""
+    if data.kind not in EVALUATORS:
+        raise ConfigError(f"no evaluator '{data.kind}': {did_you_mean(data.kind, EVALUATORS)}")
+    found: type[Evaluator] = locate(EVALUATORS[data.kind])
+    return found

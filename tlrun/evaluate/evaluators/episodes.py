@@ -1,0 +1,204 @@
+"""Evaluator of episodes: accuracy on new classes from a few images of each, with its interval.
+
+    few_shot/5way_1shot/accuracy    mean over episodes of the share of right queries
+    few_shot/5way_1shot/ci95        1.96 s / √E, s the standard deviation between E episodes
+
+The episodes are a hash of their number alone, the same for every run, method and seed. During
+training only the validation classes are used (`validator/source_accuracy`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.streams import batches
+from tlrun.data.problems.episodes import ClassTable, EpisodeData, FixedEpisodes, Shape, labels_of
+from tlrun.data.problems.pair import Data
+from tlrun.evaluate.divergence import Chance
+from tlrun.evaluate.evaluators.classes import Evaluator
+from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
+from tlrun.files import csv_file
+from tlrun.methods.base import Method
+from tlrun.methods.few_shot.episodic import FewShot, Support
+from tlrun.models.net import Net
+from tlrun.run_folder.run_dir import RunDir
+
+AT_ONCE = 100  # episodes whose features are compared together
+
+
+class EpisodeEvaluator(Evaluator):
+    """Few-shot classification. Methods without scores for a way (MAML's head) give no figure."""
+
+    def __init__(
+        self,
+        data: Data,
+        method: Method,
+        device: torch.device,
+        *,
+        batch_size: int,
+        max_images: int,
+        seed: int,
+        target_test: bool,
+    ) -> None:
+        assert isinstance(data, EpisodeData)
+        self.data, self.method, self.device = data, method, device
+        self.batch_size, self.target_test = batch_size, target_test
+        self.by_features = (
+            isinstance(method, FewShot) and type(method).classify is not FewShot.classify
+        )
+
+    def chances(self) -> dict[str, Chance]:
+        shape = self.data.tests[0]
+        queries = self.data.val_episodes * shape.way * shape.query
+        return {"source_val/accuracy": Chance(1 / shape.way, queries)}
+
+    def row(self, net: Net) -> dict[str, float | None]:
+        """Validation classes; novel ones (`oracle/*`) only where the target test is allowed."""
+        shape, count = self.data.tests[0], self.data.val_episodes
+        mean, interval = self._figure(net, "source_val", shape, count)
+        row = {
+            "source_val/accuracy": mean,
+            "source_val/ci95": interval,
+            "validator/source_accuracy": mean,
+        }
+        if self.target_test:
+            row["oracle/target_test_accuracy"] = self._figure(net, "target_test", shape, count)[0]
+        return row
+
+    def test(self, net: Net) -> tuple[Figures, dict[str, Tensor]]:
+        """The final figures of every (way, shot), and the accuracies of the episodes."""
+        shapes, count = self.data.tests, self.data.test_episodes
+        mean, interval = self._figure(net, "source_val", shapes[0], count)
+        figures = [Figure("source_val/accuracy", mean, ACCURACY, interval)]
+        if not self.target_test:
+            return Figures(figures), {}
+        found: dict[str, Tensor] = {}
+        features = self._features(net, self._set("target_test"))
+        for shape in shapes:
+            result = self.accuracies(net, "target_test", shape, count, features)
+            if result is not None:
+                found[f"{shape.way}way_{shape.shot}shot"] = result
+        for fixed in self.data.fixed:
+            if (result := self.fixed_accuracies(net, fixed)) is not None:
+                found[fixed.name] = result
+        for name, accuracies in found.items():
+            figures.append(Figure(f"few_shot/{name}/accuracy", *_with_interval(accuracies)))
+        first = found.get(f"{shapes[0].way}way_{shapes[0].shot}shot")
+        figures.append(Figure("target_test/accuracy", *_with_interval(first)))
+        return Figures(figures), found
+
+    def write(self, run_dir: RunDir, found: dict[str, Tensor]) -> None:
+        """episodes.csv: the accuracy of every episode of the final test."""
+        if not found:
+            return
+        with (run_dir.path / "episodes.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv_file.Writer(file)
+            writer.writerow(["setting", "episode", "accuracy"])
+            for name, accuracies in found.items():
+                writer.writerows(
+                    [name, i, f"{value:.6f}"] for i, value in enumerate(accuracies.tolist())
+                )
+
+    # ---- episodes ---------------------------------------------------------------------------
+
+    def accuracies(
+        self, net: Net, role: str, shape: Shape, count: int, features: Tensor | None = None
+    ) -> Tensor | None:
+        """(count,) float64: share of right queries of each episode; None without scores.
+
+        features: those of the role's images, if they are at hand.
+        """
+        examples = self._set(role)
+        table = ClassTable(examples, shape, role)
+        drawn = torch.stack([table.draw("test", role, i) for i in range(count)])
+        support, query = drawn[:, :, : shape.shot].flatten(1), drawn[:, :, shape.shot :].flatten(1)
+        y = labels_of(shape.way, shape.shot)[None].expand_as(support)
+        target = labels_of(shape.way, shape.query)[None].expand_as(query)
+        if features is None and self.by_features:  # of no more images than the episodes have
+            used = drawn.unique()
+            examples = examples.subset(used)
+            place = torch.zeros(int(used.max()) + 1, dtype=torch.int64)
+            place[used] = torch.arange(len(used))
+            support, query = place[support], place[query]
+            features = self._features(net, examples)
+        return self._judge(net, examples, features, support, y, query, target)
+
+    def fixed_accuracies(self, net: Net, fixed: FixedEpisodes) -> Tensor | None:
+        """(R,) float64: the same for published episodes."""
+        return self._judge(
+            net,
+            fixed.examples,
+            self._features(net, fixed.examples),
+            fixed.support,
+            fixed.support_labels,
+            fixed.query,
+            fixed.query_labels,
+        )
+
+    def _judge(
+        self,
+        net: Net,
+        examples: ImageSet,
+        features: Tensor | None,
+        support: Tensor,
+        y: Tensor,
+        query: Tensor,
+        target: Tensor,
+    ) -> Tensor | None:
+        """support, y: (E, M); query, target: (E, Q); the rows of y are alike."""
+        right: list[Tensor] = []
+        if features is not None:
+            assert isinstance(self.method, FewShot)
+            labels = y[0].to(self.device)
+            for a, b in zip(query.split(AT_ONCE), support.split(AT_ONCE), strict=True):
+                scores = self.method.classify(net, features[a], features[b], labels)
+                right.append(scores.argmax(2).cpu())
+        else:
+            for a, b, labels in zip(query, support, y, strict=True):
+                known = Support(self._read(examples, b), labels.to(self.device))
+                out = self.method.predict(net, self._read(examples, a), support=known).scores
+                if out is None:
+                    return None
+                right.append(out.argmax(1).cpu()[None])
+        return (torch.cat(right) == target).double().mean(1)
+
+    def _figure(
+        self, net: Net, role: str, shape: Shape, count: int
+    ) -> tuple[float | None, float | None]:
+        found = self.accuracies(net, role, shape, count)
+        return (None, None) if found is None else mean_and_interval(found)
+
+    def _features(self, net: Net, examples: ImageSet) -> Tensor | None:
+        """(n, D) float32 of all images; None for a method whose features depend on the episode."""
+        if not self.by_features:
+            return None
+        found = []
+        for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
+            features = self.method.predict(net, x).features
+            assert features is not None
+            found.append(features.float())
+        return torch.cat(found)
+
+    def _set(self, role: str) -> ImageSet:
+        examples = self.data.role(role)
+        assert examples is not None
+        return examples
+
+    def _read(self, examples: ImageSet, index: Tensor) -> Tensor:
+        return self.data.preprocess(examples.read(index).to(self.device))
+
+
+def _with_interval(accuracies: Tensor | None) -> tuple[float | None, Kind, float | None]:
+    """(value, kind, ci95) of a figure."""
+    mean, interval = (None, None) if accuracies is None else mean_and_interval(accuracies)
+    return mean, ACCURACY, interval
+
+
+def mean_and_interval(accuracies: Tensor) -> tuple[float, float]:
+    """(mean, 1.96 s / √E) of the accuracies (E,) of episodes."""
+    spread = float(accuracies.std()) if len(accuracies) > 1 else math.nan
+    return float(accuracies.mean()), 1.96 * spread / math.sqrt(len(accuracies))

@@ -1,0 +1,161 @@
+"""Where the weights come from, and what of them is carried over: `init` and `transfer.*`.
+
+source      a source phase of the method's own comes first
+pretrained  the backbone's published weights (`backbone.weights`, else its default ones)
+scratch     random weights
+RUN_DIR     the selected checkpoint of another run
+auto        the method's choice; without one, what `backbone.weights` says
+
+`transfer.*` acts at the start of the first phase that the method marks (`Phase.transfer`), else of
+the first phase; from then on `transfer.freeze` and `transfer.freeze_carried` hold.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tlrun.config import trust
+from tlrun.config.compose import build
+from tlrun.config.schema import INITS
+from tlrun.engine import checkpoint
+from tlrun.errors import ConfigError
+from tlrun.files.yaml_file import read_yaml
+from tlrun.inference.predict import checkpoint_path
+from tlrun.methods.base import Method, Phase
+from tlrun.models.net import CARRIED, Net
+from tlrun.models.transfer import Fate, chosen, load_parts, transfer
+from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Start:
+    """init: as above, resolved. phase: number of the phase at whose start `transfer.*` acts.
+
+    pretrained: whether the backbone came with weights. asked: whether the table is worth printing.
+    cut: number of stages that are carried over, in forward order (None = as `carry` says).
+    """
+
+    init: str
+    phase: int
+    asked: bool
+    carry: tuple[str, ...] | None
+    reinit: tuple[str, ...]
+    freeze: tuple[str, ...]
+    cut: int | None = None
+    pretrained: bool = False
+
+    @classmethod
+    def of(cls, init: str, cfg: Mapping[str, Any], phases: Sequence[Phase]) -> Start:
+        """cfg: the group `transfer`. Raises ConfigError if two of its keys contradict."""
+        marked = [index for index, phase in enumerate(phases) if phase.transfer]
+        carry = None if cfg["carry"] is None else tuple(cfg["carry"])
+        reinit, freeze, cut = tuple(cfg["reinit"]), tuple(cfg["freeze"]), cfg["cut"]
+        if cut is not None:
+            if carry is not None:
+                raise ConfigError(
+                    "transfer.cut and transfer.carry are two ways to say the same: give only one"
+                )
+            carry = (f"[:{cut}]",)
+        if cfg["freeze_carried"]:
+            freeze = (*freeze, CARRIED)
+        asked = bool(marked or carry is not None or reinit or freeze or init not in INITS)
+        return cls(init, marked[0] if marked else 0, asked, carry, reinit, freeze, cut)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether `transfer.*` leaves it to the weights themselves what is carried over."""
+        return self.carry is None and not self.reinit
+
+    def origin(self) -> dict[str, Any] | None:
+        """The run whose weights it starts from, and the sha256 of its checkpoint; else None."""
+        if self.init in INITS:
+            return None
+        path = checkpoint_path(RunDir.open(self.init), "selected")
+        about = path.with_suffix(".json")
+        sha256 = RunDir.read_json(about).get("sha256") if about.is_file() else None
+        return {"run": self.init, "checkpoint": path.stem, "sha256": sha256}
+
+    def check(self, net: Net) -> None:
+        """net: as phase `self.phase` finds it. Raises ConfigError for a pattern without a match."""
+        chosen(net, self.carry, self.reinit)
+        net.select(self.freeze)
+        count = len(net.path())
+        if self.cut is not None and self.cut > count:
+            raise ConfigError(
+                f"transfer.cut={self.cut}: the net has {count} stages, {', '.join(net.path())}"
+            )
+        if self.cut == count and CARRIED in self.freeze:
+            raise ConfigError(
+                f"transfer.cut={count} with transfer.freeze_carried=true holds all {count} stages "
+                f"still: nothing is left to train; cut at most after {count - 1}"
+            )
+
+    def freeze_in(self, index: int, phase: Phase) -> Phase:
+        """The phase with what `transfer.*` freezes added, from the transfer on."""
+        return replace(phase, frozen=phase.frozen + self.freeze) if index >= self.phase else phase
+
+    def weights(self, asked: Any) -> Any:
+        """The value of `backbone.weights`: `init` wins over it."""
+        if self.init == "pretrained":
+            return asked or "DEFAULT"
+        return asked if self.init in ("auto", "source") else None
+
+    def apply(
+        self,
+        net: Net,
+        index: int,
+        before: set[str],
+        classes: Sequence[str],
+        fresh: Callable[[], Net],
+    ) -> list[Fate] | None:
+        """Load and transfer, at the start of phase `index`; the table if there is one to show.
+
+        before: the parts that existed before this phase built its own. classes: of the main head.
+        fresh: makes a new net as this phase finds it.
+        """
+        if index != self.phase or not self.asked:
+            return None
+        if self.init not in INITS:
+            run = RunDir.open(self.init)
+            state = checkpoint.load(checkpoint_path(run, "selected"))
+            known = load_parts(net, predicting(run, state), self._other_classes(net, run, classes))
+        else:
+            held = before if index > 0 else ({"backbone"} if self.pretrained else set())
+            known = {stage: "" for stage in net.stages() if stage.partition(".")[0] in held}
+        return transfer(
+            net,
+            known=known,
+            fresh=fresh,
+            carry=self.carry,
+            reinit=self.reinit,
+            freeze=self.freeze,
+        )
+
+    @staticmethod
+    def _other_classes(net: Net, run: RunDir, classes: Sequence[str]) -> dict[str, str]:
+        """The output layer does not fit where its classes are others, be they as many."""
+        theirs = run.read_label_space()["classes"] if run.label_space.is_file() else classes
+        if list(theirs) == list(classes) or net.main_head not in net.parts:
+            return {}
+        return {net.path(net.main_head)[-1]: "of other classes there"}
+
+
+def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
+    try:
+        config = read_yaml(run.config)
+        spec = config.get("method") if isinstance(config, dict) else None
+        if not isinstance(spec, dict):  # of a folder that holds no more than weights
+            return dict(state["parts"])
+        trust.check({"method": spec}, str(run.config))
+        method: Method = build(spec, "method")
+    except ConfigError as error:  # a method of one's own that is not here
+        log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
+        return dict(state["parts"])
+    method.load_state_dict(state["method"])
+    return method.predictor(state["parts"])

@@ -1,0 +1,125 @@
+"""`tlrun resume`: go on exactly where a run stopped, if its config still is what it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from tlrun.cli.train import execute
+from tlrun.config.compose import PATH_KEYS, load_config, plain, saved_config
+from tlrun.config.trust import composed
+from tlrun.engine import checkpoint
+from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
+from tlrun.experiment.lifecycle import complete, is_baseline
+from tlrun.run_folder.run_dir import RunDir, locked, runs_in, write_atomic
+
+log = logging.getLogger(__name__)
+
+LONGER = ("trainer.steps", "trainer.epochs")  # may grow
+FREE = (
+    "logger",
+    "tags",
+    "baseline",
+    "choices",
+    "sweep",
+    "trainer.log_every",
+    "trainer.workers",
+)  # may change
+
+
+def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Go on with an interrupted run (or a sweep's unfinished jobs) exactly where it stopped."""
+    path = Path(path)
+    if not (path / "config.yaml").exists():
+        jobs = runs_in(path) if path.is_dir() else []
+        if not jobs:
+            raise ConfigError(
+                f"{path} holds no run to resume; give a run folder, or a sweep folder"
+            )
+        return resume_jobs(jobs, overrides)
+    run_dir = RunDir.open(path)
+    cfg = load_config(run_dir.config, list(overrides))
+    saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
+    done = run_dir.read_status().get("state") == "completed"
+    if done and not overrides and (saved is not None or run_dir.summary.is_file()):
+        if missing := run_dir.missing(page=not is_baseline(run_dir)):
+            log.warning("%s is complete but for %s", path, ", ".join(missing))
+            complete(run_dir)
+        else:
+            log.warning("%s is complete; nothing to resume", path)
+        return run_dir.read_summary()
+    stamp = list(overrides)
+    if saved is not None:
+        began = plain(saved_config(saved["config"], f"{run_dir.checkpoints}"))
+        refuse_changes(began, plain(cfg))
+        changed = dict(differences(began, plain(cfg)))
+        stamp = stamp or [f"{key}={changed[key][1]}" for key in LONGER if key in changed]
+    if stamp:
+        with locked(run_dir):  # not under the hands of a process that works on it
+            run_dir.set_status("interrupted", resumed_with=stamp)
+            write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
+    with composed(plain(cfg)):  # what the overrides name was typed now
+        return execute(run_dir)
+
+
+def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:
+    """Go on with every job of a sweep; one that fails does not stop the others.
+
+    Raises RunError at the end if any failed.
+    """
+    done, failed = {}, []
+    for job in jobs:
+        try:
+            done[job.name] = resume(job, overrides)
+        except Interrupted:
+            raise
+        except Exception as error:
+            failed.append(job.name)
+            name = "" if isinstance(error, TlrunError) else f"{type(error).__name__}: "
+            log.error("%s: %s%s", job.name, name, error)
+    if failed:
+        raise RunError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+    return done
+
+
+def refuse_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError with a diff when a config changed in a way that would alter the run.
+
+    Where the data lie and the cadence of logs may change, and training may become longer: λ and lr
+    follow the new total.
+    """
+    changed = {
+        key: values
+        for key, values in differences(before, now)
+        if not (
+            key in FREE
+            or key.partition(".")[0] in FREE
+            or key.rpartition(".")[2] in PATH_KEYS
+            or (key in LONGER and _grows(*values))
+        )
+    }
+    if changed:
+        listed = "; ".join(f"{key}: {a} -> {b}" for key, (a, b) in sorted(changed.items()))
+        raise ConfigError(
+            f"the config differs from the one this run began with ({listed}); "
+            "start a new run for that"
+        )
+
+
+def differences(a: Any, b: Any, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """(dotted key, (value in a, value in b)) wherever two nested configs differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            yield from differences(
+                a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key)
+            )
+    elif a != b:
+        yield prefix, (a, b)
+
+
+def _grows(a: Any, b: Any) -> bool:
+    return a is not None and b is not None and b >= a

@@ -1,0 +1,1 @@
+"""Files from anybody, read and written safely: archives, CSV, YAML."""

@@ -1,0 +1,430 @@
+"""Use a trained model: `tlrun predict RUN_DIR IMAGES`, and `load(RUN_DIR)` for Python.
+
+model = load("outputs/.../...")
+logits = model(images)                      # uint8 or float in [0, 1], (B, C, H, W) -> (B, K)
+for p in model.predict_files(["a.png"]):
+    print(p.path, p.label, p.confidence)
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tlrun.config.build import build, plain
+from tlrun.config.compose import load_config
+from tlrun.config.trust import trusting
+from tlrun.data.examples.image_files import UNOPENED, LeftOut, find_images, list_folder, text_of
+from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.sets.listing import refuse_two_labels, scan
+from tlrun.engine import checkpoint as checkpoints
+from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
+from tlrun.evaluate.selection import TASK
+from tlrun.files import csv_file
+from tlrun.inference.descriptions import handicap, with_classes
+from tlrun.methods.base import Method
+from tlrun.models.build import assemble
+from tlrun.models.net import Net
+from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger("tlrun")
+
+ROWS_SHOWN = 20
+UNKNOWN = "none of these"
+
+
+class Prediction(NamedTuple):
+    """One line of the result. confidence: softmax probability of the label, in [0, 1].
+
+    note: how the method came to it, where it can tell.
+    """
+
+    path: str
+    label: str
+    confidence: float
+    note: str = ""
+
+
+class Box(NamedTuple):
+    """One line of a task that says where: sides in shares of the image as the net sees it."""
+
+    path: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What a method's `build` may ask of the data, from label_space.json alone."""
+
+    classes: tuple[str, ...]
+    tasks: dict[str, SimpleNamespace]
+    domains: dict[str, None]
+    facts: dict[str, Any]
+    input_shape: tuple[int, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """As `Data.sources`."""
+        return tuple(self.facts.get("sources", ("source",)))
+
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        """As `Data.source_classes`."""
+        own = self.tasks.get("source")
+        return tuple(own.classes) if own else self.classes
+
+    @classmethod
+    def from_json(cls, space: Mapping[str, Any]) -> LabelSpace:
+        tasks = {
+            name: SimpleNamespace(name=name, **{k: v for k, v in dict(task).items() if k != "name"})
+            for name, task in dict(space.get("tasks") or {}).items()
+        }
+        domains = dict.fromkeys(space.get("domains") or ("source", "target"))
+        facts = dict(space.get("facts") or {})
+        shape = tuple(space.get("input_shape") or ())
+        return cls(tuple(space.get("classes") or ()), tasks, domains, facts, shape)
+
+
+class Model(nn.Module):
+    """A trained net with its preprocessing: raw images (or features) -> logits (B, K).
+
+    classes: names of the K logits. preprocess: what makes the net's input. task: which of several
+    tasks. boxes: whether it is one of those that give boxes (B, 4) instead.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        method: Method,
+        preprocess: Preprocess,
+        classes: Sequence[str],
+        task: str | None,
+        boxes: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net, self.method, self.preprocess = net, method, preprocess
+        self.classes, self.task, self.boxes = tuple(classes), task, boxes
+        self.support: Any = None  # labelled images of new classes (learn)
+        self.handicap: Tensor | None = None  # (K,), taken off the scores
+        self.unknown_below = 0.0  # confidence under which the answer is UNKNOWN
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, C, H, W) uint8, or float in [0, 1], of any size; or (B, D) float features."""
+        size = self.preprocess.output_shape[1:]
+        if size and tuple(x.shape[-2:]) != tuple(size):
+            unit = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+            x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)
+        out = self.method.predict(
+            self.net, self.preprocess(x), task=self.task, support=self.support
+        )
+        scores = out.boxes if self.boxes else out.scores
+        if scores is None:
+            raise ConfigError(self._why_no_scores())
+        return scores if self.handicap is None else scores - self.handicap.to(scores)
+
+    def learn(self, folder: str | Path) -> None:
+        """Classify into new classes from here on: FOLDER/<class>/ holds a few images of each.
+
+        Raises ConfigError for a method that cannot, DataError for a folder without classes.
+        """
+        from tlrun.methods.few_shot.episodic import FewShot, Support
+
+        if not isinstance(self.method, FewShot):
+            raise ConfigError(
+                "--support is for runs of a few-shot method, such as method=protonet; this one "
+                "knows its own classes only"
+            )
+        root, left_out = Path(folder), LeftOut()
+        if not root.is_dir() or len(list_folder(root, left_out)[1]) < 2:
+            raise DataError(f"--support {folder}: give a folder that holds one folder per class")
+        found = scan(root, left_out).with_prints()
+        if found.labels is None:
+            raise DataError(f"--support {folder}: give a folder that holds one folder per class")
+        refuse_two_labels({"support": found}, f"--support {folder}")
+        names = sorted(set(found.labels))
+        device = next(self.parameters()).device
+        images = self.preprocess.read_files(found.files)
+        y = torch.tensor([names.index(label) for label in found.labels], device=device)
+        self.support = Support(self.preprocess(images.to(device)), y)
+        self.classes = tuple(names)
+
+    def _why_no_scores(self) -> str:
+        if self.support is not None:
+            return (
+                f"this run's head cannot tell {len(self.classes)} classes apart: give as many "
+                "class folders as its training had (data.train.way)"
+            )
+        if self.task is not None:
+            return f"this run did not learn the task '{self.task}': choose one that it did"
+        return (
+            "this run's method gives no class scores, so there are no labels to predict; a "
+            "few-shot one needs --support FOLDER, a folder per class"
+        )
+
+    @torch.no_grad()
+    def predict_files(
+        self,
+        paths: Iterable[str | Path],
+        batch_size: int = 256,
+        bad: list[DataError] | None = None,
+    ) -> list[Prediction]:
+        """Label and confidence of image files, in order.
+
+        bad: takes the error of each file that cannot be read, which is passed over. Without it the
+        first such file raises DataError.
+        """
+        found: list[Prediction] = []
+        for chunk, images in self._batches(paths, batch_size, bad):
+            confidence, index = self(images).float().softmax(1).max(1)
+            remarks = self.method.remarks(self.net, self.preprocess(images), self.classes)
+            for k, path in enumerate(chunk):
+                sure, label = float(confidence[k]), self.classes[int(index[k])]
+                note = f"{remarks[k]} -> nearest: {label}" if remarks else ""
+                label = label if sure >= self.unknown_below else UNKNOWN
+                found.append(Prediction(text_of(path), label, sure, note))
+        return found
+
+    @torch.no_grad()
+    def locate_files(
+        self,
+        paths: Iterable[str | Path],
+        batch_size: int = 256,
+        bad: list[DataError] | None = None,
+    ) -> list[Box]:
+        """The box in each image file, in order. bad: as of `predict_files`."""
+        found: list[Box] = []
+        for chunk, images in self._batches(paths, batch_size, bad):
+            boxes = self(images).float().tolist()
+            found += [Box(text_of(path), *sides) for path, sides in zip(chunk, boxes, strict=True)]
+        return found
+
+    def _batches(
+        self, paths: Iterable[str | Path], size: int, bad: list[DataError] | None
+    ) -> Iterator[tuple[list[str | Path], Tensor]]:
+        """Paths of files that can be read, with their images (n, C, H, W) uint8 on the device."""
+        device = next(self.parameters()).device
+        for chunk in _chunks(paths, size):
+            good, images = [], []
+            for path in chunk:
+                try:
+                    images.append(self.preprocess.read_files([path]))
+                except DataError as error:
+                    if bad is None or not self.preprocess.images:
+                        raise
+                    bad.append(error)
+                else:
+                    good.append(path)
+            if good:
+                yield good, torch.cat(images).to(device)
+
+
+def load(
+    run_dir: str | Path,
+    checkpoint: str = "selected",
+    task: str | None = None,
+    classes: str | Path | None = None,
+    trust: Sequence[str] = (),
+) -> Model:
+    """The model of a run folder, on the CPU, in eval mode.
+
+    trust: modules of your own that its config.yaml may name (docs/security.md).
+
+    checkpoint: "selected" (what the run's rule chose, the last step if it chose none), "last", or a
+    selector's name. task: of a run with several; "selected" is then the best checkpoint of that
+    task. classes: a csv of further classes by their attributes. Raises ConfigError, DataError or
+    RunError if the folder does not hold one.
+    """
+    run = RunDir.open(run_dir)
+    with trusting(trust):
+        cfg: dict[str, Any] = plain(load_config(run.config))
+    if not run.label_space.is_file():
+        raise RunError(
+            f"{run.path} has no label_space.json: the run stopped before its data were read"
+        )
+    space = run.read_label_space()
+    space = space if classes is None else with_classes(space, classes)
+    data: Any = LabelSpace.from_json(space)
+    if task is not None and task not in data.tasks:
+        raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
+    preprocess = Preprocess.from_spec(space["preprocess"])
+    method: Method = build(cfg["method"], "method")
+    method.init = method.init if cfg["init"] == "auto" else cfg["init"]
+    net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
+    own = run.checkpoints / f"{TASK}{task}.pt"
+    best = checkpoint == "selected" and task is not None and own.is_file()
+    _restore(net, method, own if best else checkpoint_path(run, checkpoint), alone=best)
+    meant = data.tasks.get(task or data.facts.get("target_task"))
+    names = data.classes if meant is None else meant.classes
+    boxes = meant is not None and meant.kind == "box"
+    model = Model(net, method, preprocess, names, task, boxes)
+    model.handicap = handicap(space, run.read_summary())
+    return model
+
+
+def checkpoint_path(run: RunDir, name: str) -> Path:
+    """checkpoints/<name>.pt; for "selected" the one of the run's selection rule, else last.pt."""
+    if name == "selected":
+        chosen = run.checkpoints / f"{run.read_summary().get('selection_rule')}.pt"
+        return chosen if chosen.is_file() else run.checkpoints / "last.pt"
+    path = run.checkpoints / f"{name}.pt"
+    if not path.is_file():
+        known = [p.stem for p in run.checkpoints.glob("*.pt")]
+        raise ConfigError(
+            f"no checkpoint '{name}' in {run.path}: {did_you_mean(name, ['selected', *known])}"
+        )
+    return path
+
+
+def main(
+    run_dir: str | Path,
+    images: Sequence[str | Path],
+    task: str | None = None,
+    output: str | Path | None = None,
+    checkpoint: str = "selected",
+    support: str | Path | None = None,
+    classes: str | Path | None = None,
+    unknown_below: float = 0.0,
+) -> list[Prediction] | list[Box]:
+    """`tlrun predict`: print a short table; write path,label,confidence to `output` if given.
+
+    task: of a run with several; one that says where gives path,left,top,right,bottom. support: a
+    folder per new class, for a few-shot run. classes: a csv of further classes, for a zero-shot
+    run. unknown_below: confidence under which the answer is "none of these".
+    """
+    if not 0 <= unknown_below <= 1:
+        raise ConfigError(f"--unknown-below {unknown_below}: give a confidence from 0 to 1")
+    left_out = LeftOut(skip_unreadable=True)
+    paths = image_files(images, left_out)
+    if not left_out.only_hidden:
+        log.warning("left out: %s", left_out)
+    model = load(run_dir, checkpoint, task, classes)
+    model.unknown_below = unknown_below
+    if support is not None:
+        model.learn(support)
+    bad: list[DataError] = []
+    found: list[Prediction] | list[Box]
+    header: Sequence[str]
+    if model.boxes:
+        boxes = found = model.locate_files(paths, bad=bad)
+        texts = [" ".join(f"{side:.3f}" for side in box[1:]) for box in boxes]
+        header = Box._fields
+    else:
+        predictions = found = model.predict_files(paths, bad=bad)
+        texts = [f"{p.label}  {p.confidence:.3f}  {p.note}".rstrip() for p in predictions]
+        header = Prediction._fields[: 4 if any(p.note for p in predictions) else 3]
+    for error in bad:
+        log.warning("%s", error)
+    if not found:
+        raise DataError(f"none of the {len(paths)} files can be read: {bad[0]}")
+    show(found, texts)
+    if not model.boxes and len(found) > ROWS_SHOWN:
+        counts = Counter(p.label for p in predictions).most_common()
+        print(f"... {len(found)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
+    if output is not None:
+        write_csv(Path(output), header, found)
+    unopened = sum(reason == UNOPENED for reason in left_out.reasons.values())
+    if bad or unopened:
+        raise RunError(
+            f"{len(bad)} of {len(paths)} files could not be read"
+            f"{f', {unopened} files or folders not opened' if unopened else ''}; the others are "
+            "predicted"
+        )
+    return found
+
+
+def show(found: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
+    """The first rows, with a text each."""
+    width = max(len(row.path) for row in found[:ROWS_SHOWN])
+    for row, text in zip(found[:ROWS_SHOWN], texts, strict=False):
+        print(f"{row.path:<{width}}  {text}")
+
+
+def image_files(places: Sequence[str | Path], left_out: LeftOut | None = None) -> list[Path]:
+    """Files as given; a folder stands for the images in and below it. DataError if none.
+
+    left_out: takes what lies in the folders and is not read.
+    """
+    left_out = LeftOut() if left_out is None else left_out
+    files: list[Path] = []
+    for place in map(Path, places):
+        try:
+            kind = stat.S_IFMT(place.stat().st_mode)
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            why = "" if missing else f" that can be opened ({error.strerror})"
+            raise DataError(f"there is no file or folder {text_of(place)}{why}") from error
+        if kind == stat.S_IFDIR:
+            found = find_images(place, left_out)
+            if not found:
+                beside = str(left_out.below(place)) or "it is empty"
+                raise DataError(f"no image in '{text_of(place)}' ({beside})")
+            files += found
+        elif kind == stat.S_IFREG:
+            files.append(place)
+        else:
+            raise DataError(f"'{text_of(place)}' is a pipe, a socket or a device, not an image")
+    if not files:
+        raise DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
+    return files
+
+
+def write_csv(path: Path, header: Sequence[str], found: Sequence[Prediction | Box]) -> None:
+    """Write a row each, numbers with six digits. Raises RunError if the place cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv_file.Writer(file)
+            rows.writerow(header)
+            for row in found:
+                cells = row[: len(header)]
+                rows.writerow([f"{c:.6f}" if isinstance(c, float) else c for c in cells])
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path} ({error.strerror}): choose another --output"
+        ) from error
+    print(f"written: {path}")
+
+
+def _restore(net: Net, method: Method, path: Path, alone: bool = False) -> None:
+    """alone: parts that came later are not needed (a task's best may be of an earlier phase)."""
+    saved = checkpoints.load(path)
+    missing = set(net.parts) - set(saved["parts"])
+    if alone:
+        for part in missing:
+            del net.parts[part]
+    elif missing:
+        raise RunError(
+            f"{path} lacks the parts {', '.join(sorted(missing))}: it is of an earlier phase"
+        )
+    try:
+        for part in net.parts:  # the others (a balance's) are for training alone
+            net[part].load_state_dict(saved["parts"][part])
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise RunError(f"{path} does not fit the net that config.yaml describes: {why}") from error
+    method.load_state_dict(saved["method"])
+
+
+def _chunks(items: Iterable[str | Path], size: int) -> Iterator[list[str | Path]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

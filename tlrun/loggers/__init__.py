@@ -1,0 +1,1 @@
+"""Further places for the rows of metrics.jsonl: TensorBoard, W&B, MLflow."""

@@ -1,0 +1,74 @@
+"""DANN in its alternating form: the label path and the domain path take turns.
+
+    label update  (k steps):  min_(f,h) CE(h(f(x_S)), y)
+    domain update (m steps):  min_d BCE,  and reversed, max_f BCE      with h bit-identical
+
+Of every k + m steps the first k are label updates and the others domain updates, each on a fresh
+batch. In a domain update the label head is neither run in train mode nor changed, its batch norm
+included. The label head needs the target's batch statistics for evaluation: with `per_domain` a
+label update forwards the target once more for them, with `joint` it forwards both domains at once.
+The form of Ganin & Lempitsky (ICML 2015) unrolled in time; compare Tzeng et al., "Simultaneous Deep
+Transfer", ICCV 2015, who alternate in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from tlrun.config.ranges import Repeats
+from tlrun.data.pipeline.streams import Batch
+from tlrun.errors import ConfigError
+from tlrun.losses.classification import classification_loss
+from tlrun.methods.adversarial.dann import DANN
+from tlrun.methods.base import Progress, Update
+from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.models.net import Net
+
+
+@dataclass(eq=False)
+class DANNAlternating(DANN):
+    """label_steps (k) and domain_steps (m) take turns; the other arguments are DANN's."""
+
+    label_steps: Repeats = 1
+    domain_steps: Repeats = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attach.startswith("classifier"):
+            raise ConfigError(
+                "method.attach must lie in the backbone: a domain update holds the label head still"
+            )
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:
+            yield self._label_update(net, batch)
+        else:
+            yield self._domain_update(net, batch, progress)
+
+    def _label_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+        if self.batch_norm == "per_domain":
+            with torch.no_grad():
+                net.domain = "target"
+                net(batch["target"].x)
+        domains = ("source", "target") if self.batch_norm == "joint" else ("source",)
+        out = forward_domains(net, {name: batch[name].x for name in domains}, self.batch_norm)
+        loss = classification_loss(out["source"].logits, batch["source"].y)
+        return Update(
+            {"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out)
+        )
+
+    def _domain_update(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Update:
+        inputs = {name: batch[name].x for name in ("source", "target")}
+        out = forward_domains(net, inputs, self.batch_norm, head=None, taps=self.taps)
+        strength = self.strength(progress)
+        domain, told_apart = self.domain_losses(net, out, strength)
+        return Update(
+            {"domain": domain},
+            parts=("backbone", "domain_head"),
+            main=False,
+            seen=seen(batch, out),
+            metrics={"lambda": strength, "domain_accuracy": told_apart},
+        )

@@ -1,0 +1,53 @@
+"""What adaptation from several sources to one target shares: batches and batch statistics.
+
+The batch of a step holds `trainer.batch_size` images of every source and of the target. Batch norm
+knows two domains, so with `per_domain` the sources are ONE of them: they are forwarded together
+under "source", as the mixture that "source" is everywhere else, and the target by itself. A pass
+for each source would normalise in training by statistics that no evaluation ever uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from tlrun.data.pipeline.streams import Batch
+from tlrun.data.problems.pair import Data
+from tlrun.methods.base import Needs, Phase
+from tlrun.methods.batch_norm_forward import forward_domains
+from tlrun.methods.generalisation.multi_source import MultiSource
+from tlrun.models.batch_norm import MODES
+from tlrun.models.net import Forward, Net
+
+
+class MultiSourceAdaptation(MultiSource):
+    """Base class: `step` gets a batch of every source under its name, and one of the target."""
+
+    needs = Needs(streams=("source", "target"), sources=2)
+    batch_norm = "per_domain"
+    modes = MODES
+
+    def phases(self, data: Data) -> list[Phase]:
+        (phase,) = super().phases(data)
+        return [Phase(streams=(*phase.streams, "target"))]
+
+    def forward(self, net: Net, batch: Mapping[str, Batch]) -> dict[str, Forward]:
+        """Domain -> its features and logits, in the order of `batch`."""
+        if self.batch_norm != "per_domain":
+            return super().forward(net, batch)
+        sources = sources_of(batch)
+        images = torch.cat([drawn.x for drawn in sources.values()])
+        pair = {"source": images, "target": batch["target"].x}
+        out = forward_domains(net, pair, self.batch_norm)
+        sizes = [len(drawn.x) for drawn in sources.values()]
+        mixture = out["source"]
+        assert mixture.logits is not None
+        features, logits = mixture.features.split(sizes), mixture.logits.split(sizes)
+        parts = {name: Forward(f, z) for name, f, z in zip(sources, features, logits, strict=True)}
+        return {**parts, "target": out["target"]}
+
+
+def sources_of(batch: Mapping[str, Batch]) -> dict[str, Batch]:
+    """The batches of the sources, by name."""
+    return {name: drawn for name, drawn in batch.items() if name != "target"}

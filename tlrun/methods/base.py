@@ -1,0 +1,263 @@
+"""The contract of a transfer method: what it needs, what it builds, what one step optimises.
+
+A method never touches optimizers, devices, checkpoints or files; the engine owns those. It states
+losses and the parts of the net that each of them may change:
+
+    class SourceOnly(Method):
+        def step(self, net, batch, progress):
+            out = net(batch["source"].x)
+            yield Update({"classification": cross_entropy(out.logits, batch["source"].y)})
+
+`step` is a generator and EACH yielded `Update` is one optimizer update. No context manager and no
+autograd graph may be alive across a yield: the engine runs backward and the optimizer there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
+
+from tlrun.models.net import Net
+
+if TYPE_CHECKING:  # methods know the shape of the data, not how they are read
+    from tlrun.data.pipeline.streams import Batch
+    from tlrun.data.problems.pair import Data
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method must be given; checked before anything is built.
+
+    streams: domains it draws training batches from, in the order of its batches.
+    target_labels: the default of `target_labels=auto`: "none", "all" or k per class.
+    target_images: False if the method must not see the target at all.
+    shared_classes: False if source and target may have different classes (a head for each).
+    kind: of data that it is made for, `Data.kind` (class, or a kind with an evaluator of its own).
+    sources: the least number of single sources (`Data.sources`), each a stream of its own.
+    open_set: True if the target must have classes that the source lacks (data.label_spaces=open).
+    """
+
+    streams: tuple[str, ...] = ("source",)
+    target_labels: str | int = "none"
+    target_images: bool = True
+    shared_classes: bool = True
+    kind: str = "class"
+    sources: int = 1
+    open_set: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the phase stands. `step` counts from 0 to `total` - 1; λ and lr depend on both."""
+
+    step: int
+    total: int
+
+    @property
+    def fraction(self) -> float:
+        """p in [0, 1): share of the phase that is done."""
+        return self.step / max(self.total, 1)
+
+
+@dataclass
+class Seen:
+    """What one domain's forward pass produced, for terms that look at the same batch."""
+
+    x: Tensor
+    features: Tensor | None = None
+    logits: Tensor | None = None
+    y: Tensor | None = None
+
+
+@dataclass
+class Update:
+    """One optimizer update.
+
+    losses: name -> scalar tensor; their sum is minimised.
+    tasks: which of them are the losses of tasks; `balance` combines these, then the sum is taken.
+    parts: dotted part names that this update may change; None = every trainable part.
+    main: terms join main updates only.
+    seen: domain -> Seen, for terms.
+    metrics: name -> scalar tensor to log that is not minimised (λ, domain accuracy ...).
+    """
+
+    losses: dict[str, Tensor]
+    parts: tuple[str, ...] | None = None
+    main: bool = True
+    tasks: tuple[str, ...] = ()
+    seen: dict[str, Seen] = field(default_factory=dict)
+    metrics: dict[str, Tensor | float] = field(default_factory=dict)
+
+
+@dataclass
+class Phase:
+    """A stretch of training with its own optimizer, schedule and streams.
+
+    steps None = `trainer.steps` / `trainer.epochs` (0 = no optimizer: `start` does the work).
+    parts: the parts that exist and train in it (None = all). frozen: patterns of parts or stages.
+    optimizer / schedule: overrides merged over the config's own. epoch_stream: what "an epoch"
+    counts. refresh_every: steps between calls of `Method.refresh` (None = never).
+    terms: whether the chosen terms join (a penalty on leaving the source weights must not act while
+    these are learned); "continue" = they join as an earlier phase started them.
+    transfer: `transfer.*` decides at its start what is carried over into it.
+    sampling: stream name -> a callable with the arguments of `data.streams.Stream`, where batches
+    are not plain ones (episodes).
+    views: stream name -> further views of its images that `step` wants in `Batch.views`: "clean"
+    (no augmentation), "weak" (another draw of the stream's own), "strong"
+    (`data.augment.<stream>_strong`).
+    """
+
+    name: str = "train"
+    streams: tuple[str, ...] = ("source",)
+    parts: tuple[str, ...] | None = None
+    frozen: tuple[str, ...] = ()
+    steps: int | None = None
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    epoch_stream: str | None = None
+    refresh_every: int | None = None
+    terms: bool | Literal["continue"] = True
+    transfer: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    views: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass
+class Output:
+    """What `predict` returns for a batch: scores (B, K) (logits) or boxes (B, 4), and features.
+
+    scores None: there is no head for this domain yet (an earlier phase); no figures are written.
+    """
+
+    scores: Tensor | None = None
+    boxes: Tensor | None = None
+    features: Tensor | None = None
+
+
+class Method:
+    """Base class: supervised training on the first stream. Override what differs.
+
+    Constructor arguments of a subclass are exactly the keys of its `conf/method/<name>.yaml`.
+    `batch_norm` (joint | separate_forward | per_domain) and `init` are the method's own choice; the
+    top-level keys of these names replace them before `phases` and `build`. init: where the weights
+    come from that the target is trained from: "source" = a source phase of its own, "pretrained",
+    "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
+    """
+
+    needs: Needs = Needs()
+    batch_norm: str = "joint"
+    init: str = "auto"
+    balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
+
+    def phases(self, data: Data) -> list[Phase]:
+        """The phases in order. Default: one, over the streams in `needs`."""
+        return [Phase(streams=self.needs.streams)]
+
+    def source_phases(self) -> list[Phase]:
+        """The source phase of a method that has one, unless the weights come from elsewhere."""
+        return [Phase("source", ("source",), terms=False)] if self.init == "source" else []
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        """Add parts to the net: structure only, no training state.
+
+        Called when fresh, on resume and for predict.
+        """
+
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        """Once per phase, never on resume: snapshots, closed forms."""
+
+    def refresh(self, phase: Phase, net: Net, data: Data, progress: Progress) -> None:
+        """Every `phase.refresh_every` steps, for work that needs a pass over a whole set."""
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        """Yield the updates of one step."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        net: Net,
+        x: Tensor,
+        *,
+        task: str | None = None,
+        domain: str = "target",
+        support: Any = None,
+    ) -> Output:
+        """x: (B, ...) preprocessed -> scores (B, K). Called in eval mode under no_grad."""
+        net.domain = domain
+        out = net(x)
+        return Output(scores=out.logits, features=out.features)
+
+    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        """The parts of a checkpoint with those that predict under the names of a plain net.
+
+        For `init=RUN_DIR`: a run goes on from what the other one predicts with.
+        """
+        return parts
+
+    def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
+        """What `baseline=true` trains for comparison: folder in the run's own -> changed keys.
+
+        A group with a name stands for that option with its defaults; other keys may be dotted.
+        """
+        if self.needs.kind != "class":
+            return {}
+        fresh = {"batch_norm": "auto", "target_labels": "auto", "terms": {}, "phases": {}}
+        if self.init == "source":  # it has no source phase before its own
+            fresh["init"] = "auto"
+        return {"baseline": {"method": "source_only", **fresh}}
+
+    def remarks(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
+        """What `tlrun predict` says beside each of B labels; [] = nothing. classes: of scores."""
+        return []
+
+    def adapt(self, net: Net, support_or_stream: Any) -> Net:
+        """Adaptation at test time, on a copy of the net. Default: none."""
+        return net
+
+    def state_dict(self) -> dict[str, Any]:
+        """State beyond the net (anchors, running averages): tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+
+class Term:
+    """A loss that joins the main updates of any method (`terms=[l2_sp]`).
+
+    decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
+    then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
+    several tasks.
+    """
+
+    decays_weights: bool = False
+    one_target: bool = False
+
+    def attach(self, net: Net) -> None:
+        """Hook into modules of the net: after each phase has built its parts, on resume too.
+
+        Called several times for one net: take back what an earlier call did. What a term changes
+        must act in training alone, since `predict` knows no terms.
+        """
+
+    def start(self, net: Net, data: Data) -> None:
+        """Once per phase, never on resume."""
+
+    def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
+        """Losses to add to this update, by name."""
+        return {}
+
+    def grad_(self, net: Net) -> None:
+        """Add to the gradients in place: after unscaling and averaging, before clipping.
+
+        For penalties on the weights alone, whose gradient is known without a graph.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""

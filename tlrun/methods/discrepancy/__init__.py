@@ -1,0 +1,1 @@
+"""Adaptation by a distance between domains, optimal transport included."""

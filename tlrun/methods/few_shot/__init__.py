@@ -1,0 +1,1 @@
+"""New classes from a few images each."""

@@ -1,0 +1,105 @@
+"""What the methods for episodes share: the stream, the support, scores from features.
+
+A method that embeds each image by itself and then compares writes `classify`; since its features do
+not depend on the episode, the evaluator computes those of all novel images once. One that adapts
+the net to the support (MAML) writes `predict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tlrun.data.problems.episodes import EpisodeBatch, EpisodeStream, Shape, labels_of, split
+from tlrun.fp32 import in_fp32
+from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Update
+from tlrun.models.net import Net
+
+if TYPE_CHECKING:
+    from tlrun.data.pipeline.streams import Batch
+    from tlrun.data.problems.pair import Data
+
+
+@dataclass
+class Support:
+    """Labelled images of the classes to tell apart. x: (M, ...) preprocessed; y: (M,) int64 from 0
+    to way - 1, every class at least once."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def way(self) -> int:
+        return int(self.y.max()) + 1
+
+
+class FewShot(Method):
+    """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast."""
+
+    needs = Needs(streams=("source",), kind="episodes")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "classify" in vars(cls):
+            cls.classify = in_fp32(cls.classify)  # type: ignore[method-assign]
+
+    def phases(self, data: Data) -> list[Phase]:
+        stream = partial(EpisodeStream, shape=Shape(**data.facts["train"]))
+        return [Phase(streams=("source",), sampling={"source": stream})]
+
+    def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:
+        """Scores from features: query (E, Q, D), support (E, M, D) of E episodes, whose support has
+        the same labels y (M,) -> (E, Q, way)."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        net: Net,
+        x: Tensor,
+        *,
+        task: str | None = None,
+        domain: str = "target",
+        support: Any = None,
+    ) -> Output:
+        """x: (B, ...); scores (B, way) for the classes of the `Support`, None without one."""
+        features = net(x, head=None).features
+        if support is None:
+            return Output(features=features)
+        known = net(support.x, head=None).features
+        scores = self.classify(net, features[None], known[None], support.y)
+        return Output(scores=scores[0], features=features)
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        """The negative log-likelihood of the queries."""
+        scores, target = self.episode_scores(net, batch["source"])
+        loss = F.cross_entropy(scores, target)
+        yield Update({"episodes": loss}, metrics={"accuracy": share_right(scores, target)})
+
+    def episode_scores(self, net: Net, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One forward pass over a training batch: scores (E Q, way), labels (E Q,)."""
+        assert isinstance(batch, EpisodeBatch)
+        shape = batch.shape
+        features = net(batch.x, head=None).features
+        support, query = split(features, shape)
+        y = labels_of(shape.way, shape.shot, features.device)
+        scores = self.classify(net, query, support, y)
+        target = labels_of(shape.way, shape.query, features.device).repeat(len(scores))
+        return scores.flatten(0, 1), target
+
+
+def share_right(scores: Tensor, target: Tensor) -> Tensor:
+    """Accuracy of scores (n, K) against labels (n,): a scalar tensor, to be logged."""
+    return (scores.detach().argmax(1) == target).float().mean()
+
+
+@in_fp32
+def class_means(support: Tensor, y: Tensor) -> Tensor:
+    """Prototypes: support (E, M, D), y (M,) -> (E, way, D), the mean of each class."""
+    member = F.one_hot(y).to(support.dtype)  # (M, way)
+    return torch.einsum("mk,emd->ekd", member / member.sum(0), support)

@@ -1,0 +1,1 @@
+"""Bounds, conservative training, layer transfer and unsupervised starts."""

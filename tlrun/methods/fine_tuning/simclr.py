@@ -1,0 +1,95 @@
+"""SimCLR: a start without any labels from two views of each image, then fine-tuning or a probe.
+
+    source phase:  min over f, g  NT-Xent( g(f(v(x))), g(f(v'(x))) ),     v, v' drawn per image
+    target phase:  min over f, h  E_T CE(h(f(x)), y)                       from those weights
+
+g is a projection (a hidden layer) that is not used afterwards. A view is a random crop (area from
+`crop` to 1, aspect 3/4 to 4/3) brought back to size, and x · gain + offset with both drawn. Chen,
+Kornblith, Norouzi and Hinton, "A simple framework for contrastive learning of visual
+representations", ICML 2020 (colour and blur are for photographs: left out). No label of the source
+is read for training. `transfer.freeze=[backbone]` makes the target phase a linear probe.
+x: (B, C, H, W); y: (B,) int64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tlrun.config.ranges import AboveZeroToOne, BelowOne, Positive, Share, Width
+from tlrun.data.pipeline.streams import Batch
+from tlrun.data.problems.pair import Data
+from tlrun.errors import ConfigError
+from tlrun.losses.contrastive import nt_xent
+from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.fine_tuning.finetune import Finetune
+from tlrun.models.heads import Head
+from tlrun.models.net import Net
+
+HEAD = "projection"
+
+
+class SimCLR(Finetune):
+    """temperature: T, above 0. dim: of the projection. crop: smallest area of a view, in (0, 1].
+
+    strength: gain in 1 ± strength and offset ± strength / 2. label_smoothing: in the target phase.
+    """
+
+    def __init__(
+        self,
+        temperature: Positive = 0.5,
+        dim: Width = 64,
+        crop: AboveZeroToOne = 0.5,
+        strength: Share = 0.4,
+        label_smoothing: BelowOne = 0.0,
+    ) -> None:
+        super().__init__(label_smoothing)
+        self.temperature, self.dim, self.crop, self.strength = temperature, dim, crop, strength
+
+    def phases(self, data: Data) -> list[Phase]:
+        if self.init == "source" and len(data.input_shape) != 3:
+            raise ConfigError("method=simclr needs images, not ready features")
+        return super().phases(data)
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        self.shared_head = data.source_classes == data.classes
+        if phase.streams == ("source",):
+            net.add(HEAD, Head(net.feature_dim, self.dim, [net.feature_dim], False, 0.0))
+        else:
+            net.add("classifier", net.new_head(data.num_classes))
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        if "source" not in batch:
+            yield from super().step(net, batch, progress)
+            return
+        x = batch["source"].x
+        views = torch.cat([view(x, self.crop, self.strength) for _ in range(2)])
+        out = net(views, head=HEAD)
+        assert out.logits is not None
+        a, b = out.logits.chunk(2)
+        yield Update(
+            {"contrastive": nt_xent(a, b, self.temperature)},
+            seen={"source": Seen(views, out.features)},
+        )
+
+
+def view(x: Tensor, crop: float, strength: float) -> Tensor:
+    """x: (B, C, H, W) -> the same shape: an own crop, gain and offset for each image."""
+    count = len(x)
+
+    def draw(low: float, high: float) -> Tensor:
+        return torch.empty(count).uniform_(low, high)
+
+    area, ratio = draw(crop, 1), draw(math.log(3 / 4), math.log(4 / 3)).exp()
+    wide, high = ((area * r).sqrt().clamp_max(1) for r in (ratio, 1 / ratio))
+    left, top = draw(-1, 1) * (1 - wide), draw(-1, 1) * (1 - high)
+    zero = torch.zeros(count)
+    theta = torch.stack([wide, zero, left, zero, high, top], 1).view(count, 2, 3).to(x)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    seen = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    gain, offset = draw(1 - strength, 1 + strength), draw(-strength / 2, strength / 2)
+    return seen * gain.view(-1, 1, 1, 1).to(x) + offset.view(-1, 1, 1, 1).to(x)

@@ -1,0 +1,1 @@
+"""Several sources, no target: domain generalisation."""

@@ -1,0 +1,1 @@
+"""Partial, open-set and semi-supervised targets."""

@@ -1,0 +1,61 @@
+"""MME: minimax entropy, for a target with a few labels.
+
+    min_(f,h)  E_(S ∪ T_labelled) CE(h(f(x)), y)
+    min_f max_h  trade_off · E_T H(h(f(x))),       h(f) = scale · cos(w_k, f)
+
+The class weights w_k, estimates of where classes lie, move towards the unlabelled target (more
+entropy), the features gather around them (less); solved in one update by reversing the gradient
+between f and h, where the paper takes two. Saito et al., "Semi-supervised domain adaptation via
+minimax entropy", ICCV 2019, eq. 1-3: trade_off 0.1, temperature 0.05 (scale 20). x: (B, C, H, W) of
+source, of target images with labels (`target_labels=3` a class) and of all without; y: (B,) int64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tlrun.config.ranges import Positive, Weight
+from tlrun.data.pipeline.streams import Batch
+from tlrun.data.problems.pair import UNLABELLED, Data
+from tlrun.losses.adversarial import reverse_gradient
+from tlrun.losses.classification import classification_loss
+from tlrun.losses.entropy import entropy_loss
+from tlrun.methods.base import Method, Needs, Phase, Progress, Seen, Update
+from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.models.heads import CosineHead
+from tlrun.models.net import Net
+
+
+class MME(Method):
+    """trade_off: weight of the entropy game. scale: 1 / temperature of the cosine classifier."""
+
+    needs = Needs(streams=("source", "target", UNLABELLED), target_labels=3)
+    batch_norm = "per_domain"
+
+    def __init__(self, trade_off: Weight = 0.1, scale: Positive = 20.0) -> None:
+        self.trade_off, self.scale = trade_off, scale
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        net.add("classifier", CosineHead(net.feature_dim, data.num_classes, self.scale))
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        labelled = {name: batch[name] for name in ("source", "target")}
+        inputs = {name: drawn.x for name, drawn in labelled.items()}
+        out = forward_domains(net, inputs, self.batch_norm)
+        losses = [classification_loss(out[n].logits, labelled[n].y) for n in labelled]
+        net.domain = "target"
+        features = net(batch[UNLABELLED].x, head=None).features
+        logits = net["classifier"](reverse_gradient(features, 1.0))
+        net.domain = "source"
+        entropy = entropy_loss(logits)
+        yield Update(
+            {
+                "classification": 0.5 * (losses[0] + losses[1]),
+                "minimax_entropy": -self.trade_off * entropy,  # h rises in it, f falls
+            },
+            seen={
+                **seen(labelled, out),  # terms look at all of the target, not at its few labels
+                "target": Seen(batch[UNLABELLED].x, features, net["classifier"](features)),
+            },
+            metrics={"entropy": entropy},
+        )

@@ -1,0 +1,115 @@
+"""Several tasks on one backbone with a head each, learned jointly or one after the other.
+
+    joint        min over f, h_1 .. h_T   Σ_t E_t L_t(h_t(f(x)), y)
+    sequential   min over f, h_t          E_t L_t(h_t(f(x)), y)     for t = 1 .. T, from the last f
+
+E_t is over the images of task t, L_t its cross-entropy, or for boxes the smooth L1 of (left, top,
+right, bottom) in shares of the image (Girshick, Fast R-CNN, ICCV 2015); images without the label
+are left out. Caruana, "Multitask Learning", Machine Learning 28 (1997), whose data are others;
+presets `conf/experiment/multitask/`. x: (B, C, H, W); y: (B,) int64; boxes: (B, 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from torch import Tensor
+
+from tlrun.config.ranges import BelowOne, Distinct, NotNegative
+from tlrun.data.pipeline.sharing import part_of_batch
+from tlrun.data.pipeline.streams import Batch
+from tlrun.data.problems.pair import Data, Task
+from tlrun.errors import ConfigError, did_you_mean
+from tlrun.losses.tasks import box_loss, known_class_loss
+from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Update
+from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.models.heads import BoxHead
+from tlrun.models.net import Net
+
+
+class MultiTask(Method):
+    """tasks: those to learn, null = all. order: joint | sequential, as above.
+
+    alpha: a task's part of the batch is in proportion to n^alpha, n its training images (0 = equal
+    parts, 1 = as in the union). epoch: max | min, the set that `trainer.epochs` counts: the largest
+    or the smallest. label_smoothing: of class labels. box_beta: where smooth L1 turns linear.
+    """
+
+    needs = Needs(streams=(), target_labels="all", kind="tasks")
+    balanced = True
+
+    def __init__(
+        self,
+        tasks: Annotated[Sequence[str], Distinct()] | None = None,
+        order: Literal["joint", "sequential"] = "joint",
+        alpha: NotNegative = 0.0,
+        epoch: Literal["max", "min"] = "max",
+        label_smoothing: BelowOne = 0.0,
+        box_beta: NotNegative = 0.1,
+    ) -> None:
+        self.names, self.order, self.alpha, self.epoch = tasks, order, alpha, epoch
+        self.label_smoothing, self.box_beta = label_smoothing, box_beta
+
+    def chosen(self, data: Data) -> dict[str, Task]:
+        wanted = self.names or data.tasks
+        for name in set(wanted) - set(data.tasks):
+            raise ConfigError(f"method.tasks: no task '{name}': {did_you_mean(name, data.tasks)}")
+        return {name: task for name, task in data.tasks.items() if name in wanted}
+
+    def phases(self, data: Data) -> list[Phase]:
+        if self.batch_norm == "per_domain":
+            raise ConfigError("tasks share batch statistics: batch_norm=joint or separate_forward")
+        found = self.chosen(data)
+        if self.order == "joint":
+            return [self.phase("train", data, found)]
+        phases = [self.phase(name, data, {name: task}) for name, task in found.items()]
+        last = len(phases) - 1
+        return [replace(p, terms=i == last, transfer=i == last > 0) for i, p in enumerate(phases)]
+
+    def phase(self, name: str, data: Data, tasks: Mapping[str, Task]) -> Phase:
+        sizes: dict[str, int] = data.facts["examples"]
+        counts = {str(task.domain): sizes[str(task.domain)] for task in tasks.values()}
+        by_size = sorted(sizes, key=sizes.__getitem__, reverse=self.epoch == "max")
+        sampling = dict.fromkeys(counts, partial(part_of_batch, counts, self.alpha))
+        return Phase(name, tuple(counts), epoch_stream=by_size[0], sampling=sampling)
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        self.tasks, self.target = data.tasks, data.facts["target_task"]
+        found = self.chosen(data)
+        self.now = {phase.name: found[phase.name]} if self.order == "sequential" else found
+        for name, task in self.now.items():
+            if task.kind == "box":
+                net.add(self.head(name), BoxHead(net.feature_dim, **net.head_options))
+            else:
+                net.add(self.head(name), net.new_head(len(task.classes)))
+
+    def head(self, task: str) -> str:
+        return "classifier" if task == self.target else f"head_{task}"
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        images = {name: drawn.x for name, drawn in batch.items()}
+        out = forward_domains(net, images, self.batch_norm, head=None)
+        losses = {}
+        for name, task in self.now.items():
+            drawn, features = batch[str(task.domain)], out[str(task.domain)].features
+            found, truth = net[self.head(name)](features), task.truth(drawn.y, drawn.columns)
+            if task.kind == "box":
+                losses[name] = box_loss(found, truth, self.box_beta)
+            else:
+                losses[name] = known_class_loss(found, truth, self.label_smoothing)
+        yield Update(losses, tasks=tuple(losses), seen=seen(batch, out))
+
+    def predict(self, net: Net, x: Tensor, *, task: str | None = None, **_: Any) -> Output:
+        task = task or self.target
+        head = self.head(task)
+        out = net(x, head=head if head in net.parts else None)
+        key = "boxes" if self.tasks[task].kind == "box" else "scores"
+        return Output(**{key: out.logits}, features=out.features)
+
+    def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
+        """Each task alone, with as many steps and as many of its images."""
+        alone = {"balance": "equal", "method.order": "joint", "phases": {}}
+        return {f"baseline/{t}": {**alone, "method.tasks": [t]} for t in self.chosen(data)}

@@ -1,0 +1,1 @@
+"""Tasks that grow harder, one after the other."""

@@ -1,0 +1,110 @@
+"""Progressive learning: tasks grow harder, and the features of earlier models feed the later ones.
+
+For each task k in the order of the data a column of its own is trained,
+
+    min over θ_k, h_k   E_k L( h_k( f_k(x; θ_k, f_1 .. f_{k-1}) ), y )
+
+with the columns before it frozen (weights and batch statistics), so that no earlier task loses
+anything: its logits stay the same to the bit. `lateral` says how they feed it: `adapters` at every
+stage (tlrun/models/columns.py; Rusu et al., "Progressive neural networks", arXiv 1606.04671), or
+the plain forms, earlier features added to (`add`) or standing beside (`concat`) its own; `none` is
+the baseline of independent columns. x: (B, C, H, W); y: (B,) int64. Their games and mazes are no
+data of ours: no figure to compare. Presets: `conf/experiment/progressive/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tlrun.config.ranges import BelowOne, NotNegative, Scale
+from tlrun.data.pipeline.streams import Batch
+from tlrun.data.problems.pair import Data
+from tlrun.errors import ConfigError
+from tlrun.losses.tasks import known_class_loss
+from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.models.columns import Column, fresh_copy, run, through
+from tlrun.models.net import Net
+
+
+class Progressive(Method):
+    """lateral: adapters | add | concat | none. freeze: whether earlier columns are held still.
+
+    alpha: where the scale of the earlier features starts. width: hidden units of an adapter as a
+    share of its channels. label_smoothing: of class labels.
+    """
+
+    needs = Needs(streams=(), target_labels="all", kind="tasks")
+
+    def __init__(
+        self,
+        lateral: Literal["adapters", "add", "concat", "none"] = "adapters",
+        freeze: bool = True,
+        alpha: NotNegative = 0.1,
+        width: Scale = 0.5,
+        label_smoothing: BelowOne = 0.0,
+    ) -> None:
+        self.lateral, self.freeze, self.alpha, self.width = lateral, freeze, alpha, width
+        self.label_smoothing = label_smoothing
+
+    def phases(self, data: Data) -> list[Phase]:
+        if others := [t.name for t in data.tasks.values() if t.kind != "class"]:
+            raise ConfigError(f"method=progressive learns classes; the task {others[0]} has none")
+        names, phases = list(data.tasks), []
+        for k, name in enumerate(names):
+            held = [part for earlier in range(k) for part in self.parts(names, earlier)]
+            domain = str(data.tasks[name].domain)
+            phases.append(Phase(name, (domain,), frozen=tuple(held) if self.freeze else ()))
+        return phases
+
+    def parts(self, names: list[str], k: int) -> tuple[str, str]:
+        """The column and the head of task k; the last task's head is the net's main one."""
+        head = "classifier" if k == len(names) - 1 else f"head_{names[k]}"
+        return ("backbone" if k == 0 else f"column_{names[k]}", head)
+
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        self.names, self.target = list(data.tasks), data.facts["target_task"]
+        self.now = self.names.index(phase.name)
+        column, head = self.parts(self.names, self.now)
+        dim = net.feature_dim
+        if column not in net.parts:
+            with torch.no_grad():
+                x = torch.zeros(2, *net.input_shape, device=next(net.parameters()).device)
+                net.eval()
+                flow = run(net.backbone, x)
+            made = Column(
+                fresh_copy(net.backbone), flow, self.now, self.lateral, self.width, self.alpha
+            )
+            dim = made.feature_dim
+            net.add(column, made)
+        if head not in net.parts:
+            net.add(head, net.new_head(len(data.tasks[phase.name].classes), dim))
+
+    def features(self, net: Net, x: Tensor, k: int) -> Tensor:
+        """(B, D) of task k's column, fed by those before it unless lateral="none"."""
+        first = k if self.lateral == "none" else 0
+        columns: list[nn.Module] = [net[self.parts(self.names, i)[0]] for i in range(first, k + 1)]
+        return through(columns, x, learn_all=not self.freeze)
+
+    def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
+        """Columns that nothing is fed to: what the earlier tasks are worth to the later ones."""
+        return {} if self.lateral == "none" else {"baseline/alone": {"method.lateral": "none"}}
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        ((domain, drawn),) = batch.items()
+        features = self.features(net, drawn.x, self.now)
+        logits = net[self.parts(self.names, self.now)[1]](features)
+        assert drawn.y is not None
+        loss = known_class_loss(logits, drawn.y, self.label_smoothing)
+        yield Update({"classification": loss}, seen={domain: Seen(drawn.x, features, logits)})
+
+    def predict(self, net: Net, x: Tensor, *, task: str | None = None, **_: Any) -> Output:
+        k = self.names.index(task or self.target)
+        column, head = self.parts(self.names, k)
+        if column not in net.parts or head not in net.parts:
+            return Output()  # its phase is still to come
+        features = self.features(net, x, k)
+        return Output(scores=net[head](features), features=features)

@@ -1,0 +1,1 @@
+"""Adaptation of a source model without source images."""

@@ -1,0 +1,95 @@
+"""What methods share that adapt a model of the source to the target without its images.
+
+    source phase   min over f, h  E_S CE(h(f(x)), y)          (init=source; else the start is given)
+    last phase     streams = ("target",): no image of the source reaches it
+
+With `init=RUN_DIR` there is no source phase at all: the model of that run is adapted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tlrun.data.pipeline.streams import Batch
+from tlrun.data.problems.pair import Data
+from tlrun.errors import ConfigError
+from tlrun.methods.base import Needs, Phase, Progress, Update
+from tlrun.methods.fine_tuning.source_only import SourceOnly
+from tlrun.models.batch_norm import BatchNorm
+from tlrun.models.net import Net
+
+PRESETS = ("pretrained", "scratch")  # of `init`: nothing that knows the classes
+
+
+class SourceFree(SourceOnly):
+    """`adapting` is the last phase; a subclass says in `target_step` or `start` what it does."""
+
+    needs = Needs(streams=("source", "target"))
+    batch_norm = "per_domain"
+    init = "source"
+    adapting = Phase("target", ("target",), transfer=True)
+
+    def phases(self, data: Data) -> list[Phase]:
+        if self.init in PRESETS:
+            raise ConfigError(
+                f"init={self.init}: this method adapts a model of the source, which init=source "
+                "trains (backbone.weights=DEFAULT to start it from published weights) and "
+                "init=RUN_DIR takes from another run"
+            )
+        return [*self.source_phases(), self.adapting]
+
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        """Refuses to adapt what no source has trained."""
+        if phase.name == self.adapting.name:
+            check_carried(net)
+
+    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+        if "target" not in batch:
+            yield from super().step(net, batch, progress)
+            return
+        net.domain = "target"
+        yield from self.target_step(net, batch["target"], progress)
+
+    def target_step(self, net: Net, drawn: Batch, progress: Progress) -> Iterator[Update]:
+        """The updates of one step of the last phase; the net is set to the target."""
+        raise NotImplementedError
+
+    def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
+        """Source only; of a run that is given, its model as it is."""
+        (changes,) = super().baselines(data).values()
+        as_it_is = {} if self.init == "source" else {"phases": {"train": {"steps": 0}}}
+        return {"baseline": {**changes, **as_it_is}}
+
+
+def check_carried(net: Net) -> None:
+    """ConfigError unless each stage has weights of the source (in a dry run none is carried)."""
+    new = [stage for stage in net.path() if stage not in net.carried]
+    if net.carried and new:
+        raise ConfigError(
+            f"there are no weights of the source for {new[0]} (transfer.json says why): "
+            "carry all stages over, from a run with the same backbone and head"
+        )
+
+
+def norms_of(net: Net, frozen: tuple[str, ...], method: str) -> list[Any]:
+    """Batch norms with running statistics outside of frozen stages. ConfigError for none."""
+    still: set[nn.Module] = {
+        module for stage in net.select(frozen) for module in net.module_of(stage).modules()
+    }
+    found: list[Any] = [
+        module
+        for module in net.modules()
+        if isinstance(module, _BatchNorm | BatchNorm)
+        and module not in still
+        and module.running_mean is not None
+    ]
+    if not found:
+        raise ConfigError(
+            f"method={method} adapts batch norm and this net has none that is not frozen: take a "
+            "backbone that has (backbone.batch_norm=true)"
+        )
+    return found

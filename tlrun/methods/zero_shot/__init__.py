@@ -1,0 +1,1 @@
+"""Classes without images, by attributes."""

@@ -1,0 +1,1 @@
+"""Pictures: plots/*.png of runs and sweeps."""

@@ -1,0 +1,1 @@
+"""Pages and tables: report.html, leaderboard.{csv,md}, the terminal."""

@@ -1,0 +1,83 @@
+"""Tables that a run describes itself: the twin of pictures.json.
+
+`tables.json` is a list of objects, each a section of the page:
+
+    {"name": "...", "title": "...", "text": "...", "columns": [texts],
+     "rows": [[text, number or null, one per column]]}
+
+Texts are shown as they are, numbers with four significant digits (whole from 1,000 on), null as a
+dash. Give a text where that is not what you want ("93.1 ± 0.4 %").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlrun.report.figures.style import Missing
+from tlrun.report.pages.render import NONE
+from tlrun.report.read import extras
+from tlrun.report.read.record import number
+
+
+@dataclass(frozen=True)
+class Table:
+    """`numeric`: for each column, whether it is aligned to the right."""
+
+    title: str
+    text: str
+    columns: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+
+
+def read_tables(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
+    """(tables in order, (title, why it was left out) of those that are damaged)."""
+    try:
+        entries = extras.read_entries(path)
+    except Missing as reason:
+        return [], [(path.name, str(reason))]
+    tables, left_out = [], []
+    names: set[str] = set()
+    for place, entry in enumerate(entries, start=1):
+        try:
+            name = extras.safe_name(entry, names)
+            tables.append(_table(entry, name))
+            names.add(name)
+        except Missing as reason:
+            where = f"{path.name}, entry {place}"
+            title = extras.text(entry, "title", where) if isinstance(entry, dict) else where
+            left_out.append((title, str(reason)))
+    return tables, left_out
+
+
+def _table(entry: dict[str, Any], name: str) -> Table:
+    columns = extras.texts(entry.get("columns"), "'columns'")
+    rows = entry.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise Missing("'rows' is no list, or an empty one")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise Missing(f"a row has not {len(columns)} cells, one per column")
+    return Table(
+        title=extras.text(entry, "title") or name.replace("_", " "),
+        text=extras.text(entry, "text"),
+        columns=columns,
+        rows=[[_cell(value) for value in row] for row in rows],
+        numeric=[_numeric([row[k] for row in rows]) for k in range(len(columns))],
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    known = number(value)
+    if known is None:
+        return NONE if not isinstance(value, bool) else str(value).lower()
+    return f"{known:,.0f}" if known == int(known) or abs(known) >= 1000 else f"{known:.4g}"
+
+
+def _numeric(values: list[Any]) -> bool:
+    """A column of numbers, or of texts that begin like one ("93.1 ± 0.4 %")."""
+    return all(not isinstance(v, str) or v[:1].isdigit() or v[:1] in "+-−–" for v in values)

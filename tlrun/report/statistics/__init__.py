@@ -1,0 +1,1 @@
+"""Groups, differences and cautions: what the figures of runs say."""

@@ -1,0 +1,1 @@
+"""Many experiments: folders of sweeps, jobs, searches, launchers."""

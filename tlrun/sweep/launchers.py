@@ -1,0 +1,71 @@
+"""What launchers and searches need: installed extras, and how a machine's cores are divided.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from tlrun.errors import ConfigError
+
+NEEDS = {  # what is chosen: (module, extra)
+    "launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
+    "launcher=submitit": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "submitit"),
+    "launcher=ray": ("hydra_plugins.hydra_ray_launcher", "ray"),
+    "search=optuna": ("optuna", "optuna"),
+    "search=random": ("optuna", "optuna"),
+}
+ALSO = {"hydra/launcher=joblib": "launcher=joblib", "hydra/launcher=ray": "launcher=ray"} | {
+    f"hydra/launcher=submitit_{kind}": "launcher=submitit" for kind in ("local", "slurm")
+}
+
+
+def check_extras(words: Sequence[str], multirun: bool) -> None:
+    """Raise ConfigError where a chosen launcher or search is not installed, or needs `-m`."""
+    for word in words:
+        if word == "hydra.launcher.n_jobs=0":
+            raise ConfigError("launcher.n_jobs=0: give a number of jobs, or -1 for one per core")
+        chosen = ALSO.get(word, word)
+        if chosen not in NEEDS:
+            continue
+        module, extra = NEEDS[chosen]
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f'{word} needs an extra: pip install "tlrun[{extra}]"')
+        if not multirun:
+            raise ConfigError(f"{word} is for sweeps: add -m, as in tlrun -m {word} ...")
+
+
+def cores() -> int:
+    """Those that this process may use, by affinity and cgroup."""
+    import joblib  # it comes with scikit-learn
+
+    return int(joblib.cpu_count())
+
+
+def parallel_jobs() -> int:
+    """How many jobs a machine takes at once: one per GPU, else one per core."""
+    from tlrun.sweep import gpus
+
+    return gpus.visible() or cores()
+
+
+def at_once(launcher: Any) -> int:
+    """How many jobs a launcher (its config) runs at once, as far as it says."""
+    jobs = launcher.get("n_jobs")
+    if jobs is not None:
+        return int(jobs) if int(jobs) > 0 else max(1, cores() + 1 + int(jobs))
+    return int(launcher.get("array_parallelism") or 1)
+
+
+def threads_of_job(launcher: Any) -> int | None:
+    """What trainer.threads=auto means in a job of this launcher; None: all that it sees."""
+    if launcher.get("n_jobs") is not None:
+        return max(1, cores() // at_once(launcher))
+    if launcher.get("cpus_per_task") is not None:
+        return int(launcher.cpus_per_task)
+    local = str(launcher.get("_target_")).endswith("submitit_launcher.LocalLauncher")
+    return 1 if local else None  # it starts all of its jobs together

@@ -1,0 +1,175 @@
+"""The one bar of a sweep: how many jobs are done and how long the rest will take. Imports no torch.
+
+The process that began the sweep reads the status of the job folders, so it works under every
+launcher. On a terminal there is a bar, elsewhere a line for each job that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from tlrun.config.compose import words_of
+from tlrun.run_folder.run_dir import RunDir, runs_in
+from tlrun.run_folder.score import selected_score
+
+QUIET = "TLRUN_QUIET"  # environment: the bar's process speaks for those of its launcher
+SECONDS = 1.0  # between two looks at the folders
+ENDED = ("completed", "failed")
+
+_bar: tqdm[Any] | None = None  # what is on the terminal now
+
+
+def tell(text: str) -> None:
+    """A line on stderr, above the bar if there is one."""
+    if _bar is None:
+        print(text, file=sys.stderr)
+    else:
+        tqdm.write(text, file=sys.stderr)
+
+
+class Above:
+    """A file whose lines go above the bars, for the log of runs in this process."""
+
+    def write(self, text: str) -> None:
+        if text:
+            tqdm.write(text, file=sys.stderr, end="")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class Watch:
+    """While it is open: a bar, or lines, about the jobs in `folder`.
+
+    total: jobs of the command, None if nobody knows. elsewhere: they run in other processes.
+    silent: of those, the launcher keeps the output in files, so failures must be told here.
+    """
+
+    def __init__(
+        self, folder: Path, total: int | None, *, elsewhere: bool = False, silent: bool = False
+    ) -> None:
+        self.folder, self.total, self.elsewhere = folder, total, elsewhere
+        self.bar_wanted = sys.stderr.isatty()
+        self.tells_failures = silent or (elsewhere and self.bar_wanted)
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._known = {path.name: self._stamp(path) for path in runs_in(folder)}
+        self._before = {name for name, (state, _) in self._known.items() if state == "completed"}
+        self._ended: dict[str, str] = {}  # {job: state}, in the time of this command
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Watch:
+        global _bar
+        if self.bar_wanted:
+            done = min(len(self._before), self.total or 0)
+            _bar = tqdm(total=self.total, initial=done, desc="sweep", unit="job", position=0)
+            self._screen = logging.StreamHandler(Above())
+            self._screen.setFormatter(logging.Formatter("%(message)s"))
+            logging.getLogger("tlrun").addHandler(self._screen)  # in the place of the run's own
+            if self.elsewhere:
+                os.environ[QUIET] = "1"
+        self._thread = threading.Thread(target=self._look_again, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        global _bar
+        self._stop.set()
+        self._thread.join()
+        self.look()
+        if _bar is not None:
+            logging.getLogger("tlrun").removeHandler(self._screen)
+            _bar.close()
+            _bar = None
+            os.environ.pop(QUIET, None)
+
+    def look(self) -> None:
+        """Tell what has ended since the last look."""
+        with self._lock, suppress(OSError, ValueError):
+            for path in runs_in(self.folder):
+                stamp = self._stamp(path)
+                if stamp == self._known.get(path.name):
+                    continue
+                self._known[path.name] = stamp
+                if stamp[0] in ENDED:
+                    self._tell_end(RunDir(path), stamp[0])
+
+    def _look_again(self) -> None:
+        while not self._stop.wait(SECONDS):
+            self.look()
+            if _bar is not None:
+                _bar.refresh()  # the clock goes on
+
+    def _tell_end(self, run: RunDir, state: str) -> None:
+        before = self._ended.get(run.path.name)
+        self._ended[run.path.name] = state
+        if _bar is not None:
+            _bar.update(before is None)
+            if failed := list(self._ended.values()).count("failed"):
+                _bar.set_postfix(failed=failed)
+        if state == "completed" and before != state:
+            tell(f"{run.path.name}: {worth(run)}{self._left()}")
+        if state == "failed" and self.tells_failures:
+            tell(f"{run.path.name}: failed: {run.read_status().get('error')}")
+
+    def _left(self) -> str:
+        """For lines without a bar: how far it is, and how long the rest takes at this pace."""
+        if _bar is not None or self.total is None:
+            return ""
+        ended = len(self._before | self._ended.keys())
+        rest = self.total - ended
+        if rest <= 0:
+            return f"; {ended} jobs done"
+        minutes = (time.monotonic() - self._began) / 60 / len(self._ended) * rest
+        return f"; {ended} of {self.total} jobs done, about {minutes:.1f} min left"
+
+    @staticmethod
+    def _stamp(path: Path) -> tuple[str, int]:
+        run = RunDir(path)
+        with suppress(OSError):
+            return str(run.read_status().get("state")), run.status.stat().st_mtime_ns
+        return "", 0
+
+
+def worth(run: RunDir) -> str:
+    """As "information_maximization 2.113, 0.7 min": selected score and time of the job."""
+    score = selected_score(run)
+    if score is None:
+        return "completed"
+    summary = run.read_json(run.summary)
+    wall = summary.get("wall_seconds")
+    seconds = wall.get("total") if isinstance(wall, dict) else summary.get("train_seconds")
+    minutes = f", {float(seconds) / 60:.1f} min" if isinstance(seconds, int | float) else ""
+    if score.value is not None:
+        return f"{score.rule} {score.value:.4g}{minutes}"
+    guarded = score.rule != "last"
+    return (
+        f"{f'no evaluation passed the guard of {score.rule}' if guarded else 'completed'}{minutes}"
+    )
+
+
+def jobs_of(config: DictConfig) -> int | None:
+    """How many jobs a command has, from its config with the `hydra` node; None with a glob."""
+    words = words_of(config.hydra.overrides.task)
+    words += [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]
+    trials = config.hydra.sweeper.get("trials")
+    number = 1
+    for override in OverridesParser.create().parse_overrides(words):
+        if trials is not None and override.key_or_group != "seed":
+            continue  # a search asks for values of its own, and repeats each with every seed
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            return None
+        if override.is_discrete_sweep():
+            number *= len(list(override.sweep_string_iterator()))
+    return number * (trials if isinstance(trials, int) else 1)
