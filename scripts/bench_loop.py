@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from bare_loop import train as bare_train
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Stream
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import Session, open_session

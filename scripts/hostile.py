@@ -30,7 +30,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from tlrun.config.compose import compose, conf_dir, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
+from tlrun.config.packaged import conf_dir
 from tlrun.run_folder.run_dir import RunDir
 
 TIMEOUT = 60.0  # seconds of one command

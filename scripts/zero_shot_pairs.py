@@ -21,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import Session, open_session
 from tlrun.run_folder.run_dir import RunDir

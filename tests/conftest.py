@@ -45,4 +45,4 @@ def instead_of_training(
 ) -> Callable[[Callable[..., Any]], None]:
     """Give it what stands for `tlrun.cli.train.execute`: the jobs of a sweep train nothing."""
     monkeypatch.delenv("TLRUN_DEBUG", raising=False)
-    return lambda execute: monkeypatch.setattr("tlrun.cli.train.execute", execute)
+    return lambda execute: monkeypatch.setattr("tlrun.experiment.start.run_experiment", execute)

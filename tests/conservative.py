@@ -9,7 +9,8 @@ import pytest
 import small
 import torch
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import Session, open_session
 from tlrun.methods.base import Progress, Update

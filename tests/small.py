@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from tlrun.config.build import build
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import build, plain
+from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import Session, open_session

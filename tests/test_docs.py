@@ -17,7 +17,9 @@ from omegaconf import OmegaConf
 import tlrun
 from tlrun.cli.main import VERBS, parser_of
 from tlrun.cli.train import variants
-from tlrun.config.compose import compose, conf_dir, locate
+from tlrun.config.build import locate
+from tlrun.config.compose import compose
+from tlrun.config.packaged import conf_dir
 from tlrun.data.pipeline.augment import OPS
 from tlrun.evaluate.validators import VALIDATORS
 from tlrun.run_folder.run_dir import RunDir

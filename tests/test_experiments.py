@@ -6,7 +6,8 @@ import shlex
 import pytest
 import small
 
-from tlrun.config.compose import compose, conf_dir
+from tlrun.config.compose import compose
+from tlrun.config.packaged import conf_dir
 
 FOLDER = conf_dir() / "experiment"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
@@ -83,10 +84,10 @@ def test_a_bundled_one_runs_for_two_steps(name, tmp_path):
 @pytest.mark.parametrize("name", PRESETS)
 def test_its_figure(name, tmp_path):
     """One seed of the very command, within three standard deviations (at least two points)."""
-    from tlrun.cli.train import execute, start
+    from tlrun.experiment.start import create_run_folder, run_experiment
 
     overrides = [f"experiment={name}", "seed=0", "baseline=false"]
-    summary = execute(start(compose(overrides), tmp_path / "run", overrides))
+    summary = run_experiment(create_run_folder(compose(overrides), tmp_path / "run", overrides))
     mean, std, _ = figure(header(name)["ours"])
     accuracy = 100 * summary["selected"]["target_test/accuracy"]
     assert abs(accuracy - mean) <= max(3 * std, 2.0)

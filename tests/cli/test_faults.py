@@ -27,7 +27,7 @@ from small import QUICK
 from tlrun.cli.main import main
 from tlrun.config import schema
 from tlrun.config.build import argument_hints, locate
-from tlrun.config.compose import conf_dir
+from tlrun.config.packaged import conf_dir
 from tlrun.engine import checkpoint
 from tlrun.engine.trainer import Loop
 from tlrun.run_folder.run_dir import RunDir

@@ -29,7 +29,8 @@ from hostile import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.errors import TlrunError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -12,7 +12,7 @@ import pytest
 
 from tlrun.config import schema
 from tlrun.config.build import argument_hints, build, check_targets, locate
-from tlrun.config.compose import conf_dir
+from tlrun.config.packaged import conf_dir
 from tlrun.config.ranges import Count, Positive, Range, Share, Weight, Width
 from tlrun.errors import ConfigError
 

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 
 import tlrun
 from tlrun.cli.main import main
-from tlrun.config import trust
-from tlrun.config.build import locate
-from tlrun.config.compose import compose, conf_dir, load_config, plain
+from tlrun.config import packaged, saved_code, trust
+from tlrun.config.build import locate, plain
+from tlrun.config.compose import compose, load_config
+from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.experiment.initial_weights import predicting
 from tlrun.run_folder.run_dir import RunDir, runs_in
@@ -189,7 +190,7 @@ def test_a_trusted_module_gives_what_fits_the_place(
     OmegaConf.set_struct(cfg, False)
     OmegaConf.update(cfg, key, {"_target_": target}, force_add=True)
     with trust.trusting(["own_trusted"]), pytest.raises(ConfigError, match=why):
-        trust.check(plain(cfg), "config.yaml")
+        saved_code.check(plain(cfg), "config.yaml")
 
 
 def test_words_that_are_no_module(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,11 +200,11 @@ def test_words_that_are_no_module(own: Path, capsys: pytest.CaptureFixture[str])
 
 def test_what_a_command_composes_may_be_read_back(own: Path) -> None:
     cfg = plain(OmegaConf.load(own / "config.yaml"))
-    with trust.composed(cfg):
+    with saved_code.composed(cfg):
         assert load_config(own / "config.yaml").method._target_ == "own_trusted.Mine"
-        with trust.composed(compose().data):
+        with saved_code.composed(compose().data):
             load_config(own / "config.yaml")
-    with trust.trusting(received=True), pytest.raises(ConfigError), trust.composed(cfg):
+    with trust.trusting(received=True), pytest.raises(ConfigError), saved_code.composed(cfg):
         pass
 
 
@@ -222,12 +223,12 @@ def test_it_reaches_the_processes_of_a_command(monkeypatch: pytest.MonkeyPatch) 
 def test_every_data_function_of_the_package_is_one_that_a_file_may_name() -> None:
     """They stand in conf/; a set that stood nowhere could be trained on, but not opened again."""
     for group in ("method", "backbone", "terms", "balance", "data"):
-        assert trust.packaged(group)
-        for target in trust.packaged(group):
+        assert packaged.packaged(group)
+        for target in packaged.packaged(group):
             assert callable(locate(target)), target
     for file in conf_dir().rglob("*.yaml"):
-        for target in trust.TARGET.findall(file.read_text()):
-            known = set().union(*map(trust.packaged, (*trust.GROUPS, "data")))
+        for target in packaged.TARGET.findall(file.read_text()):
+            known = set().union(*map(packaged.packaged, (*packaged.GROUPS, "data")))
             assert target in known or target == "tlrun.sweep.jobs.Sweep"
 
 
@@ -250,7 +251,7 @@ def test_a_package_that_is_missing_is_never_taken_from_the_working_folder(in_tmp
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH came with Python 3.11")
 def test_a_worker_imports_nothing_of_the_working_folder(in_tmp: Path) -> None:
-    from tlrun.experiment.worker import SAFE_PATH
+    from tlrun.experiment.processes import SAFE_PATH
 
     Path("filelock.py").write_text(RAN)
     command = [sys.executable, "-m", "tlrun.experiment.worker", "nowhere", "0", "1"]
@@ -387,7 +388,7 @@ def test_a_job_that_was_begun_is_checked_too(
         raise Interrupted("stopped", 143)
 
     with monkeypatch.context() as patched:
-        patched.setattr("tlrun.cli.train.execute", stopped)
+        patched.setattr("tlrun.experiment.start.run_experiment", stopped)
         assert main(["-m", "seed=0,1", "trainer.steps=1", "hydra.sweep.dir=sweep"]) == 143
     job = runs_in("sweep")[0]
     (job / "config.yaml").write_text((folder / "config.yaml").read_text())
@@ -396,7 +397,7 @@ def test_a_job_that_was_begun_is_checked_too(
     capsys.readouterr()
     for words in (["resume", "sweep"], ["-m", "seed=0,1", "trainer.steps=1"]):
         with monkeypatch.context() as patched:
-            patched.setattr("tlrun.cli.train.execute", lambda run: {})
+            patched.setattr("tlrun.experiment.start.run_experiment", lambda run: {})
             assert main([*words, "hydra.sweep.dir=sweep"]) == 1
         assert "_target_ is os.system" in capsys.readouterr().err
         assert not list(in_tmp.rglob("ran"))

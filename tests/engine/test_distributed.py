@@ -9,10 +9,10 @@ import pytest
 import small
 import torch
 
-from tlrun.cli.train import execute, start
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import resume
+from tlrun.experiment.start import create_run_folder, run_experiment
 
 ONE_STEP = (
     "method=dann",
@@ -30,8 +30,8 @@ ONE_STEP = (
 
 
 def run(folder, *overrides):
-    run_dir = start(compose([*small.QUICK, *overrides]), folder, overrides)
-    execute(run_dir)
+    run_dir = create_run_folder(compose([*small.QUICK, *overrides]), folder, overrides)
+    run_experiment(run_dir)
     return run_dir
 
 

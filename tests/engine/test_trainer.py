@@ -29,7 +29,8 @@ def equal(a, b):
 
 def reopen(folder, *overrides):
     """A new process in effect: everything built again over the same run folder."""
-    from tlrun.config.compose import compose, plain
+    from tlrun.config.build import plain
+    from tlrun.config.compose import compose
     from tlrun.experiment.lifecycle import resolve
     from tlrun.experiment.session import open_session
     from tlrun.run_folder.run_dir import RunDir

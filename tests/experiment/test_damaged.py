@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import re
@@ -209,9 +208,7 @@ def test_checkpoints_that_are_a_file(verb: str, run: RunDir, said: Said) -> None
 def test_reproduce_reads_what_it_compares_before_it_trains(
     name: str, run: RunDir, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        importlib.import_module("tlrun.experiment.reproduce"), "execute", pytest.fail
-    )
+    monkeypatch.setattr("tlrun.experiment.start.run_experiment", pytest.fail)
     (run.path / name).write_bytes(b"[1]\n")
     code, text = said("reproduce")
     assert code == 1

@@ -25,13 +25,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from small import QUICK
 
-from tlrun.cli.train import execute, start
-from tlrun.config.compose import build, compose, conf_dir
+from tlrun.config.build import build
+from tlrun.config.compose import compose
+from tlrun.config.packaged import conf_dir
 from tlrun.data.examples.splits import draw_per_class
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.pair import build_data
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import differences
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.run_folder.run_dir import RunDir
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -68,8 +70,8 @@ def run(
         words = [*QUICK, "trainer.steps=4", "trainer.eval_every=2", *overrides]
         if "backbone=mlp" in words:
             words.remove("backbone.width=0.1")
-        run_dir = start(compose(words), tmp_path / "run", words)
-        execute(run_dir)
+        run_dir = create_run_folder(compose(words), tmp_path / "run", words)
+        run_experiment(run_dir)
         found = everything(run_dir)
         assert len([row for row in found["metrics"].values() if row["split"] == "eval"]) >= 3
         return run_dir, found

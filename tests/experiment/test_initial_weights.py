@@ -9,11 +9,11 @@ import pytest
 import small
 import torch
 
-from tlrun.cli.train import execute, start
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, RunError
 from tlrun.experiment.initial_weights import Start
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.base import Phase
 from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.run_folder.run_dir import RunDir
@@ -29,8 +29,8 @@ def run(tmp_path, monkeypatch):
 
     def run(name, *overrides):
         words = [*QUICK, *overrides]
-        run_dir = start(compose(words), tmp_path / name, words)
-        execute(run_dir)
+        run_dir = create_run_folder(compose(words), tmp_path / name, words)
+        run_experiment(run_dir)
         return run_dir
 
     return run
@@ -206,7 +206,7 @@ def hub(monkeypatch):
 
 def resnet(folder, *overrides):
     quick = [word for word in small.QUICK if word != "backbone.width=0.1"]
-    from tlrun.config.compose import plain
+    from tlrun.config.build import plain
     from tlrun.experiment.lifecycle import resolve
     from tlrun.experiment.session import open_session
 

@@ -19,7 +19,8 @@ from tlrun.engine.metrics_log import Record
 from tlrun.engine.trainer import Loop
 from tlrun.errors import ConfigError
 from tlrun.loggers import base as loggers
-from tlrun.loggers.base import Guarded, Logger, check_installed, make_logger
+from tlrun.loggers.base import Logger
+from tlrun.loggers.make import Guarded, check_installed, make_logger
 from tlrun.run_folder.run_dir import RunDir
 
 WORDS = (*small.QUICK[:-1], "method=source_only", "hydra.run.dir=run")

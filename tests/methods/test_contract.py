@@ -8,7 +8,8 @@ import small
 import torch
 from omegaconf import OmegaConf
 
-from tlrun.config.compose import conf_dir, locate, plain
+from tlrun.config.build import locate, plain
+from tlrun.config.packaged import conf_dir
 from tlrun.methods.base import Progress
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))

@@ -4,7 +4,8 @@ import pytest
 import small
 import torch
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.errors import ConfigError
 from tlrun.models.backbones import Conv4
 from tlrun.models.build import build_backbone

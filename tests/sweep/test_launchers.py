@@ -16,6 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 from small import QUICK
 
+from tlrun import machine
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.engine import interrupt
@@ -73,16 +74,17 @@ def test_a_launcher_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str
 
 def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "cores", lambda: 8)
-    monkeypatch.delenv(gpus.COUNT, raising=False)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.delenv(machine.COUNT, raising=False)
     threads = launchers.threads_of_job
-    assert settings("launcher=joblib").n_jobs == (gpus.visible() or 8)
+    assert settings("launcher=joblib").n_jobs == (machine.visible_gpus() or 8)
     assert threads(settings("launcher=joblib", "launcher.n_jobs=3")) == 2
     assert threads(settings("launcher=joblib", "launcher.n_jobs=-1")) == 1
     assert threads(settings("launcher=joblib", "launcher.n_jobs=16")) == 1
     assert threads(settings("launcher=submitit", "launcher.cpus_per_task=6")) == 6
     assert threads(settings("launcher=submitit_local")) == 1
     assert threads(settings()) is None
-    monkeypatch.setenv(gpus.COUNT, "4")
+    monkeypatch.setenv(machine.COUNT, "4")
     assert settings("launcher=joblib").n_jobs == 4  # one job per GPU
     assert threads(settings("launcher=joblib")) == 2
 
@@ -92,40 +94,40 @@ def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(gpus.COUNT, "2")
+    monkeypatch.setenv(machine.COUNT, "2")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_jobs_get_a_gpu_each_then_share_evenly(two_gpus: None, tmp_path: Path) -> None:
     with (
-        gpus.dealt(0, "auto", folder=tmp_path) as first,
-        gpus.dealt(2, "cuda", folder=tmp_path) as second,
-        gpus.dealt(2, "auto", folder=tmp_path) as third,
-        gpus.dealt(3, "auto", folder=tmp_path) as fourth,
+        gpus.reserve_gpus(0, "auto", folder=tmp_path) as first,
+        gpus.reserve_gpus(2, "cuda", folder=tmp_path) as second,
+        gpus.reserve_gpus(2, "auto", folder=tmp_path) as third,
+        gpus.reserve_gpus(3, "auto", folder=tmp_path) as fourth,
     ):
         assert (first, second) == ([0], [1])  # 0 was taken
         assert sorted(third + fourth) == [0, 1]
-        assert gpus.index() == fourth[0]
-    assert gpus.index() is None
-    with gpus.dealt(7, "auto", folder=tmp_path) as again:
+        assert machine.assigned_gpu() == fourth[0]
+    assert machine.assigned_gpu() is None
+    with gpus.reserve_gpus(7, "auto", folder=tmp_path) as again:
         assert again == [1]  # all are free: that of its number
 
 
 def test_a_job_of_two_processes_gets_two(two_gpus: None, tmp_path: Path) -> None:
-    with gpus.dealt(0, "auto", devices=2, folder=tmp_path) as mine:
+    with gpus.reserve_gpus(0, "auto", devices=2, folder=tmp_path) as mine:
         assert sorted(mine) == [0, 1]
-        assert [gpus.index(rank) for rank in range(2)] == mine
+        assert [machine.assigned_gpu(rank) for rank in range(2)] == mine
 
 
 def test_no_gpu_is_taken_where_none_is_wanted_or_there(
     two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with gpus.dealt(0, "cpu", folder=tmp_path) as mine:
+    with gpus.reserve_gpus(0, "cpu", folder=tmp_path) as mine:
         assert mine == []
-    monkeypatch.setenv(gpus.COUNT, "0")
-    with gpus.dealt(0, "auto", folder=tmp_path) as mine:
+    monkeypatch.setenv(machine.COUNT, "0")
+    with gpus.reserve_gpus(0, "auto", folder=tmp_path) as mine:
         assert mine == []
-        assert gpus.index() is None
+        assert machine.assigned_gpu() is None
     assert not list(tmp_path.iterdir())
 
 
@@ -133,7 +135,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from tlrun.sweep import gpus
-with gpus.dealt(int(sys.argv[1]), "auto", folder=Path("locks")) as mine:
+with gpus.reserve_gpus(int(sys.argv[1]), "auto", folder=Path("locks")) as mine:
     Path(f"has_{sys.argv[1]}").write_text(str(mine[0]))
     while not Path("go").exists():
         time.sleep(0.02)
@@ -153,7 +155,7 @@ def test_processes_never_hold_the_same_gpu_and_a_killed_one_gives_it_back(
     both[0].kill()
     both[0].wait()
     lost = int(Path("has_0").read_text())
-    with gpus.dealt(lost, "auto", folder=Path("locks")) as mine:
+    with gpus.reserve_gpus(lost, "auto", folder=Path("locks")) as mine:
         assert mine == [lost]
     Path("go").touch()
     both[1].wait()

@@ -14,7 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from tlrun.cli.main import main
-from tlrun.config.compose import compose, conf_dir
+from tlrun.config.compose import compose
+from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.run_folder.run_dir import RunDir, runs_in
 from tlrun.sweep.search import Settings, Study

@@ -118,9 +118,9 @@ def main(argv: list[str] | None = None) -> int:
         print("tlrun: interrupted", file=sys.stderr)
         return int(getattr(error, "exit_code", 130))
     except Exception as error:
-        from tlrun.cli.train import report
+        from tlrun.messages import report_error
 
-        return report(error)
+        return report_error(error)
 
 
 def without_trust(words: list[str]) -> tuple[list[str], list[str]]:
@@ -291,7 +291,7 @@ def run_verb(verb: str, words: list[str]) -> int:
         return 0
     if verb == "list":
         from tlrun.cli.list_options import listing
-        from tlrun.config.compose import conf_dir
+        from tlrun.config.packaged import conf_dir
 
         if args.config_dir and not args.config_dir.is_dir():
             raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
@@ -369,9 +369,10 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
         from tlrun.run_folder.run_dir import is_sweep
 
         if is_sweep(args.run_dir):
+            from tlrun.cli.train import train
             from tlrun.sweep.jobs import resume_sweep
 
-            return resume_sweep(args.run_dir, args.overrides)
+            return resume_sweep(args.run_dir, args.overrides, train=train)
         from tlrun.experiment.resume import resume
 
         resume(args.run_dir, args.overrides)

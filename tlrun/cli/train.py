@@ -7,13 +7,7 @@ found before, by composing the same command once without making a folder.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import signal
 import sys
-import threading
-import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,25 +20,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from tlrun.config.build import check_targets, check_values, locate, plain
-from tlrun.config.compose import (
-    compose,
-    conf_dir,
-    config_dir_of,
-    explain,
-    finish,
-    open_keys,
-    register_resolvers,
-    version_base,
-    words_of,
-)
-from tlrun.config.trust import composed
-from tlrun.errors import ConfigError, Interrupted, TlrunError
-from tlrun.loggers.base import check_installed
-from tlrun.run_folder.run_dir import RunDir, runs_in, write_atomic
-from tlrun.sweep.jobs import Sweep, finish_sweep, run_job, say, watched
+from tlrun.config.compose import compose, finish, open_keys, register_resolvers
+from tlrun.config.explain import explain
+from tlrun.config.hashes import config_dir_of, words_of
+from tlrun.config.packaged import conf_dir, version_base
+from tlrun.config.saved_code import composed
+from tlrun.errors import ConfigError
+from tlrun.experiment import start
+from tlrun.loggers.make import check_installed
+from tlrun.messages import report_error, say
+from tlrun.run_folder.run_dir import runs_in
+from tlrun.sweep.jobs import Sweep, finish_sweep, run_job, watched
 from tlrun.sweep.launchers import check_extras
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.
@@ -89,7 +78,9 @@ def train(argv: list[str], began: float | None = None) -> int:
             raise
         explained = explain(error, search_folders(args.config_dir))
         if Sweep.folder is not None and Sweep.folder.is_dir() and runs_in(Sweep.folder):
-            report(explained or error)  # a launcher's process failed: the other jobs still count
+            report_error(
+                explained or error
+            )  # a launcher's process failed: the other jobs still count
             return finish_sweep(Sweep.folder, failed=1)
         if explained is None:
             raise error from None
@@ -184,66 +175,14 @@ def job(cfg: DictConfig) -> None:
     try:
         config = finish(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
-            run = start(config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task))
-            execute(run, _began.get())
+            run = start.create_run_folder(
+                config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)
+            )
+            start.run_experiment(run, _began.get())
     except Exception as error:
         if Sweep.failures is None:
             raise
         Sweep.failures.append(error)  # `train` raises it, as it is
-
-
-def start(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
-    """Claim a run folder and write config.yaml and overrides.yaml, before all else."""
-    run = RunDir.create(folder)
-    made_by_hydra = Path(folder) / ".hydra"
-    if run.path != Path(folder) and made_by_hydra.is_dir():
-        shutil.copytree(made_by_hydra, run.path / ".hydra", dirs_exist_ok=True)
-    write_start(run, cfg, overrides)
-    return run
-
-
-def write_start(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
-    write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
-
-
-def execute(run: RunDir, began: float | None = None) -> dict[str, Any]:
-    """Train and evaluate in a started run folder; returns the summary ({} after a dry run).
-
-    began: time.time() when the command began, where it is for this run alone (None = now).
-    """
-    began = began or time.time()  # before torch is imported
-    with run.recorded(), termination_told():
-        from tlrun.experiment.lifecycle import execute as execute_run  # torch comes in here
-
-        return execute_run(run.path, began)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM while nothing is trained: ends the run as Ctrl-C does, and it is written down."""
-
-    exit_code = 143
-
-
-@contextmanager
-def termination_told() -> Iterator[None]:
-    """SIGTERM raises Terminated where it would end the process without a word.
-
-    The training loop has a handler of its own (engine/interrupt.py), and so has submitit.
-    """
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def handle(*_: object) -> None:
-        raise Terminated("SIGTERM")
-
-    signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_overrides(
@@ -254,35 +193,6 @@ def run_overrides(
     folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
     config = finish(cfg, cfg.hydra)
     check_built(config)
-    run = start(config, folder, typed)
+    run = start.create_run_folder(config, folder, typed)
     with composed(plain(config), None if config_dir is None else str(config_dir)):
-        return {**execute(run), "run_dir": str(run.path)}
-
-
-def report(error: BaseException, where: str = "") -> int:
-    """One sentence on stderr, a traceback only with --debug; returns the exit code.
-
-    where: the job of a sweep, of which several may speak at once.
-    """
-    of_job = f" [{where}]" if where else ""
-    if os.environ.get("TLRUN_DEBUG"):
-        traceback.print_exception(error)
-    if isinstance(error, TlrunError):
-        word = "interrupted" if isinstance(error, Interrupted) else "error"
-        _say(f"tlrun: {word}: {error}{of_job}")
-        return error.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
-        _say(f"tlrun: error: cannot use {error.filename}: {error.strerror}{of_job}")
-        return 1
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    line = f"{Path(frame.filename).name}:{frame.lineno}"
-    log = getattr(error, "tlrun_log", None)
-    rest = f"traceback in {log}" if log else "run with --debug for the traceback"
-    what = f"{type(error).__name__}: {error} ({line}); {rest}"
-    _say(f"tlrun: error: {what}{of_job}")
-    return 1
-
-
-def _say(text: str) -> None:
-    """On stderr; above the bar of a sweep."""
-    say(text) if Sweep.watch is not None else print(text, file=sys.stderr)
+        return {**start.run_experiment(run), "run_dir": str(run.path)}

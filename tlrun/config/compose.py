@@ -6,25 +6,23 @@ build({"_target_": "my_methods.Mine", "width": 64})       # my_methods.Mine(widt
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from tlrun.config import schema, trust
-from tlrun.config.build import build, locate, plain
+from tlrun import machine
+from tlrun.config import saved_code, schema, trust
+from tlrun.config.build import plain
 from tlrun.config.explain import explain
+from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash, key_of, words_of
+from tlrun.config.packaged import conf_dir, version_base
 from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.files.yaml_file import read_yaml
 
@@ -34,24 +32,7 @@ SHORT_KEYS = {
     "search.": "hydra.sweeper.",
     "search/space=": "search/space@space=",  # as Hydra calls it, below a `_global_` file
 }
-PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
-NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
-NOT_IN_HASH_OF_JOB = ("tags", "choices", "dry_run", "sweep", "hydra")
-NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
-
-
-def conf_dir() -> Path:
-    """The packaged configuration: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def version_base() -> dict[str, str]:
-    """Hydra 1.3 warns when `version_base` is not given, 1.4 when it is."""
-    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
-    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
 
 
 # ---- composing ------------------------------------------------------------------------------
@@ -204,8 +185,8 @@ def saved_config(tree: Any, origin: str) -> DictConfig:
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin} is no configuration: it should hold keys and values")
-    trust.refuse_interpolations(tree, origin)
-    trust.check(tree, origin)
+    saved_code.refuse_interpolations(tree, origin)
+    saved_code.check(tree, origin)
     return with_new_keys(OmegaConf.create(tree))
 
 
@@ -262,86 +243,6 @@ def _packaged(group: str, option: str | None) -> Any:
     return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
 
 
-def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
-    """12 hex digits that two configs share iff they mean the same experiment.
-
-    Left out: where the data lie, devices, threads, loggers, cadence of logs, baseline, tags.
-    """
-    tree = {k: v for k, v in plain(cfg).items() if k not in (*NOT_IN_HASH, "hydra")}
-    trainer = tree.get("trainer", {})
-    tree["trainer"] = {k: v for k, v in trainer.items() if k not in NOT_IN_HASH_OF_TRAINER}
-    tree["data"] = _without_paths(tree.get("data", {}))
-    return _hash(tree)
-
-
-def job_hash(cfg: DictConfig) -> str:
-    """Names a job of a sweep, from its composed config: two jobs that were typed apart differ.
-
-    Unlike `config_hash` it counts devices, precision and paths (as typed: a moved project finds its
-    sweeps again), since these may be what is swept. An invalid config has a hash too.
-    """
-    tree: Any = OmegaConf.to_container(cfg, resolve=False)
-    tree = OmegaConf.create({k: v for k, v in tree.items() if k not in NOT_IN_HASH_OF_JOB})
-    with suppress(OmegaConfBaseException):  # the job itself says what is wrong
-        OmegaConf.resolve(tree)
-    return _hash(OmegaConf.to_container(tree, resolve=False))
-
-
-def command_hash(cfg: DictConfig) -> str:
-    """Names a sweep: the same for the same overrides in any order, however they are run.
-
-    cfg: as composed, with its `hydra` node. Of one key given twice the last word counts.
-    """
-    words = [*words_of(cfg.hydra.overrides.hydra), *words_of(cfg.hydra.overrides.task)]
-    words = sorted((word for word in words if names_jobs(key_of(word))), key=key_of)
-    folder = config_dir_of(cfg.hydra)
-    return _hash([words, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
-
-
-def words_of(overrides: Any) -> list[str]:
-    """Hydra's list of overrides as typed; to iterate over it would resolve `a=${b}` in it."""
-    found: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(found)
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-def names_jobs(key: str) -> bool:
-    """Not so: where a sweep lies, which launcher runs it, how long a search goes on."""
-    if key in ("launcher", "hydra.sweeper.trials", "hydra.sweeper.parallel"):
-        return False
-    of_hydra = key.startswith(("hydra.sweeper", "hydra/sweeper", "hydra.searchpath"))
-    return of_hydra or not key.startswith(("hydra.", "hydra/", "sweep."))
-
-
-def config_dir_of(hydra_cfg: Any) -> str | None:
-    """The folder given by --config-dir."""
-    sources = hydra_cfg.runtime.config_sources
-    return next((s.path for s in sources if s.provider == "command-line"), None)
-
-
-def _hash(node: Any) -> str:
-    text = json.dumps(_numbers_alike(node), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _without_paths(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {k: _without_paths(v) for k, v in node.items() if k not in PATH_KEYS}
-    return [_without_paths(v) for v in node] if isinstance(node, list) else node
-
-
-def _numbers_alike(node: Any) -> Any:
-    """1.0 and 1 are the same learning rate."""
-    if isinstance(node, Mapping):
-        return {str(k): _numbers_alike(v) for k, v in node.items()}
-    if isinstance(node, list | tuple):
-        return [_numbers_alike(v) for v in node]
-    return int(node) if isinstance(node, float) and node.is_integer() else node
-
-
 def register_resolvers() -> None:
     """Resolvers for the names of folders: tlrun.choice:GROUP and the hashes above."""
 
@@ -361,35 +262,10 @@ def register_resolvers() -> None:
         return command_hash(_root_)[:8]
 
     def parallel_jobs() -> int:
-        from tlrun.sweep.launchers import parallel_jobs
-
-        return parallel_jobs()
+        return machine.parallel_jobs()
 
     OmegaConf.register_new_resolver("tlrun.parallel_jobs", parallel_jobs, replace=True)
     OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)
     OmegaConf.register_new_resolver("tlrun.config_hash", hash_of_config, replace=True)
     OmegaConf.register_new_resolver("tlrun.job_hash", hash_of_job, replace=True)
     OmegaConf.register_new_resolver("tlrun.command_hash", hash_of_command, replace=True)
-
-
-__all__ = [
-    "build",
-    "command_hash",
-    "compose",
-    "conf_dir",
-    "config_dir_of",
-    "config_hash",
-    "explain",
-    "finish",
-    "job_hash",
-    "key_of",
-    "load_config",
-    "locate",
-    "plain",
-    "register_resolvers",
-    "saved_config",
-    "validate",
-    "version_base",
-    "with_new_keys",
-    "words_of",
-]

@@ -17,7 +17,8 @@ from tlrun.engine.distributed import Process
 from tlrun.errors import RunError
 from tlrun.evaluate.figures import ACCURACY, IOU, kind_of, with_unit
 from tlrun.evaluate.selection import score
-from tlrun.loggers.base import Logger, make_logger
+from tlrun.loggers.base import Logger
+from tlrun.loggers.make import make_logger
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)

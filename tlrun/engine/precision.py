@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from tlrun.errors import ConfigError
-from tlrun.sweep import gpus
+from tlrun.machine import assigned_gpu
 
 
 def resolve_device(name: str) -> torch.device:
@@ -29,7 +29,7 @@ def resolve_device(name: str) -> torch.device:
 
 def _own_gpu() -> torch.device:
     """The GPU that a sweep dealt to this job, else PyTorch's current one."""
-    index = gpus.index()
+    index = assigned_gpu()
     if index is None:
         return torch.device("cuda")
     torch.cuda.set_device(index)  # for all that names no index

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tlrun.config.compose import PATH_KEYS, config_hash, load_config, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import load_config
+from tlrun.config.hashes import PATH_KEYS, config_hash
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import FREE, differences
 from tlrun.run_folder.run_dir import RunDir

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tlrun.config import trust
-from tlrun.config.compose import build
+from tlrun.config import saved_code
+from tlrun.config.build import build
 from tlrun.config.schema import INITS
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
@@ -152,7 +152,7 @@ def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
         spec = config.get("method") if isinstance(config, dict) else None
         if not isinstance(spec, dict):  # of a folder that holds no more than weights
             return dict(state["parts"])
-        trust.check({"method": spec}, str(run.config))
+        saved_code.check({"method": spec}, str(run.config))
         method: Method = build(spec, "method")
     except ConfigError as error:  # a method of one's own that is not here
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)

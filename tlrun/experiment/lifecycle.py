@@ -21,16 +21,19 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tlrun.config.compose import build, conf_dir, load_config, plain
+from tlrun.config.build import build, plain
+from tlrun.config.compose import load_config
+from tlrun.config.packaged import conf_dir
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.engine.trainer import Loop
 from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.selection import min_effective_classes, without_target
+from tlrun.experiment.processes import start_workers
 from tlrun.experiment.session import Session, open_session
 from tlrun.experiment.summary import conclude, describe
 from tlrun.experiment.wall_time import with_part
-from tlrun.loggers.base import check_installed, log_summary
+from tlrun.loggers.make import check_installed, log_summary
 from tlrun.run_folder.run_dir import RunDir, locked, write_atomic
 
 log = logging.getLogger(__name__)
@@ -150,9 +153,7 @@ def train(session: Session) -> None:
         with closing_record(session.loop()) as loop:
             loop.fit()
         return
-    from tlrun.experiment.worker import launch
-
-    launch(session.run_dir.path, world, session.began)
+    start_workers(session.run_dir.path, world, session.began)
     session.build_all()
 
 

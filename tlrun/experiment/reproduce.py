@@ -13,10 +13,11 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from tlrun.cli.train import execute
-from tlrun.config.compose import load_config, plain
-from tlrun.config.trust import composed
+from tlrun.config.build import plain
+from tlrun.config.compose import load_config
+from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, TlrunError
+from tlrun.experiment import start
 from tlrun.experiment.compare import Comparison, compare
 from tlrun.run_folder.run_dir import RunDir, is_run_dir, is_sweep, runs_in
 
@@ -57,7 +58,7 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
     with composed(plain(cfg)):  # what the overrides name was typed now
-        execute(new)
+        start.run_experiment(new)
     found = compare(old, new, tolerance)
     if not found.exact and (longer := status.get("resumed_with")):
         found.notes.append(

@@ -9,11 +9,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tlrun.cli.train import execute
-from tlrun.config.compose import PATH_KEYS, load_config, plain, saved_config
-from tlrun.config.trust import composed
+from tlrun.config.build import plain
+from tlrun.config.compose import load_config, saved_config
+from tlrun.config.hashes import PATH_KEYS
+from tlrun.config.saved_code import composed
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
+from tlrun.experiment import start
 from tlrun.experiment.lifecycle import complete, is_baseline
 from tlrun.run_folder.run_dir import RunDir, locked, runs_in, write_atomic
 
@@ -63,7 +65,7 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
             run_dir.set_status("interrupted", resumed_with=stamp)
             write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
     with composed(plain(cfg)):  # what the overrides name was typed now
-        return execute(run_dir)
+        return start.run_experiment(run_dir)
 
 
 def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:

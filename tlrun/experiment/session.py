@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from tlrun.config.compose import build, config_hash
+from tlrun.config.build import build
+from tlrun.config.hashes import config_hash
 from tlrun.config.schema import INITS
 from tlrun.data.problems.pair import UNKNOWN, Data, Labels, build_data
 from tlrun.data.problems.trained import as_trained, check_columns, source_classes, with_statistics
@@ -34,6 +35,7 @@ from tlrun.evaluate.selection import (
     why_none,
 )
 from tlrun.experiment.initial_weights import Start
+from tlrun.machine import assigned_gpu
 from tlrun.methods.balances.base import PART, Balance
 from tlrun.methods.balances.equal import Equal
 from tlrun.methods.base import Method, Phase, Term
@@ -43,7 +45,6 @@ from tlrun.models.net import Net
 from tlrun.models.transfer import print_table
 from tlrun.process import prepare_process
 from tlrun.run_folder.run_dir import RunDir
-from tlrun.sweep import gpus
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ def open_session(
     prepare_process(cfg, rank, world)
     device = resolve_device(str(cfg["trainer"]["device"]))
     if world > 1 and device.type == "cuda":
-        mine = gpus.index(rank)
+        mine = assigned_gpu(rank)
         device = torch.device("cuda", rank if mine is None else mine)
         torch.cuda.set_device(device)
     precision = resolve_precision(str(cfg["trainer"]["precision"]), device)

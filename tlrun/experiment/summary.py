@@ -14,7 +14,9 @@ import torch
 from omegaconf import DictConfig, open_dict
 from safetensors.torch import save
 
-from tlrun.config.compose import config_hash, load_config, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import load_config
+from tlrun.config.hashes import config_hash
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine import checkpoint
 from tlrun.engine.optimizers import learning_rate_factor, merged

@@ -24,7 +24,8 @@ import sqlalchemy  # noqa: F401
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from tlrun.config.compose import load_config, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import load_config
 from tlrun.errors import RunError
 from tlrun.loggers.base import Logger, Row, numbers, sweep_of, title
 from tlrun.run_folder.run_dir import RunDir

@@ -20,7 +20,8 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import wandb
 
-from tlrun.config.compose import load_config, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import load_config
 from tlrun.errors import ConfigError, RunError
 from tlrun.loggers.base import Logger, Row, numbers, sweep_of, title
 from tlrun.run_folder.run_dir import RunDir, write_atomic

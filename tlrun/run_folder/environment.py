@@ -104,7 +104,7 @@ def source_hashes() -> dict[str, str]:
 
     By folder, so that a comparison tells where the code is another, with or without git.
     """
-    from tlrun.config.compose import conf_dir  # Hydra comes in with it
+    from tlrun.config.packaged import conf_dir  # Hydra comes in with it
 
     conf, folders = conf_dir().resolve(), dict[str, list[bytes]]()
     files = [("tlrun", HERE, file) for file in HERE.rglob("*.py")]

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from tlrun.config import trust
-from tlrun.config.compose import conf_dir
+from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError
 from tlrun.sweep.launchers import ALSO
 

@@ -15,34 +15,18 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
-DEALT = "TLRUN_GPUS"  # environment, of a job and its processes: "1" or "2,3", of those visible
-COUNT = "TLRUN_GPU_COUNT"  # environment: how many there are, for tests without one
-
-
-def visible() -> int:
-    """How many GPUs PyTorch can use here. Imports torch only where the system shows a device."""
-    if COUNT in os.environ:
-        return int(os.environ[COUNT])
-    if not [
-        *Path("/dev").glob("nvidia[0-9]*"),
-        *Path("/dev").glob("kfd"),
-        *Path("/dev").glob("dxg"),
-    ]:
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
+from tlrun.machine import ASSIGNED_GPUS, visible_gpus
 
 
 @contextmanager
-def dealt(
+def reserve_gpus(
     job: int, device: str, devices: int = 1, folder: Path | None = None
 ) -> Iterator[list[int]]:
     """While it is open, `devices` GPUs are this job's; their indices, [] where it needs none.
 
     job: its number in the sweep. device: its `trainer.device`. folder: of the locks.
     """
-    gpus = visible() if device in ("auto", "cuda") else 0
+    gpus = visible_gpus() if device in ("auto", "cuda") else 0
     if gpus == 0:
         yield []
         return
@@ -52,21 +36,15 @@ def dealt(
             free = [gpu for gpu in range(gpus) if gpu not in found] or list(range(gpus))
             at = (job * devices + place) % len(free)
             found.append(_take(free[at:] + free[:at], folder or _folder(), held))
-        before = os.environ.get(DEALT)
-        os.environ[DEALT] = ",".join(map(str, found))
+        before = os.environ.get(ASSIGNED_GPUS)
+        os.environ[ASSIGNED_GPUS] = ",".join(map(str, found))
         try:
             yield found
         finally:
             if before is None:
-                del os.environ[DEALT]
+                del os.environ[ASSIGNED_GPUS]
             else:
-                os.environ[DEALT] = before
-
-
-def index(rank: int = 0) -> int | None:
-    """The GPU of a job's process; None: nobody dealt any out, PyTorch's own choice holds."""
-    mine = [int(gpu) for gpu in os.environ.get(DEALT, "").split(",") if gpu]
-    return mine[rank % len(mine)] if mine else None
+                os.environ[ASSIGNED_GPUS] = before
 
 
 def _take(gpus: list[int], folder: Path, held: ExitStack) -> int:

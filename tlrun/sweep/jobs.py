@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -20,20 +20,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from tlrun.config import trust
-from tlrun.config.compose import (
-    command_hash,
-    config_dir_of,
-    finish,
-    job_hash,
-    key_of,
-    open_keys,
-    plain,
-    words_of,
-)
+from tlrun.config.build import plain
+from tlrun.config.compose import finish, open_keys
+from tlrun.config.hashes import command_hash, config_dir_of, job_hash, key_of, words_of
+from tlrun.config.saved_code import composed
 from tlrun.config.schema import matches
-from tlrun.config.trust import composed
 from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.experiment import start
 from tlrun.files.yaml_file import read_yaml
+from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import (
     COMMANDS,
     Busy,
@@ -44,8 +39,8 @@ from tlrun.run_folder.run_dir import (
     runs_in,
     write_atomic,
 )
-from tlrun.sweep import gpus
 from tlrun.sweep.command import check_words, checked_command
+from tlrun.sweep.gpus import reserve_gpus
 from tlrun.sweep.launchers import threads_of_job
 
 if TYPE_CHECKING:
@@ -202,14 +197,15 @@ def finish_sweep(folder: Path, failed: int) -> int:
     return 1 if failed or len(left) > len(elsewhere) else 0
 
 
-def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
+def resume_sweep(
+    folder: Path, overrides: Sequence[str] = (), *, train: Callable[[list[str]], int]
+) -> int:
     """Give the sweep's command again. Returns the exit code.
 
     overrides: how to run it (`sweep.*`, `launcher=`, `hydra.*`). Others change the runs themselves,
-    so they go to the jobs that have begun, as they would in `tlrun resume RUN_DIR`.
+    so they go to the jobs that have begun, as they would in `tlrun resume RUN_DIR`. train: what
+    runs a command (`tlrun -m ...`) and returns its exit code.
     """
-    from tlrun.cli.train import report, train  # it imports this module
-
     folder, overrides = folder.absolute(), open_keys(overrides)
     if any(_names_runs(key_of(word)) for word in overrides):
         from tlrun.experiment.resume import resume_jobs
@@ -217,7 +213,7 @@ def resume_sweep(folder: Path, overrides: Sequence[str] = ()) -> int:
         try:
             resume_jobs(runs_in(folder), overrides)
         except RunError as error:
-            return finish_sweep(folder, failed=report(error))
+            return finish_sweep(folder, failed=report_error(error))
         return finish_sweep(folder, failed=0)
     code, given = 0, {key_of(word) for word in overrides}
     config_dir = trust.current().config_dir
@@ -264,12 +260,6 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "\\'") + "'"
 
 
-def say(text: str) -> None:
-    from tlrun.sweep.progress import tell  # 0.03 s
-
-    tell(text)
-
-
 # ---- a job ----------------------------------------------------------------------------------
 
 
@@ -279,8 +269,6 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> dict[str, Any] | None:
     A failure is reported at once and written into the folder, and the other jobs go on. An
     interruption ends the sweep.
     """
-    from tlrun.cli.train import report  # it imports this module
-
     name = f"#{hydra_cfg.job.num} {hydra_cfg.runtime.output_dir}"
     stopped = Path(hydra_cfg.sweep.dir) / STOPPED
     if Sweep.failures is None:
@@ -298,9 +286,9 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> dict[str, Any] | None:
             queue_again()
             raise  # for the launcher to pass on
         say(f"to go on with the sweep: tlrun resume {hydra_cfg.sweep.dir}")
-        sys.exit(report(error))
+        sys.exit(report_error(error))
     except Exception as error:
-        report(error, where=name)
+        report_error(error, where=name)
         if cfg.sweep.fail_fast:
             stopped.touch()
         if Sweep.failures is not None:
@@ -375,8 +363,6 @@ def _run(
     run: RunDir, job: str, cfg: DictConfig, hydra_cfg: Any, name: str
 ) -> dict[str, Any] | None:
     """From the last checkpoint if there is one, else from the start."""
-    from tlrun.cli.train import execute, write_start  # it imports this module
-
     before = run.read_status().get("state")
     with run.recorded():
         if any((run.checkpoints / f"{kind}.pt").is_file() for kind in ("last", "previous")):
@@ -401,16 +387,16 @@ def _run(
             config.trainer.threads = threads
         if hydra_cfg.output_subdir is None:
             _write_hydra(run.path / ".hydra", cfg, hydra_cfg)
-        write_start(run, config, words_of(hydra_cfg.overrides.task))
+        start.write_config(run, config, words_of(hydra_cfg.overrides.task))
         with composed(plain(config), config_dir_of(hydra_cfg)), _gpus(run, cfg, hydra_cfg):
-            return execute(run)
+            return start.run_experiment(run)
 
 
 @contextmanager
 def _gpus(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> Iterator[None]:
     """Nothing happens where there is no GPU."""
     trainer = cfg.trainer
-    with gpus.dealt(hydra_cfg.job.num, str(trainer.device), int(trainer.devices)) as mine:
+    with reserve_gpus(hydra_cfg.job.num, str(trainer.device), int(trainer.devices)) as mine:
         if mine:
             run.set_status(run.read_status().get("state", "created"), gpus=mine)
         yield

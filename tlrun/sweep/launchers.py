@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlrun.errors import ConfigError
+from tlrun.machine import cores
 
 NEEDS = {  # what is chosen: (module, extra)
     "launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -37,20 +38,6 @@ def check_extras(words: Sequence[str], multirun: bool) -> None:
             raise ConfigError(f'{word} needs an extra: pip install "tlrun[{extra}]"')
         if not multirun:
             raise ConfigError(f"{word} is for sweeps: add -m, as in tlrun -m {word} ...")
-
-
-def cores() -> int:
-    """Those that this process may use, by affinity and cgroup."""
-    import joblib  # it comes with scikit-learn
-
-    return int(joblib.cpu_count())
-
-
-def parallel_jobs() -> int:
-    """How many jobs a machine takes at once: one per GPU, else one per core."""
-    from tlrun.sweep import gpus
-
-    return gpus.visible() or cores()
 
 
 def at_once(launcher: Any) -> int:

@@ -20,23 +20,16 @@ from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from tlrun.config.compose import words_of
+from tlrun.config.hashes import words_of
+from tlrun.evaluate.score import selected_score
+from tlrun.messages import say
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.run_folder.score import selected_score
 
 QUIET = "TLRUN_QUIET"  # environment: the bar's process speaks for those of its launcher
 SECONDS = 1.0  # between two looks at the folders
 ENDED = ("completed", "failed")
 
 _bar: tqdm[Any] | None = None  # what is on the terminal now
-
-
-def tell(text: str) -> None:
-    """A line on stderr, above the bar if there is one."""
-    if _bar is None:
-        print(text, file=sys.stderr)
-    else:
-        tqdm.write(text, file=sys.stderr)
 
 
 class Above:
@@ -119,9 +112,9 @@ class Watch:
             if failed := list(self._ended.values()).count("failed"):
                 _bar.set_postfix(failed=failed)
         if state == "completed" and before != state:
-            tell(f"{run.path.name}: {worth(run)}{self._left()}")
+            say(f"{run.path.name}: {worth(run)}{self._left()}")
         if state == "failed" and self.tells_failures:
-            tell(f"{run.path.name}: failed: {run.read_status().get('error')}")
+            say(f"{run.path.name}: failed: {run.read_status().get('error')}")
 
     def _left(self) -> str:
         """For lines without a bar: how far it is, and how long the rest takes at this pace."""

@@ -11,9 +11,8 @@ Why not hydra-optuna-sweeper: it needs Optuna 2 and cannot go on (docs/decisions
 
 from __future__ import annotations
 
-import shlex
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,19 +20,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlrun.config.compose import finish, key_of, names_jobs
+from tlrun.config.compose import finish
+from tlrun.config.hashes import fresh_seeds_command, key_of, names_jobs
 from tlrun.config.schema import matches
 from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.evaluate.score import selected_score
+from tlrun.messages import say
 from tlrun.run_folder.run_dir import Damaged, RunDir
-from tlrun.run_folder.score import selected_score
 from tlrun.sweep.launchers import at_once
-from tlrun.sweep.progress import tell
 from tlrun.sweep.space import Command, Value, read_command
 
 FILE = "search.json"
 RANDOM_FIRST = 8  # trials before TPE has enough to go by; fixed: it decides what is asked
 DONE = ("completed", "guarded")
-NOT_REPEATED = ("seed", "hydra", "search", "launcher", "sweep.", "evaluate.target_test")  # keys
 
 
 @dataclass
@@ -119,7 +118,7 @@ def run_search(
             try:
                 returns = launch([words for _, words in jobs], first)
             except Exception as error:  # its process died: the next settings may do better
-                tell(f"tlrun: error: {type(error).__name__}: {error}")
+                say(f"tlrun: error: {type(error).__name__}: {error}")
                 returns = []
             for trial in batch:
                 study.note(trial)
@@ -127,7 +126,7 @@ def run_search(
             for returned in returns:
                 if isinstance(returned._return_value, Interrupted):  # in a launcher's process
                     raise returned._return_value
-        tell(study.verdict())
+        say(study.verdict())
 
 
 def _folder_of(cfg: DictConfig, number: int) -> str:
@@ -317,15 +316,5 @@ class Study:
         return (
             f"best of {len(done)} trials by {self.rule}: trial {best.number}, "
             f"{best.value:.4g}{against}: {found or 'as it is'}\n"
-            f"on fresh seeds: {on_fresh_seeds(self.words(best)[0], self.command.seeds)}"
+            f"on fresh seeds: {fresh_seeds_command(self.words(best)[0], self.command.seeds)}"
         )
-
-
-def on_fresh_seeds(words: Sequence[str], used: Iterable[int]) -> str:
-    """The command that runs a trial's setting with three seeds that its search did not use.
-
-    words: overrides of a job of the trial. Target test is for then, so it is not left out.
-    """
-    typed = [word for word in words if not key_of(word).startswith(NOT_REPEATED)]
-    first = max(used, default=-1) + 1
-    return shlex.join(["tlrun", "-m", *typed, f"seed={first},{first + 1},{first + 2}"])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.problems.episodes import (

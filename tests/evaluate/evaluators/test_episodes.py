@@ -7,12 +7,13 @@ import small
 import torch
 from PIL import Image
 
-from tlrun.cli.train import execute, start
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.errors import ConfigError, DataError
 from tlrun.evaluate.evaluators.episodes import mean_and_interval
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import open_session
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.experiment.summary import conclude
 from tlrun.inference.predict import load
 from tlrun.run_folder.run_dir import RunDir
@@ -89,7 +90,7 @@ def test_no_novel_class_is_seen_with_the_target_test_off(tmp_path):
 
 def test_a_run_learns_new_classes_from_a_folder(tmp_path):
     overrides = [*small.QUICK, *SHORT, "trainer.eval_every=3"]
-    summary = execute(start(compose(overrides), tmp_path / "run", overrides))
+    summary = run_experiment(create_run_folder(compose(overrides), tmp_path / "run", overrides))
     assert summary["selected"]["few_shot/3way_2shot/ci95"] > 0
     assert summary["target_labels_seen"] == 0
     for name, shade in (("dark", 10), ("light", 240)):

@@ -8,7 +8,8 @@ import torch
 from adversarial import MIDDLE, gap, moves, shifted, train
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.experiment.lifecycle import resolve

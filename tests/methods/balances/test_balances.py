@@ -9,7 +9,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from tlrun.config.compose import build, conf_dir, locate, plain
+from tlrun.config.build import build, locate, plain
+from tlrun.config.packaged import conf_dir
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.methods.balances.base import PART

@@ -8,13 +8,14 @@ import small
 import torch
 from PIL import Image
 
-from tlrun.cli.train import execute, start
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.engine.trainer import Loop
 from tlrun.errors import ConfigError
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import open_session
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
 from tlrun.methods.fine_tuning.gradual_unfreeze import GradualUnfreeze
 from tlrun.methods.fine_tuning.lp_ft import LPFT
@@ -365,8 +366,8 @@ def test_other_classes_have_heads_of_their_own(method, folders, tmp_path, monkey
     words = [
         *quick, *data, f"method={method}", "target_labels=all", "select=last", "trainer.steps=3"
     ]  # fmt: skip
-    run = start(compose(words), tmp_path / "run", words)
-    summary = execute(run)
+    run = create_run_folder(compose(words), tmp_path / "run", words)
+    summary = run_experiment(run)
     found = [row for row in run.read_metrics() if row["split"] == "eval"]
     source = [row for row in found if row["phase"] == "source"]
     assert source

@@ -5,8 +5,8 @@ import small
 import torch
 
 from tlrun import load
-from tlrun.cli.train import execute, start
 from tlrun.config.compose import compose
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.fine_tuning.lora import adapt
 
 pytest.importorskip("peft")
@@ -56,10 +56,10 @@ def test_the_backbone_is_held_still_but_for_the_adapters(tmp_path):
 
 def test_it_starts_from_another_run_and_can_be_loaded(tmp_path):
     first = ["method=source_only", *small.QUICK, "baseline=false"]
-    execute(start(compose(first), tmp_path / "first", first))
+    run_experiment(create_run_folder(compose(first), tmp_path / "first", first))
     words = ["method=lora", *small.QUICK, *SHORT[:2], "baseline=false", f"init={tmp_path}/first"]
-    run_dir = start(compose(words), tmp_path / "run", words)
-    execute(run_dir)
+    run_dir = create_run_folder(compose(words), tmp_path / "run", words)
+    run_experiment(run_dir)
     fates = run_dir.read_json(run_dir.transfer, list)
     assert {fate["origin"] for fate in fates} == {"carried"}
     x = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)

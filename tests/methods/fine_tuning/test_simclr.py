@@ -6,9 +6,10 @@ import pytest
 import small
 import torch
 
-from tlrun.cli.train import execute, start
-from tlrun.config.compose import build, compose
+from tlrun.config.build import build
+from tlrun.config.compose import compose
 from tlrun.errors import ConfigError
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load
 from tlrun.losses.contrastive import nt_xent
 from tlrun.methods.fine_tuning.simclr import SimCLR, view
@@ -68,8 +69,8 @@ def test_views_of_one_image_are_told_from_others_and_the_backbone_is_carried(tmp
 @pytest.mark.parametrize("method", ["simclr", "rotation"])
 def test_the_model_can_be_loaded(method, tmp_path):
     words = [*small.QUICK, f"method={method}", "target_labels=2", "baseline=false"]
-    run_dir = start(compose(words), tmp_path / "run", words)
-    execute(run_dir)
+    run_dir = create_run_folder(compose(words), tmp_path / "run", words)
+    run_experiment(run_dir)
     assert load(run_dir.path)(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
 
 

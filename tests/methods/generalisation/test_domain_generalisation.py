@@ -9,13 +9,14 @@ import small
 import torch
 from torch import nn
 
-from tlrun.cli.train import execute, start
-from tlrun.config.compose import compose, plain
+from tlrun.config.build import plain
+from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.evaluate.selection import without_target
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import open_session
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.generalisation.group_dro import GroupDRO, reweighted
@@ -286,8 +287,8 @@ def quiet(monkeypatch):
 
 def run(folder, *words):
     words = [*small.QUICK, *WORDS, *words]
-    run_dir = start(compose(words), folder, words)
-    return run_dir, execute(run_dir)
+    run_dir = create_run_folder(compose(words), folder, words)
+    return run_dir, run_experiment(run_dir)
 
 
 @pytest.mark.parametrize("method", ["source_only", "group_dro"])

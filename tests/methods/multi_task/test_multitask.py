@@ -9,9 +9,9 @@ import small
 import torch
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
-from tlrun.cli.train import execute, start
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError
+from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load, main
 from tlrun.methods.base import Progress
 from tlrun.run_folder.run_dir import RunDir
@@ -109,7 +109,7 @@ def test_epochs_count_the_largest_or_the_smallest_set(tmp_path):
 
 def test_one_after_the_other_tunes_the_backbone_and_keeps_the_first_head(tmp_path):
     options = [*small.QUICK, *DIGITS, "method.order=sequential"]
-    execute(start(compose(options), tmp_path / "run", options))
+    run_experiment(create_run_folder(compose(options), tmp_path / "run", options))
     rows = [row for row in RunDir(tmp_path / "run").read_metrics() if row["split"] == "eval"]
     assert list(dict.fromkeys(row["phase"] for row in rows)) == ["four", "nine"]
     assert all(("task/nine" in row) == (row["phase"] == "nine") for row in rows)
@@ -146,7 +146,7 @@ def finished(tmp_path_factory):
     """A run on canvases with the single tasks beside it."""
     options = [*small.QUICK, *CANVAS, "baseline=true", "trainer.steps=4", "trainer.eval_every=2"]
     path = tmp_path_factory.mktemp("multitask") / "run"
-    execute(start(compose(options), path, options))
+    run_experiment(create_run_folder(compose(options), path, options))
     return path
 
 
@@ -210,5 +210,5 @@ def test_a_task_is_exported_alone(finished, images, tmp_path):
 def test_a_method_without_baselines_says_so_before_it_trains(tmp_path):
     options = [*small.QUICK, "data=digits_episodes", "method=protonet", "baseline=true"]
     with pytest.raises(ConfigError, match="no baseline to train beside"):
-        execute(start(compose(options), tmp_path / "run", options))
+        run_experiment(create_run_folder(compose(options), tmp_path / "run", options))
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

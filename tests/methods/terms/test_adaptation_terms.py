@@ -6,7 +6,7 @@ import pytest
 import small
 import torch
 
-from tlrun.config.compose import conf_dir
+from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError
 from tlrun.losses.class_confusion import class_confusion_loss
 from tlrun.losses.coral import coral_loss

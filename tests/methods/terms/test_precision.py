@@ -6,7 +6,7 @@ import pytest
 import small
 import torch
 
-from tlrun.config.compose import conf_dir
+from tlrun.config.packaged import conf_dir
 from tlrun.methods.base import Progress
 from tlrun.methods.terms.memory import Teacher
 

@@ -3,9 +3,9 @@
 import conservative
 import small
 
-from tlrun.cli.train import execute, start
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
+from tlrun.experiment.start import create_run_folder, run_experiment
 
 ONE_STEP = (
     *conservative.FEW,
@@ -25,8 +25,8 @@ ONE_STEP = (
 
 def last(folder, *overrides):
     words = [*small.QUICK, *ONE_STEP, *overrides]
-    run_dir = start(compose(words), folder, words)
-    execute(run_dir)
+    run_dir = create_run_folder(compose(words), folder, words)
+    run_experiment(run_dir)
     return checkpoint.load(run_dir.checkpoints / "last.pt")
 
 

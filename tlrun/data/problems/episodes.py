@@ -209,7 +209,7 @@ def episodes(
 
     tests: (way, shot) pairs of the figures, with `query` queries a class. Raises ConfigError.
     """
-    from tlrun.config.compose import build
+    from tlrun.config.build import build
 
     if target_labels != "none":
         raise ConfigError(

@@ -389,7 +389,7 @@ def _build_own(
     conf: Mapping[str, Any], seed: int, labels: Labels, val_labels: Labels, images: str
 ) -> Data:
     """Data that are no plain pair: a callable of `conf`'s keys that returns `Data`."""
-    from tlrun.config.compose import build
+    from tlrun.config.build import build
 
     data = build(
         conf,
@@ -411,7 +411,7 @@ def _own_classes(target: Splits, classes: tuple[str, ...]) -> tuple[str, ...] | 
 
 
 def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
-    from tlrun.config.compose import build
+    from tlrun.config.build import build
 
     block = conf.get(domain)
     if not isinstance(block, Mapping) or "_target_" not in block:

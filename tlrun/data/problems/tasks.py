@@ -157,7 +157,7 @@ def task_data(
 
 def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> Splits:
     """The sets of a task under its own classes, training images limited to `per_class`."""
-    from tlrun.config.compose import build
+    from tlrun.config.build import build
 
     images = conf.get("images")
     if not isinstance(images, Mapping) or "_target_" not in images:

@@ -66,7 +66,7 @@ def seen_unseen(
     images of each class (null = all). gamma: calibration; null = chosen on the validation classes.
     The rest: as of other data. Raises ConfigError or DataError.
     """
-    from tlrun.config.compose import build
+    from tlrun.config.build import build
 
     if not images:
         raise ConfigError("which images? Give data.images (a data set with its `_target_`).")

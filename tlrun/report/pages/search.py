@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from tlrun.config.hashes import fresh_seeds_command
 from tlrun.evaluate.figures import Unit, with_unit
 from tlrun.evaluate.selection import sees_target_labels
 from tlrun.report.pages import render
 from tlrun.report.read.groups import kind_in, title_in
 from tlrun.report.read.record import Record, mapping, number
-from tlrun.sweep.search import on_fresh_seeds
 
 SHOWN = 15  # trials in the table, the best ones; the leaderboard has all
 NAME = "search.json"
@@ -202,7 +202,7 @@ def fresh_seeds(search: Search) -> str | None:
         return None
     used = [number(record.seed) for trial in search.trials for record in trial.records]
     seeds = [int(seed) for seed in used if seed is not None]
-    return on_fresh_seeds(search.best.records[0].overrides, seeds)
+    return fresh_seeds_command(search.best.records[0].overrides, seeds)
 
 
 def value_text(value: float | None) -> str:

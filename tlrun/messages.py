@@ -1,0 +1,44 @@
+"""What the command says on stderr: lines above any progress bar, errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from tlrun.errors import Interrupted, TlrunError
+
+
+def say(text: str) -> None:
+    """A line on stderr, above the bars if there are any."""
+    if "tqdm" in sys.modules:  # else there is no bar, and to import it takes 0.03 s
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
+
+
+def report_error(error: BaseException, where: str = "") -> int:
+    """One sentence on stderr, a traceback only with --debug; returns the exit code.
+
+    where: the job of a sweep, of which several may speak at once.
+    """
+    of_job = f" [{where}]" if where else ""
+    if os.environ.get("TLRUN_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, TlrunError):
+        word = "interrupted" if isinstance(error, Interrupted) else "error"
+        say(f"tlrun: {word}: {error}{of_job}")
+        return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        say(f"tlrun: error: cannot use {error.filename}: {error.strerror}{of_job}")
+        return 1
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    line = f"{Path(frame.filename).name}:{frame.lineno}"
+    log = getattr(error, "tlrun_log", None)
+    rest = f"traceback in {log}" if log else "run with --debug for the traceback"
+    what = f"{type(error).__name__}: {error} ({line}); {rest}"
+    say(f"tlrun: error: {what}{of_job}")
+    return 1
