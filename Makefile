@@ -11,9 +11,11 @@ test: ## the whole default suite, a test per core
 test-fast: ## what imports no training: configuration, command line, documents, pure functions
 	pytest tests/config/test_compose.py tests/test_docs.py tests/losses tests/report
 
-lint: ## ruff: rules and format
+lint: ## ruff: rules and format; layers and import cycles
 	ruff check .
 	ruff format --check .
+	lint-imports --no-cache
+	python scripts/import_cycles.py
 
 types: ## mypy
 	mypy tlrun

@@ -23,10 +23,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tlrun.config.build import check_targets, check_values, locate, plain
-from tlrun.config.compose import compose, finish, open_keys, register_resolvers
+from tlrun.config.compose import compose, finish, open_keys, register_resolvers, version_base
 from tlrun.config.explain import explain
 from tlrun.config.hashes import config_dir_of, words_of
-from tlrun.config.packaged import conf_dir, version_base
+from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError
 from tlrun.experiment import start

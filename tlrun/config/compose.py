@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,7 +23,7 @@ from tlrun.config import saved_code, schema, trust
 from tlrun.config.build import plain
 from tlrun.config.explain import explain
 from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash, key_of, words_of
-from tlrun.config.packaged import conf_dir, version_base
+from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, TlrunError, did_you_mean
 from tlrun.files.yaml_file import read_yaml
 
@@ -33,6 +34,12 @@ SHORT_KEYS = {
     "search/space=": "search/space@space=",  # as Hydra calls it, below a `_global_` file
 }
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
+
+
+def version_base() -> dict[str, str]:
+    """Hydra 1.3 warns when `version_base` is not given, 1.4 when it is."""
+    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
+    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
 
 
 # ---- composing ------------------------------------------------------------------------------

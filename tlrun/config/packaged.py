@@ -6,8 +6,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-import hydra
-
 TARGET = re.compile(r"_target_['\"]?\s*:\s*['\"]?([A-Za-z_][\w.]*)")
 GROUPS = ("method", "backbone", "terms", "balance")  # the folders of conf/ with one kind each
 
@@ -17,12 +15,6 @@ def conf_dir() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
-
-
-def version_base() -> dict[str, str]:
-    """Hydra 1.3 warns when `version_base` is not given, 1.4 when it is."""
-    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
-    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
 
 
 @cache
