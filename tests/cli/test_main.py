@@ -174,7 +174,7 @@ def test_a_fault_is_in_the_log_and_shown_with_debug(
     assert main([]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "KeyError: 'weight' (test_cli.py:" in said
+    assert "KeyError: 'weight' (test_main.py:" in said
     assert f"traceback in {calls[0]}/run.log" in said
     assert "Traceback" in (calls[0] / "run.log").read_text()
     monkeypatch.setenv("TLRUN_DEBUG", "")

@@ -98,7 +98,7 @@ def test_ranges_in_words(kind: Any, words: str) -> None:
 )
 def test_an_inherited_field_is_checked_too(spec: dict[str, Any], sentence: str) -> None:
     """CDAN's module does not know the names of the ranges of DANN's fields."""
-    for name in ("dann.DANN", "cdan.CDAN", "dirt_t.DirtT"):
+    for name in ("adversarial.dann.DANN", "adversarial.cdan.CDAN", "consistency.dirt_t.DirtT"):
         with pytest.raises(ConfigError) as refused:
             build({"_target_": f"tlrun.methods.{name}", **spec}, "method")
         assert sentence in str(refused.value)

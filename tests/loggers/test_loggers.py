@@ -18,7 +18,7 @@ from tlrun.engine.distributed import Process
 from tlrun.engine.metrics_log import Record
 from tlrun.engine.trainer import Loop
 from tlrun.errors import ConfigError
-from tlrun.loggers import base as loggers
+from tlrun.loggers import make as loggers
 from tlrun.loggers.base import Logger
 from tlrun.loggers.make import Guarded, check_installed, make_logger
 from tlrun.run_folder.run_dir import RunDir
@@ -40,6 +40,7 @@ def test_tensorboard_gets_every_figure(tmp_path):
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.delitem(sys.modules, "tlrun.loggers.tensorboard", raising=False)
     with pytest.raises(ConfigError, match=r"pip install tensorboard"):
         make_logger({"name": "tensorboard"}, None)
 
