@@ -15,6 +15,9 @@ os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tests run beside each other; subprocesses inherit it
 
+# A failing assert of a helper shows its values, as one in a test does.
+pytest.register_assert_rewrite("helpers")
+
 # The same examples each time, so that a change is what makes a test fail.
 settings.register_profile(
     "default",

@@ -4,8 +4,8 @@ import re
 import shlex
 
 import pytest
-import small
 
+from helpers import small
 from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import half
 import pytest
 import torch
 from torch import Tensor
 
+from helpers import half
 from tlrun.fp32 import in_fp32
 
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import QUICK
+
+from helpers.small import QUICK
 
 DOCS = Path(__file__).parent.parent
 PAGES = ("CONTRIBUTING.md", "docs/extending.md")

@@ -22,8 +22,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config import schema
 from tlrun.config.build import argument_hints, locate

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from html_check import Page
 from omegaconf import OmegaConf
 from PIL import Image
-from small import QUICK
 from torch import nn
 
 import tlrun
+from helpers.html_page import Page
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.data.problems.pair import build_data

@@ -1,17 +1,13 @@
-"""Shared pieces of the data tests: a private cache, one thread, small image folders, real data."""
+"""Fixtures of the data tests: a private cache, one thread, small folders of images."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-REAL = os.environ.get("TLRUN_DATA")
-real_data = pytest.mark.skipif(not REAL, reason="needs the real data sets: set TLRUN_DATA")
+from helpers.data_files import write_image
 
 
 @pytest.fixture(autouse=True)
@@ -28,15 +24,6 @@ def no_data(tmp_path, monkeypatch):
     monkeypatch.delenv("TLRUN_DATA", raising=False)
     monkeypatch.setenv("TLRUN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def write_image(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Path:
-    """A random image file; the extension decides the format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(path)
-    return path
 
 
 @pytest.fixture

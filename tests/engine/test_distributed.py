@@ -6,9 +6,9 @@ import sys
 import time
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import resume

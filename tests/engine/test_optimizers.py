@@ -3,9 +3,9 @@
 import math
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine.optimizers import (
     learning_rate_factor,

@@ -3,9 +3,9 @@
 import os
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.engine import precision
 from tlrun.engine.precision import autocast, resolve_device, resolve_precision
 from tlrun.errors import ConfigError

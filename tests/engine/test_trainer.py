@@ -6,9 +6,9 @@ import random
 import signal
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.methods.base import Method, Phase, Update

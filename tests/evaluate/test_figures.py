@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from small import session
 
+from helpers.small import session
 from tlrun.evaluate.evaluators.episodes import mean_and_interval
 from tlrun.evaluate.evaluators.tasks import MAIN
 from tlrun.evaluate.figures import (

@@ -2,12 +2,11 @@
 
 import copy
 
-import half
 import pytest
-import small
 import torch
 
-from tests.methods.test_contract import session_of
+from helpers import half, small
+from helpers.every_method import session_of
 
 torch.set_num_threads(1)
 

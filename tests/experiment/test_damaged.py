@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import QUICK
 
 import tlrun.experiment.resume  # noqa: F401  # before another test patches what it imports
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config import schema
 from tlrun.config.compose import load_config

@@ -23,8 +23,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun.config.build import build
 from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir

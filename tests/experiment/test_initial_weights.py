@@ -6,9 +6,9 @@ import json
 import shutil
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, RunError

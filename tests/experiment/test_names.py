@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.run_folder.run_dir import RunDir
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.engine.trainer import Loop
 from tlrun.experiment.compare import compare

@@ -5,8 +5,8 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from small import session
 
+from helpers.small import session
 from tlrun.engine import checkpoint
 from tlrun.experiment.summary import conclude
 from tlrun.experiment.wall_time import wall_seconds, with_part

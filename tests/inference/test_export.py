@@ -1,9 +1,9 @@
 import builtins
 
-import half
 import pytest
 import torch
 
+from helpers import half
 from tlrun.errors import ConfigError, RunError
 from tlrun.inference import export
 from tlrun.inference.predict import load

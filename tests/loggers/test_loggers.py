@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.engine.distributed import Process

@@ -4,12 +4,12 @@ import importlib
 import inspect
 import pkgutil
 
-import half
 import pytest
 import torch
 from torch import Tensor, nn
 
 import tlrun.losses
+from helpers import half
 from tlrun.losses.adversarial import RandomisedMultilinear
 from tlrun.losses.distances import squared_distances
 

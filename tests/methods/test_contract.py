@@ -4,22 +4,13 @@ import inspect
 from pathlib import Path
 
 import pytest
-import small
 import torch
 from omegaconf import OmegaConf
 
+from helpers.every_method import METHODS, session_of
 from tlrun.config.build import locate, plain
 from tlrun.config.packaged import conf_dir
 from tlrun.methods.base import Progress
-
-METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
-DATA = {
-    "class": "digits_digitsm",
-    "episodes": "digits_episodes",
-    "attributes": "digits_attributes",
-    "tasks": "digits_fours_nines",
-}  # kind of data -> the bundled set of that kind
-SEVERAL_SOURCES = "digits_styles_digitsm"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -36,19 +27,6 @@ def test_the_file_cites_its_source_and_stays_short(name):
     path = Path(inspect.getfile(locate(cfg._target_)))
     assert len(path.read_text().splitlines()) < 120
     assert inspect.getmodule(locate(cfg._target_)).__doc__
-
-
-def session_of(name, folder):
-    """A session of a method on the bundled data of its kind."""
-    cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
-    needs = locate(cfg._target_).needs
-    data = SEVERAL_SOURCES if needs.sources > 1 else DATA[needs.kind]
-    words = [f"method={name}", f"data={data}", "trainer.steps=2"]
-    if needs.open_set:
-        words += ["data.label_spaces=open", "data.source_classes=[0, 1, 2, 3, 4]"]
-    if needs.kind == "episodes":  # MAML learns anew in every one
-        words += ["data.val_episodes=2", "data.test_episodes=10"]
-    return small.session(folder, *words)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -2,11 +2,11 @@
 
 import copy
 
-import half
 import pytest
 import torch
 
-from tests.methods.test_contract import METHODS, session_of
+from helpers import half
+from helpers.every_method import METHODS, session_of
 from tlrun.data.problems.episodes import ClassTable, Shape, labels_of
 from tlrun.methods.base import Progress
 from tlrun.methods.few_shot.episodic import Support

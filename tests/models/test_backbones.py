@@ -1,8 +1,8 @@
 import pytest
-import small
 import torch
 from torch import nn
 
+from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.models.backbones import DTN, MLP, DannCNN, LeNet
 

@@ -1,9 +1,9 @@
 """Conv-4, the net of few-shot learning."""
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError

@@ -2,10 +2,10 @@
 
 import copy
 
-import small
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from helpers import small
 from tlrun.models.batch_norm import BatchNorm, convert
 from tlrun.models.ema import EmaTeacher
 

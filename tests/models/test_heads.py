@@ -1,8 +1,8 @@
-import half
 import pytest
 import torch
 from torch import nn
 
+from helpers import half
 from tlrun.models.heads import BoxHead, Classifier, CosineHead, DomainHead
 
 torch.set_num_threads(1)

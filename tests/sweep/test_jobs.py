@@ -17,8 +17,8 @@ import filelock
 import pytest
 import torch
 from omegaconf import OmegaConf
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.engine import checkpoint
 from tlrun.errors import Interrupted, RunError

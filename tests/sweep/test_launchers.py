@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun import machine
 from tlrun.cli.main import main
 from tlrun.config.compose import compose

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import zero_shot
 from scipy.io import savemat
 
-from tests.data.conftest import real_data
+from helpers import zero_shot
+from helpers.data_files import real_data
 from tlrun.config.compose import compose
 from tlrun.data.examples import attributes
 from tlrun.data.examples.attributes import read_table

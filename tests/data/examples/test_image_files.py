@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.data.conftest import write_image
+from helpers.data_files import write_image
 from tlrun.data.examples import image_files
 from tlrun.data.examples.image_files import LeftOut, extensions, find_images, list_folder, text_of
 from tlrun.errors import DataError

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.data.conftest import write_image
+from helpers.data_files import write_image
 from tlrun.data.examples.image_set import FileImageSet, ImageSet
 from tlrun.errors import DataError
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tests.data.pipeline.test_streams import PRE, toy
+from helpers.toy_sets import PRE
+from helpers.toy_sets import tiny_set as toy
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.balanced import BalancedStream
 from tlrun.errors import DataError

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.data.conftest import write_image
+from helpers.data_files import write_image
 from tlrun.data.examples.decode import read_image, to_mode
 from tlrun.data.examples.fit import fit_arrays, fit_image
 from tlrun.data.pipeline.preprocess import Preprocess

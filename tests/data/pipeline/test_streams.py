@@ -1,24 +1,15 @@
 import pytest
 import torch
 
-from tests.data.conftest import write_image
+from helpers.data_files import write_image
+from helpers.toy_sets import COUNT as N
+from helpers.toy_sets import PRE
+from helpers.toy_sets import tiny_set as toy
 from tlrun.data.examples.image_set import FileImageSet, ImageSet
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.pipeline.streams import Stream, batches
 from tlrun.errors import ConfigError, DataError
-
-N = 23
-PRE = Preprocess((1, 8, 8), "half")
-
-
-def toy(labels=True):
-    data = torch.randint(
-        0, 256, (N, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
-    return ImageSet(
-        "toy", data, torch.arange(N) % 4 if labels else None, "abcd" if labels else None
-    )
 
 
 def stream(examples=None, **kw):

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from tests.data.problems.test_pair import SET, toy
+from helpers.toy_sets import SET, toy
+from helpers.toy_sets import sources_conf as conf
 from tlrun.config.compose import compose
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card, Splits
@@ -14,17 +15,6 @@ from tlrun.data.problems.pair import build_data
 from tlrun.data.sets.digit_styles import STYLES, paint, styled
 from tlrun.data.sets.digits import digits, digits_m
 from tlrun.errors import ConfigError, DataError
-
-
-def conf(target=None, **sources):
-    sources = sources or {"a": {"n": 80}, "b": {"n": 40, "classes": "cab"}}
-    return {
-        "_target_": "tlrun.data.problems.multi_source.multi_source",
-        "name": "toys",
-        "sources": {name: {"_target_": SET, **block} for name, block in sources.items()},
-        "target": {"_target_": SET, **(target or {})},
-        "normalize": "half",
-    }
 
 
 def everything(examples):

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from tests.data.conftest import write_image
-from tlrun.data.examples.image_set import ImageSet
+from helpers.data_files import write_image
+from helpers.toy_sets import SET, toy
+from helpers.toy_sets import pair_conf as conf
 from tlrun.data.examples.splits import (
     Card,
     Splits,
@@ -16,40 +17,9 @@ from tlrun.data.examples.splits import (
     draw_per_class,
     with_val,
 )
-from tlrun.data.pipeline.hashing import permutation as hashed_permutation
+from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.pair import build_data
 from tlrun.errors import ConfigError, DataError
-
-SET = "tests.data.problems.test_pair.toy"
-
-
-def toy(
-    *, seed=0, size=None, download=True, n=60, classes="abc", permute=None, shape=(1, 8, 8), **_
-):
-    """A set in memory; `permute` reverses the labels of one split."""
-    generator = torch.Generator().manual_seed(n)
-    sets = {}
-    for split, count in (("train", n), ("test", 30)):
-        data = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-        labels = torch.arange(count) % len(classes)
-        if permute == split:
-            labels = labels[permutation(count)]
-        sets[split] = ImageSet(f"toy{classes}", data, labels, tuple(classes))
-    return Splits(sets["train"], None, sets["test"], Card("toy", "none", "none"))
-
-
-def permutation(n):
-    return torch.randperm(n, generator=torch.Generator().manual_seed(3))
-
-
-def conf(**target):
-    return {
-        "name": "toy",
-        "source": {"_target_": SET, "n": 80},
-        "target": {"_target_": SET, **target},
-        "channels": 3,
-        "normalize": "half",
-    }
 
 
 def sets_of(data):
@@ -111,7 +81,7 @@ def test_k_labels_per_class_are_nested_and_counted():
 def test_labels_beyond_the_last_drawn_are_never_read():
     examples = toy().train
     chosen = draw_per_class(examples, 3, seed=0)
-    order = hashed_permutation(60, "labelled", 0)
+    order = permutation(60, "labelled", 0)
     last = max(order.tolist().index(i) for i in chosen.tolist())
     later = order[last + 1 :]
     labels = examples.labels.clone()

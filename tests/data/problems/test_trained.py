@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-import zero_shot
 
-from tests.data.problems.test_multi_source import conf as sources
-from tests.data.problems.test_pair import SET, conf, toy
+from helpers import zero_shot
+from helpers.toy_sets import SET, sources_conf, toy
+from helpers.toy_sets import pair_conf as conf
 from tlrun.config.compose import compose
 from tlrun.data.examples.splits import Splits
 from tlrun.data.problems.pair import build_data
@@ -72,10 +72,10 @@ def test_two_label_spaces():
 
 
 def test_several_sources():
-    space = build_data(sources(), seed=0).label_space()
-    data = build_data(sources({"classes": "ca"}), seed=0, target_images="none")
+    space = build_data(sources_conf(), seed=0).label_space()
+    data = build_data(sources_conf({"classes": "ca"}), seed=0, target_images="none")
     assert names(as_trained(data, space).role("target_test"))[:2] == ["c", "a"]
-    turned = build_data(sources(a={"classes": "cba"}, b={}), seed=0, target_images="none")
+    turned = build_data(sources_conf(a={"classes": "cba"}, b={}), seed=0, target_images="none")
     assert turned.classes == ("c", "b", "a")
     data = as_trained(turned, space)
     assert data.classes == ("a", "b", "c")
@@ -113,7 +113,7 @@ def test_classes_can_be_chosen_that_the_test_set_lacks():
 
 
 def test_tasks_and_sources_by_name():
-    several = sources(a={"_target_": UNLIKE, "test": "cb"}, b={"n": 40})
+    several = sources_conf(a={"_target_": UNLIKE, "test": "cb"}, b={"n": 40})
     assert names(build_data(several, seed=0).role("a_test"))[:2] == ["c", "b"]
     task = {
         "_target_": "tlrun.data.problems.tasks.task_data",

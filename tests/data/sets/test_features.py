@@ -4,7 +4,7 @@ import torch
 from scipy.io import savemat
 from scipy.stats import zscore
 
-from tests.data.conftest import real_data
+from helpers.data_files import real_data
 from tlrun.data.examples.feature_file import read_features
 from tlrun.data.problems.pair import build_data
 from tlrun.data.sets.features import (

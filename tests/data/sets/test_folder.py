@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.conftest import write_image
+from helpers.data_files import write_image
 from tlrun.data.examples.decode import read_image
 from tlrun.data.examples.image_set import FileImageSet
 from tlrun.data.sets.folder import folder

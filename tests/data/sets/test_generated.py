@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.data.sets.test_sets import idx, put
+from helpers.data_files import idx, put
 from tlrun.data.sets import mnist, mnistm
 from tlrun.errors import DataError
 

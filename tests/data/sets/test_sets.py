@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from tests.data.conftest import real_data
+from helpers.data_files import idx, put, real_data
 from tlrun.data.sets import mnist, mnistm, svhn, usps
 from tlrun.errors import ConfigError, DataError
 
@@ -25,17 +25,6 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("TLRUN_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TLRUN_CACHE", str(tmp_path / "cache"))
     return tmp_path / "data"
-
-
-def put(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def idx(array):
-    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return gzip.compress(head + array.tobytes())
 
 
 def png(array):

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from PIL import Image
-from small import QUICK
 
+from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.evaluate.evaluators.attributes import curve, harmonic_mean, mean_per_class, only
 from tlrun.inference.predict import UNKNOWN, load

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-import small
 import torch
 from PIL import Image
 
+from helpers import small
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError, DataError

@@ -3,11 +3,11 @@
 import copy
 
 import pytest
-import small
 import torch
-from adversarial import MIDDLE, gap, moves, shifted, train
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from helpers import small
+from helpers.updates import MIDDLE, gap, moves, shifted, train
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint

@@ -3,11 +3,11 @@
 import copy
 
 import pytest
-import small
 import torch
-from adversarial import LAMBDA, MIDDLE, assert_gradients, gap, gradients, shifted, train
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from helpers import small
+from helpers.updates import LAMBDA, MIDDLE, assert_gradients, gap, gradients, shifted, train
 from tlrun.errors import ConfigError
 from tlrun.methods.adversarial.cdan import CDAN
 

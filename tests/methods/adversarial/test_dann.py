@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-import small
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.adversarial.dann_alternating import DANNAlternating

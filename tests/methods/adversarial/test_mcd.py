@@ -3,11 +3,11 @@
 import copy
 
 import pytest
-import small
 import torch
-from adversarial import MIDDLE, apply, features_of_both, moves, shifted, train
 from torch.nn.functional import cross_entropy
 
+from helpers import small
+from helpers.updates import MIDDLE, apply, features_of_both, moves, shifted, train
 from tlrun.errors import ConfigError
 from tlrun.losses.disparity import discrepancy
 from tlrun.methods.adversarial.mcd import MCD

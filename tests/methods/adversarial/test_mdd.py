@@ -4,9 +4,11 @@ import copy
 import math
 
 import pytest
-import small
 import torch
-from adversarial import (
+from torch.nn.functional import cross_entropy
+
+from helpers import small
+from helpers.updates import (
     LAMBDA,
     MIDDLE,
     apply,
@@ -16,8 +18,6 @@ from adversarial import (
     shifted,
     train,
 )
-from torch.nn.functional import cross_entropy
-
 from tlrun.errors import ConfigError
 from tlrun.methods.adversarial.mdd import MDD
 from tlrun.methods.base import Update

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import small
 import torch
-from adversarial import LAMBDA, MIDDLE, assert_gradients, gap, gradients, shifted, train
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from helpers import small
+from helpers.updates import LAMBDA, MIDDLE, assert_gradients, gap, gradients, shifted, train
 from tlrun.errors import ConfigError
 from tlrun.losses.disparity import moment_distance
 from tlrun.methods.adversarial.m3sda import M3SDA

@@ -4,11 +4,11 @@ import inspect
 import math
 
 import pytest
-import small
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from helpers import small
 from tlrun.config.build import build, locate, plain
 from tlrun.config.packaged import conf_dir
 from tlrun.engine import checkpoint

@@ -3,12 +3,11 @@
 import copy
 from dataclasses import replace
 
-import adversarial
 import pytest
-import small
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers import small, updates
 from tlrun.errors import ConfigError
 from tlrun.losses.virtual_adversarial import vat_loss
 from tlrun.methods.base import Progress
@@ -106,7 +105,7 @@ def test_the_teacher_follows_once_a_step_and_early_on_it_is_a_mean():
 def test_only_the_student_trains_and_the_teacher_predicts():
     method = SelfEnsembling(threshold=0.0)
     net, batch = net_of(method), views()
-    (moved,) = adversarial.moves(method, net, batch)
+    (moved,) = updates.moves(method, net, batch)
     assert moved == {"backbone", "classifier"} or "teacher" in moved  # it follows at the start
     net.eval()
     said = method.predict(net, batch["target"].x).scores
@@ -189,12 +188,12 @@ def test_dirt_t_refines_on_the_target_alone_near_its_last_point():
 @pytest.mark.parametrize("method", QUICK)
 def test_what_the_teacher_is_sure_of_holds_for_the_distorted_view(method):
     """Trained on shifted images, both views of the target get the class of the plain one."""
-    batch = adversarial.shifted()
+    batch = updates.shifted()
     x, truth = batch["target"].x, torch.arange(16) % small.CLASSES
     strong = x + 0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     batch["target"] = replace(batch["target"], views={"weak": strong, "strong": strong})
     net = net_of(method)
-    adversarial.train(method, net, batch, steps=150)
+    updates.train(method, net, batch, steps=150)
     net.eval()
     with torch.no_grad():
         plain = method.predict(net, x).scores.argmax(1)

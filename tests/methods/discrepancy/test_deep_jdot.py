@@ -4,11 +4,11 @@ import copy
 
 import numpy as np
 import pytest
-import small
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch.nn.functional import cross_entropy
 
+from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Progress
 from tlrun.methods.discrepancy.deep_jdot import DeepJDOT

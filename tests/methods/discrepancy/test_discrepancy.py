@@ -3,10 +3,10 @@
 import copy
 
 import pytest
-import small
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.losses.coral import coral_loss
 from tlrun.losses.mmd import joint_mmd_loss, mmd_loss

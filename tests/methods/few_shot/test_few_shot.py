@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import small
 import torch
 from torch import nn
 
+from helpers import small
 from tlrun.data.problems.episodes import EpisodeBatch, Shape, split
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.few_shot.anil import ANIL

@@ -4,10 +4,10 @@ import csv
 
 import numpy as np
 import pytest
-import small
 import torch
 from PIL import Image
 
+from helpers import small
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint

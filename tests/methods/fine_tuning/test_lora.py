@@ -1,9 +1,9 @@
 """LoRA: the adapters' formula, what is held still, starts and the finished run."""
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun import load
 from tlrun.config.compose import compose
 from tlrun.experiment.start import create_run_folder, run_experiment

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Phase, Progress

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.build import build
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError

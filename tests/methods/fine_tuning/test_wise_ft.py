@@ -1,10 +1,9 @@
 """WiSE-FT: the mixture of weights, its ends, its statistics; one run, a row for each α."""
 
-import conservative
 import pytest
-import small
 import torch
 
+from helpers import sessions, small
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 
@@ -15,15 +14,15 @@ SETTLED = "method.recompute_batch_norm=false"
 @pytest.fixture
 def ends(tmp_path):
     """θ₀ and θ₁ of a fine-tuning with the same seed, and what every option needs."""
-    start, _ = conservative.paused(tmp_path / "start", "trainer.steps=4")
+    start, _ = sessions.paused(tmp_path / "start", "trainer.steps=4")
     begin = {k: v.clone() for k, v in start.net.state_dict().items()}
-    tuned = small.session(tmp_path / "tuned", *conservative.FEW, "trainer.steps=4")
+    tuned = small.session(tmp_path / "tuned", *sessions.FEW, "trainer.steps=4")
     tuned.loop().fit()
     return begin, tuned.net.state_dict()
 
 
 def run(folder, *options):
-    session = small.session(folder, *conservative.FEW, *WISE, *options)
+    session = small.session(folder, *sessions.FEW, *WISE, *options)
     session.loop().fit()
     return session
 
@@ -63,9 +62,7 @@ def test_frozen_stages_keep_their_statistics(ends, tmp_path):
 
 def test_a_new_head_stays_as_it_was_trained(tmp_path):
     session = run(tmp_path / "run", "transfer.reinit=[classifier]", "method.alpha=0", SETTLED)
-    start, _ = conservative.paused(
-        tmp_path / "s", "trainer.steps=4", "transfer.reinit=[classifier]"
-    )
+    start, _ = sessions.paused(tmp_path / "s", "trainer.steps=4", "transfer.reinit=[classifier]")
     for key, value in session.net.state_dict().items():
         if value.is_floating_point():
             same = torch.equal(value, start.net.state_dict()[key])
@@ -87,25 +84,25 @@ def test_every_alpha_has_a_row_and_the_last_one_is_selected(tmp_path):
 @pytest.mark.parametrize("at", ["in the target phase", "between two alphas"])
 def test_kill_and_resume(at, tmp_path, monkeypatch):
     if at == "in the target phase":
-        conservative.resumed_equals_straight(tmp_path, *WISE)
+        sessions.resumed_equals_straight(tmp_path, *WISE)
         return
     straight = run(tmp_path / "straight")
-    broken = small.session(tmp_path / "broken", *conservative.FEW, *WISE)
+    broken = small.session(tmp_path / "broken", *sessions.FEW, *WISE)
     start = broken.method.start
 
     def dying(phase, *arguments):
         if phase.name == "alpha_0.25":
-            raise conservative.Stop
+            raise sessions.Stop
         start(phase, *arguments)
 
     broken.method.start = dying
-    with pytest.raises(conservative.Stop):
+    with pytest.raises(sessions.Stop):
         broken.loop().fit()
-    resumed = conservative.reopened(tmp_path / "broken", *conservative.FEW, *WISE)
+    resumed = sessions.reopened(tmp_path / "broken", *sessions.FEW, *WISE)
     resumed.loop().fit()
     ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert conservative.rows(straight) == conservative.rows(resumed)
+    assert sessions.rows(straight) == sessions.rows(resumed)
 
 
 def test_what_makes_no_sense_is_refused(tmp_path):

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import small
 import torch
 from torch import nn
 
+from helpers import small
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch

@@ -2,12 +2,11 @@
 
 import copy
 
-import adversarial
 import pytest
-import small
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers import small, updates
 from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import domain_loss
 from tlrun.losses.entropy import entropy_loss
@@ -39,10 +38,10 @@ def test_mme_plays_for_entropy_in_the_head_and_against_it_in_the_features():
     p = logits["target_unlabelled"].softmax(1)
     entropy = -(p * p.log()).sum(1).mean()
     expected = {
-        "backbone": adversarial.gradients(labels + 0.3 * entropy, reference["backbone"]),
-        "classifier": adversarial.gradients(labels - 0.3 * entropy, reference["classifier"]),
+        "backbone": updates.gradients(labels + 0.3 * entropy, reference["backbone"]),
+        "classifier": updates.gradients(labels - 0.3 * entropy, reference["classifier"]),
     }
-    adversarial.assert_gradients(net, expected)
+    updates.assert_gradients(net, expected)
 
 
 def test_mme_needs_some_target_labels(tmp_path):
@@ -104,10 +103,10 @@ def test_osbp_reverses_the_boundary_for_the_features():
     unknown = reference(batch["target"].x).logits.softmax(1)[:, -1]
     boundary = -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
     expected = {
-        "backbone": adversarial.gradients(labels - 0.7 * boundary, reference["backbone"]),
-        "classifier": adversarial.gradients(labels + 0.7 * boundary, reference["classifier"]),
+        "backbone": updates.gradients(labels - 0.7 * boundary, reference["backbone"]),
+        "classifier": updates.gradients(labels + 0.7 * boundary, reference["classifier"]),
     }
-    adversarial.assert_gradients(net, expected)
+    updates.assert_gradients(net, expected)
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -117,12 +116,10 @@ def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
     net = small.built(method, small.net({"hidden": [8], "batch_norm": norm}, dropout=0.0))
     batch, reference = small.batch(), copy.deepcopy(net)
     (update,) = method.step(net, batch, MIDDLE)
-    ours = adversarial.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
+    ours = updates.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
     reference.domain = "target"
     entropy = entropy_loss(reference(batch["target"].x).logits)
-    for mine, expected in zip(
-        ours, adversarial.gradients(entropy, reference["backbone"]), strict=True
-    ):
+    for mine, expected in zip(ours, updates.gradients(entropy, reference["backbone"]), strict=True):
         assert torch.allclose(mine, expected, atol=1e-6)
     reference.domain = "source"
     reference(batch["source"].x)  # one pass each has moved the running statistics
@@ -138,12 +135,10 @@ def test_a_term_beside_mme_looks_at_the_images_without_labels():
     assert torch.equal(update.seen["source"].x, batch["source"].x)
     shown = update.seen["target"]
     assert torch.equal(shown.x, batch["target_unlabelled"].x)
-    ours = adversarial.gradients(entropy_loss(shown.logits), net["backbone"])
+    ours = updates.gradients(entropy_loss(shown.logits), net["backbone"])
     reference.domain = "target"
     entropy = entropy_loss(reference(batch["target_unlabelled"].x).logits)
-    for mine, expected in zip(
-        ours, adversarial.gradients(entropy, reference["backbone"]), strict=True
-    ):
+    for mine, expected in zip(ours, updates.gradients(entropy, reference["backbone"]), strict=True):
         assert torch.allclose(mine, expected, atol=1e-6)
 
 

@@ -3,12 +3,11 @@
 import csv
 import json
 
-import conservative
 import pytest
-import small
 import torch
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
+from helpers import sessions, small
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError
 from tlrun.experiment.start import create_run_folder, run_experiment
@@ -135,10 +134,10 @@ def test_phases_of_the_sequence(tmp_path):
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_a_kill_and_a_resume_equal_a_straight_run(order, tmp_path, monkeypatch):
-    monkeypatch.setattr(conservative, "FEW", ())
+    monkeypatch.setattr(sessions, "FEW", ())
     options = (*DIGITS, f"method.order={order}", "method.alpha=0.5", "backbone.dropout=0.5")
     at = 3 if order == "joint" else 8
-    conservative.resumed_equals_straight(tmp_path, *options, at=at)
+    sessions.resumed_equals_straight(tmp_path, *options, at=at)
 
 
 @pytest.fixture(scope="module")

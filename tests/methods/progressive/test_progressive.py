@@ -4,9 +4,9 @@ import json
 import re
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.build import build
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import small
 import torch
-from source_free import before_adapting, moved
 from torch.nn.functional import conv2d
 
+from helpers import small
+from helpers.sessions import before_adapting, moved
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.errors import ConfigError
 from tlrun.methods.source_free.adabn import Moments

@@ -1,13 +1,12 @@
 """Adaptation without the source: what stays frozen, SHOT's labels, exact resume, other starts."""
 
-import conservative
 import numpy as np
 import pytest
-import small
 import torch
 from scipy.spatial.distance import cdist
-from source_free import before_adapting, moved
 
+from helpers import sessions, small
+from helpers.sessions import before_adapting, moved
 from tlrun.engine.checkpoint import load_last
 from tlrun.errors import ConfigError
 from tlrun.losses.centroids import centroid_labels
@@ -158,7 +157,7 @@ def test_the_output_layer_can_be_weight_normalised(tmp_path):
     g, v = (state[f"parametrizations.weight.original{i}"] for i in (0, 1))
     weight = session.net["classifier"].out.weight
     assert torch.allclose(weight, g * v / v.norm(dim=1, keepdim=True), atol=1e-6)
-    again = conservative.reopened(tmp_path / "run", *words)
+    again = sessions.reopened(tmp_path / "run", *words)
     again.build_all()
     again.load(load_last(again.run_dir.checkpoints))
     assert torch.equal(again.net["classifier"].out.weight, weight)
@@ -182,18 +181,18 @@ def test_a_crash_and_a_resume_equal_a_straight_run(method, at, tmp_path):
 
     def dying(*arguments):
         if loop.global_step == at:
-            raise conservative.Stop
+            raise sessions.Stop
         step(*arguments)
 
     loop._step = dying
-    with pytest.raises(conservative.Stop):
+    with pytest.raises(sessions.Stop):
         loop.fit()
     torch.rand(3)  # another process has other random states
-    resumed = conservative.reopened(tmp_path / "broken", *words)
+    resumed = sessions.reopened(tmp_path / "broken", *words)
     resumed.loop().fit()
     ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert conservative.rows(straight) == conservative.rows(resumed)
+    assert sessions.rows(straight) == sessions.rows(resumed)
     if method == "shot":
         assert torch.equal(straight.method.labels, resumed.method.labels)
 

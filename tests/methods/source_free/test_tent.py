@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import small
 import torch
-from source_free import before_adapting, moved
 
+from helpers import small
+from helpers.sessions import before_adapting, moved
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Progress

@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError
 from tlrun.losses.class_confusion import class_confusion_loss

@@ -1,11 +1,10 @@
 """BSS: the smallest singular values of the target's features."""
 
-import conservative
 import numpy as np
 import pytest
-import small
 import torch
 
+from helpers import sessions, small
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Seen, Update
 from tlrun.methods.terms.bss import BSS
@@ -50,10 +49,8 @@ def test_a_net_that_trains_with_it_has_a_shorter_tail(tmp_path):
 
     def tail(name, *options):
         lr = "phases.target.optimizer={lr: 0.005}"
-        session, batch = conservative.paused(
-            tmp_path / name, "trainer.steps=30", lr, *options, at=32
-        )
-        features = conservative.copy_of(session)(batch["target"].x).features.detach()
+        session, batch = sessions.paused(tmp_path / name, "trainer.steps=30", lr, *options, at=32)
+        features = sessions.copy_of(session)(batch["target"].x).features.detach()
         return float(torch.linalg.svdvals(features)[-1])
 
     assert tail("bss", "terms=[bss]", "terms.bss.weight=0.3") < 0.8 * tail("plain")
@@ -67,7 +64,7 @@ def test_arguments_and_methods_that_do_not_fit():
 
 
 def test_it_joins_a_run(tmp_path):
-    session = small.session(tmp_path / "run", *conservative.FEW, "terms=[bss]")
+    session = small.session(tmp_path / "run", *sessions.FEW, "terms=[bss]")
     session.loop().fit()
     trained = [row for row in session.run_dir.read_metrics() if row["split"] == "train"]
     assert all(("loss/bss" in row) == (row["phase"] == "target") for row in trained)

@@ -1,9 +1,9 @@
 """Co-Tuning: the relation between the classes, and the loss of the source's head."""
 
-import conservative
 import pytest
 import torch
 
+from helpers import sessions
 from tlrun.methods.base import Seen, Update
 from tlrun.methods.terms.co_tuning import CoTuning, relation
 
@@ -17,8 +17,8 @@ def test_the_relation_is_the_mean_answer_for_each_class():
 
 
 def test_the_relation_comes_from_the_net_at_the_start(tmp_path):
-    session, _ = conservative.paused(tmp_path / "run", TERM, "terms.co_tuning.temperature=2")
-    net, examples = conservative.copy_of(session), session.data.role("target_train")
+    session, _ = sessions.paused(tmp_path / "run", TERM, "terms.co_tuning.temperature=2")
+    net, examples = sessions.copy_of(session), session.data.role("target_train")
     x = session.data.preprocess(examples.read(torch.arange(len(examples))))
     p = (net(x).logits / 2).softmax(1)
     expected = torch.stack([p[examples.labels == k].mean(0) for k in range(10)])
@@ -44,7 +44,7 @@ def test_the_source_head_learns_and_follows_the_relation(tmp_path):
     """The published idea at small scale: the old head's answers for a class tend to its row."""
 
     def distance(weight):
-        session, batch = conservative.paused(
+        session, batch = sessions.paused(
             tmp_path / f"{weight}",
             TERM,
             f"terms.co_tuning.weight={weight}",
@@ -53,11 +53,11 @@ def test_the_source_head_learns_and_follows_the_relation(tmp_path):
         )
         x, y = batch["target"].x, batch["target"].y
         wanted = session.terms["co_tuning"].relation[y]
-        answers = conservative.copy_of(session)(x).logits.detach().softmax(1)
+        answers = sessions.copy_of(session)(x).logits.detach().softmax(1)
         return float((answers - wanted).abs().mean())
 
     assert distance(50.0) < 0.7 * distance(0.0)
 
 
 def test_kill_and_resume(tmp_path):
-    conservative.resumed_equals_straight(tmp_path, TERM)
+    sessions.resumed_equals_straight(tmp_path, TERM)

@@ -1,11 +1,10 @@
 """DELTA: its attention, its loss, the teacher and the hooks."""
 
-import conservative
 import pytest
-import small
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers import sessions, small
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Seen, Update
 from tlrun.methods.terms.delta import Delta
@@ -24,22 +23,22 @@ def maps(net, x):
 
 
 def test_the_loss_is_the_weighted_mean_square_over_the_batch(tmp_path):
-    session, batch = conservative.paused(tmp_path / "run", TERM, "terms.delta.alpha=0.3")
-    teacher = conservative.copy_of(session)
-    conservative.shaken(session)
-    student, x = conservative.copy_of(session).train(), batch["target"].x
+    session, batch = sessions.paused(tmp_path / "run", TERM, "terms.delta.alpha=0.3")
+    teacher = sessions.copy_of(session)
+    sessions.shaken(session)
+    student, x = sessions.copy_of(session).train(), batch["target"].x
     expected = 0.0
     weights = session.terms["delta"].weights
     for name, now in maps(student, x).items():
         square = (now - maps(teacher, x)[name]).square().sum((2, 3))  # (B, C)
         expected += float((square.mean(0) * weights[name]).sum().detach())
-    update = conservative.update_of(session, batch)
+    update = sessions.update_of(session, batch)
     assert float(update.losses["delta"].detach()) == pytest.approx(0.3 * expected, rel=1e-4)
 
 
 def test_attention_is_the_softmax_of_the_rise_in_loss(tmp_path):
-    session, batch = conservative.paused(tmp_path / "run")
-    net, x, y = conservative.copy_of(session), batch["target"].x, batch["target"].y
+    session, batch = sessions.paused(tmp_path / "run")
+    net, x, y = sessions.copy_of(session), batch["target"].x, batch["target"].y
     conv = net.backbone.conv1.conv
     with torch.no_grad():
         ours = attention(conv, lambda: cross_entropy(net(x).logits, y))
@@ -56,16 +55,16 @@ def test_attention_is_the_softmax_of_the_rise_in_loss(tmp_path):
 
 def test_gradients_reach_the_backbone_and_new_weights_decay(tmp_path):
     options = (TERM, "terms.delta.beta=0.4", "transfer.reinit=[classifier.out]")
-    session, batch = conservative.paused(tmp_path / "run", *options)
-    conservative.shaken(session)
-    ours = conservative.gradients(session, batch)
+    session, batch = sessions.paused(tmp_path / "run", *options)
+    sessions.shaken(session)
+    ours = sessions.gradients(session, batch)
     session.net.zero_grad()
-    update = conservative.update_of(session, batch)
+    update = sessions.update_of(session, batch)
     out = session.net["classifier"].out.weight
     (sum(update.losses.values()) + 0.2 * out.square().sum()).backward()
     assert torch.allclose(ours["parts.classifier.out.weight"], out.grad, atol=1e-6)
     alone = torch.autograd.grad(
-        conservative.update_of(session, batch).losses["delta"],
+        sessions.update_of(session, batch).losses["delta"],
         session.net.backbone.conv1.conv.weight,
     )[0]
     assert float(alone.abs().max()) > 0
@@ -73,17 +72,17 @@ def test_gradients_reach_the_backbone_and_new_weights_decay(tmp_path):
 
 def test_a_heavy_weight_keeps_the_feature_maps(tmp_path):
     def change(alpha):
-        session, batch = conservative.paused(
+        session, batch = sessions.paused(
             tmp_path / f"{alpha}", TERM, f"terms.delta.alpha={alpha}", "trainer.steps=30", at=32
         )
-        update = conservative.update_of(session, batch)
+        update = sessions.update_of(session, batch)
         return float(update.losses["delta"].detach()) / alpha
 
     assert change(10) < 0.5 * change(1e-6)
 
 
 def test_evaluations_and_the_source_phase_leave_nothing_behind(tmp_path):
-    session, batch = conservative.paused(tmp_path / "run", TERM)
+    session, batch = sessions.paused(tmp_path / "run", TERM)
     assert session.terms["delta"].student.take() == {}
     with torch.no_grad():
         session.net(batch["target"].x)
@@ -92,7 +91,7 @@ def test_evaluations_and_the_source_phase_leave_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize("attend", [True, False])
 def test_kill_and_resume(attend, tmp_path):
-    conservative.resumed_equals_straight(
+    sessions.resumed_equals_straight(
         tmp_path, TERM, f"terms.delta.attention={attend}", "backbone.dropout=0.25"
     )
 

@@ -1,9 +1,9 @@
 """EWC: a Fisher information of single images, its gradient, and what it holds."""
 
-import conservative
 import pytest
 import torch
 
+from helpers import sessions
 from tlrun.methods.terms.ewc import fisher
 
 TERM = "terms=[ewc]"
@@ -12,8 +12,8 @@ TERM = "terms=[ewc]"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A net after its source phase, and ten of its images."""
-    session, batch = conservative.paused(tmp_path_factory.mktemp("run") / "run")
-    return conservative.copy_of(session), torch.cat([batch["target"].x] * 2)[:10]
+    session, batch = sessions.paused(tmp_path_factory.mktemp("run") / "run")
+    return sessions.copy_of(session), torch.cat([batch["target"].x] * 2)[:10]
 
 
 def by_hand(net, x, weight_of):
@@ -57,9 +57,9 @@ def test_draws_of_y_approach_the_expectation(trained):
 
 def test_the_gradient_is_that_of_the_penalty(tmp_path):
     options = (TERM, "terms.ewc.weight=50", "terms.ewc.images=20")
-    session, batch = conservative.paused(tmp_path / "run", *options)
-    start = conservative.shaken(session)
-    ours = conservative.gradients(session, batch)
+    session, batch = sessions.paused(tmp_path / "run", *options)
+    start = sessions.shaken(session)
+    ours = sessions.gradients(session, batch)
     session.net.zero_grad()
     loss = next(session.method.step(session.net, batch, None)).losses["classification"]
     found, named = session.terms["ewc"].fisher, dict(session.net.named_parameters())
@@ -67,7 +67,7 @@ def test_the_gradient_is_that_of_the_penalty(tmp_path):
     (loss + penalty).backward()
     for name, parameter in named.items():
         assert torch.allclose(ours[name], parameter.grad, atol=1e-5), name
-    value = conservative.update_of(session, batch).metrics["ewc"]
+    value = sessions.update_of(session, batch).metrics["ewc"]
     assert float(value) == pytest.approx(float(penalty.detach()), rel=1e-4)
 
 
@@ -76,12 +76,12 @@ def test_a_heavy_weight_holds_what_the_source_needs(tmp_path):
 
     def moved(weight):
         options = ("terms.ewc.images=20", f"terms.ewc.weight={weight}", "trainer.steps=30")
-        session, batch = conservative.paused(tmp_path / f"{weight}", TERM, *options, at=32)
-        update = conservative.update_of(session, batch)
+        session, batch = sessions.paused(tmp_path / f"{weight}", TERM, *options, at=32)
+        update = sessions.update_of(session, batch)
         return float(update.metrics["ewc"]) / weight
 
     assert moved(1e4) < 0.5 * moved(1e-4)
 
 
 def test_kill_and_resume(tmp_path):
-    conservative.resumed_equals_straight(tmp_path, TERM, "terms.ewc.images=10")
+    sessions.resumed_equals_straight(tmp_path, TERM, "terms.ewc.images=10")

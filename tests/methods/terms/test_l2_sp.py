@@ -1,10 +1,9 @@
 """L2-SP: its gradient, its anchor, and weights that stay."""
 
-import conservative
 import pytest
-import small
 import torch
 
+from helpers import sessions, small
 from tlrun.errors import ConfigError
 
 TERM = "terms=[l2_sp]"
@@ -14,9 +13,9 @@ TERM = "terms=[l2_sp]"
 def test_the_gradient_is_that_of_the_penalty_by_autograd(reinit, tmp_path):
     """α/2 ‖w_S − w_S⁰‖² + β/2 ‖w_new‖², against autograd of it beside the loss."""
     options = (TERM, "terms.l2_sp.alpha=0.7", "terms.l2_sp.beta=0.3", f"transfer.reinit={reinit}")
-    session, batch = conservative.paused(tmp_path / "run", *options)
-    start = conservative.shaken(session)
-    ours = conservative.gradients(session, batch)
+    session, batch = sessions.paused(tmp_path / "run", *options)
+    start = sessions.shaken(session)
+    ours = sessions.gradients(session, batch)
 
     session.net.zero_grad()
     update = next(session.method.step(session.net, batch, None))
@@ -28,7 +27,7 @@ def test_the_gradient_is_that_of_the_penalty_by_autograd(reinit, tmp_path):
     (update.losses["classification"] + penalty).backward()
     for name, parameter in named.items():
         assert torch.allclose(ours[name], parameter.grad, atol=1e-5), name
-    value = conservative.update_of(session, batch).metrics["l2_sp"]
+    value = sessions.update_of(session, batch).metrics["l2_sp"]
     assert float(value) == pytest.approx(float(penalty.detach()), rel=1e-5)
 
 
@@ -37,14 +36,14 @@ def test_alpha_of_two_lambda_is_the_plain_form(tmp_path):
     lam = 0.2
     sgd = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=0.1", "schedule=constant")
     options = (*sgd, TERM, f"terms.l2_sp.alpha={2 * lam}", "terms.l2_sp.beta=0", "trainer.steps=4")
-    session = small.session(tmp_path / "run", *conservative.FEW, *options)
+    session = small.session(tmp_path / "run", *sessions.FEW, *options)
     session.loop().fit()
-    by_hand, _ = conservative.paused(tmp_path / "hand", *options)
+    by_hand, _ = sessions.paused(tmp_path / "hand", *options)
     net = by_hand.net
     start = {n: p.detach().clone() for n, p in net.named_parameters()}
     stream = by_hand.loop().open_streams(by_hand.phases[1])["target"]
     for step in range(4):
-        batch = stream.batch(conservative.SOURCE_STEPS + step)
+        batch = stream.batch(sessions.SOURCE_STEPS + step)
         loss = torch.nn.functional.cross_entropy(net(batch.x).logits, batch.y)
         loss = loss + lam * sum((p - start[n]).square().sum() for n, p in net.named_parameters())
         found = torch.autograd.grad(loss, list(net.parameters()))
@@ -56,21 +55,21 @@ def test_alpha_of_two_lambda_is_the_plain_form(tmp_path):
 
 
 def test_the_anchor_is_a_clone_that_does_not_move_and_survives_a_kill(tmp_path):
-    session, _ = conservative.paused(tmp_path / "a")
+    session, _ = sessions.paused(tmp_path / "a")
     start = {name: p.detach().clone() for name, p in session.net.named_parameters()}
-    trained, _ = conservative.paused(
-        tmp_path / "b", TERM, "trainer.steps=9", at=conservative.SOURCE_STEPS + 8
+    trained, _ = sessions.paused(
+        tmp_path / "b", TERM, "trainer.steps=9", at=sessions.SOURCE_STEPS + 8
     )
     anchor = trained.terms["l2_sp"].state_dict()["anchor"]
     assert anchor.keys() == start.keys()
     assert all(torch.equal(anchor[name], value) for name, value in start.items())
     assert any(not torch.equal(p, start[n]) for n, p in trained.net.named_parameters())
-    conservative.resumed_equals_straight(tmp_path, TERM, "terms.l2_sp.alpha=5")
+    sessions.resumed_equals_straight(tmp_path, TERM, "terms.l2_sp.alpha=5")
 
 
 def distance(folder, *options):
     """From the weights at the start of the target phase to those at its end, without the term's."""
-    session = small.session(folder, *conservative.FEW, TERM, "schedule=constant", *options)
+    session = small.session(folder, *sessions.FEW, TERM, "schedule=constant", *options)
     session.loop().fit()
     anchor = session.terms["l2_sp"].anchor.values
     return max(
@@ -106,10 +105,10 @@ def test_adam_stays_within_a_few_learning_rates(tmp_path):
 def test_weight_decay_beside_it_is_refused(tmp_path):
     decay = "phases.target.optimizer={weight_decay: 0.01}"
     with pytest.raises(ConfigError, match=r"phases\.target\.optimizer\.weight_decay=0"):
-        small.session(tmp_path / "a", *conservative.FEW, TERM, decay)
-    small.session(tmp_path / "b", *conservative.FEW, decay)
+        small.session(tmp_path / "a", *sessions.FEW, TERM, decay)
+    small.session(tmp_path / "b", *sessions.FEW, decay)
     source = ("optimizer.weight_decay=0.01", "phases.target.optimizer={weight_decay: 0}")
-    small.session(tmp_path / "c", *conservative.FEW, TERM, *source)
+    small.session(tmp_path / "c", *sessions.FEW, TERM, *source)
 
 
 def test_without_carried_weights_it_says_so(tmp_path):
@@ -124,7 +123,7 @@ def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
     nets = []
     for count in (1, 2):
         session = small.session(
-            tmp_path / str(count), *conservative.FEW, *options, f"trainer.accumulate={count}"
+            tmp_path / str(count), *sessions.FEW, *options, f"trainer.accumulate={count}"
         )
         session.loop().fit()
         nets.append(session.net.state_dict())

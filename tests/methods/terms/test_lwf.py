@@ -1,10 +1,9 @@
 """LwF: the divergence from the old answers, on the same images, by a teacher that stays."""
 
-import conservative
 import pytest
-import small
 import torch
 
+from helpers import sessions, small
 from tlrun.config.build import build
 from tlrun.errors import ConfigError
 from tlrun.methods.terms.lwf import LwF
@@ -24,21 +23,21 @@ def test_the_divergence_is_kl_at_the_temperature():
 
 
 def test_teacher_and_student_see_the_same_augmented_image(tmp_path):
-    session, batch = conservative.paused(tmp_path / "run", TERM, AUGMENTED, "terms.lwf.weight=3")
-    teacher = conservative.copy_of(session)  # as it was: nothing is trained yet
-    conservative.shaken(session)
+    session, batch = sessions.paused(tmp_path / "run", TERM, AUGMENTED, "terms.lwf.weight=3")
+    teacher = sessions.copy_of(session)  # as it was: nothing is trained yet
+    sessions.shaken(session)
     x = batch["target"].x
-    update = conservative.update_of(session, batch)
+    update = sessions.update_of(session, batch)
     expected = 3 * LwF().divergence(teacher(x).logits, update.seen["target"].logits)
     assert float(update.losses["lwf"]) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_the_teacher_is_no_part_of_the_net_and_has_no_gradient(tmp_path):
-    session, batch = conservative.paused(tmp_path / "run", TERM)
+    session, batch = sessions.paused(tmp_path / "run", TERM)
     names = set(session.net.state_dict())
     teacher = session.terms["lwf"].teacher.of(session.net)
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
-    conservative.gradients(session, batch)
+    sessions.gradients(session, batch)
     assert set(session.net.state_dict()) == names
     assert not teacher.training
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
@@ -47,12 +46,12 @@ def test_the_teacher_is_no_part_of_the_net_and_has_no_gradient(tmp_path):
 
 def test_a_heavy_weight_keeps_the_old_answers(tmp_path):
     def change(weight):
-        session, batch = conservative.paused(
+        session, batch = sessions.paused(
             tmp_path / f"{weight}", TERM, f"terms.lwf.weight={weight}", "trainer.steps=40", at=42
         )
         x = batch["target"].x
         old = session.terms["lwf"].teacher.of(session.net)(x).logits.softmax(1)
-        now = conservative.copy_of(session)(x).logits.detach().softmax(1)
+        now = sessions.copy_of(session)(x).logits.detach().softmax(1)
         return float((now - old).abs().mean())
 
     assert change(100) < 0.5 * change(0)
@@ -78,11 +77,11 @@ def test_other_classes_keep_the_sources_own_head():
 
 
 def test_kill_and_resume(tmp_path):
-    conservative.resumed_equals_straight(tmp_path, TERM, AUGMENTED, "terms.lwf.weight=2")
+    sessions.resumed_equals_straight(tmp_path, TERM, AUGMENTED, "terms.lwf.weight=2")
 
 
 def test_without_an_old_head_it_says_so(tmp_path):
-    options = (*conservative.FEW, TERM, "transfer.reinit=[classifier.out]")
+    options = (*sessions.FEW, TERM, "transfer.reinit=[classifier.out]")
     with pytest.raises(ConfigError, match="head that was learned on the source"):
         small.session(tmp_path / "run", *options).loop().fit()
     with pytest.raises(ConfigError, match=r"terms\.lwf\.temperature=0: expected a number above 0"):

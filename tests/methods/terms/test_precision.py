@@ -1,11 +1,9 @@
 """From the same features, bf16 autocast does not change what a term adds."""
 
-import conservative
-import half
 import pytest
-import small
 import torch
 
+from helpers import half, sessions, small
 from tlrun.config.packaged import conf_dir
 from tlrun.methods.base import Progress
 from tlrun.methods.terms.memory import Teacher
@@ -18,7 +16,7 @@ NO_LOSS = ("ewc", "l2_sp", "stoch_norm")  # gradients and metrics; a hook in the
 def started(folder, name):
     """(session, batch) where the term has started and its first update is due."""
     if name not in OF_BOTH_DOMAINS:
-        return conservative.paused(folder, f"terms=[{name}]")
+        return sessions.paused(folder, f"terms=[{name}]")
     session = small.session(folder, "method=dann", f"terms=[{name}]")
     (phase,) = session.phases
     session.method.build(phase, session.net, session.data)
@@ -31,7 +29,7 @@ def started(folder, name):
 def test_a_term_of_the_same_features(name, tmp_path):
     session, batch = started(tmp_path / "run", name)
     net, term = session.net.train(), session.terms[name]
-    conservative.shaken(session)  # away from the start, which costs nothing
+    sessions.shaken(session)  # away from the start, which costs nothing
     kept = [value.of(net) for value in vars(term).values() if isinstance(value, Teacher)]
     for one in (net, *kept):
         half.same_features(one)

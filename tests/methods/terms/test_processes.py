@@ -1,14 +1,12 @@
 """Two processes against one: what the terms remember is the same, and so is what they add."""
 
-import conservative
-import small
-
+from helpers import sessions, small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.experiment.start import create_run_folder, run_experiment
 
 ONE_STEP = (
-    *conservative.FEW,
+    *sessions.FEW,
     "phases.source.steps=1",
     "terms=[l2_sp,lwf,delta,ewc]",
     "terms.l2_sp.alpha=0.5",

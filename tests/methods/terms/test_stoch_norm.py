@@ -1,11 +1,10 @@
 """StochNorm: the mixture of both normalisations, in the training of the target phase alone."""
 
-import conservative
 import numpy as np
 import pytest
-import small
 import torch
 
+from helpers import sessions, small
 from tlrun.errors import ConfigError
 from tlrun.methods.terms.stoch_norm import StochNorm
 from tlrun.models.batch_norm import convert
@@ -113,9 +112,9 @@ def test_attaching_again_does_not_mix_twice():
 
 
 def test_the_source_phase_is_plain_and_the_target_phase_is_not(tmp_path):
-    ours, _ = conservative.paused(tmp_path / "a", TERM, at=conservative.SOURCE_STEPS + 2)
-    plain, _ = conservative.paused(tmp_path / "b", at=conservative.SOURCE_STEPS + 2)
-    rows = [[r for r in conservative.rows(s) if r["phase"] == "source"] for s in (ours, plain)]
+    ours, _ = sessions.paused(tmp_path / "a", TERM, at=sessions.SOURCE_STEPS + 2)
+    plain, _ = sessions.paused(tmp_path / "b", at=sessions.SOURCE_STEPS + 2)
+    rows = [[r for r in sessions.rows(s) if r["phase"] == "source"] for s in (ours, plain)]
     assert rows[0] == rows[1]
     assert any(
         not torch.equal(v, plain.net.state_dict()[k]) for k, v in ours.net.state_dict().items()
@@ -123,7 +122,7 @@ def test_the_source_phase_is_plain_and_the_target_phase_is_not(tmp_path):
 
 
 def test_kill_and_resume(tmp_path):
-    conservative.resumed_equals_straight(tmp_path, TERM)
+    sessions.resumed_equals_straight(tmp_path, TERM)
 
 
 def test_a_net_without_batch_norm_or_a_wrong_share_is_refused():

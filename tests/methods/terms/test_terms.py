@@ -1,9 +1,9 @@
 """Terms: they join main updates of any method, with their own weight."""
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.base import Seen, Update

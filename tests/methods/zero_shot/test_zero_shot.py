@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import half
 import numpy as np
 import pytest
-import small
 import torch
-import zero_shot
 from scipy.linalg import solve_sylvester
 from scipy.special import expit, softmax
 
-from tests.data.conftest import real_data
+from helpers import half, small, zero_shot
+from helpers.data_files import real_data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Progress
 from tlrun.methods.zero_shot.ale import ALE

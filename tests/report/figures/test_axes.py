@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_run
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run
 from tlrun.report.figures.axes import draw_axes, entry, numeric_keys
 from tlrun.report.figures.style import Missing
 from tlrun.report.pages.leaderboard import find_jobs

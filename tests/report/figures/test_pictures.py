@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from html_check import Page
-from make_run import make_run
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run
 from tlrun.report.figures.picture_kinds import (
     _decimals,
     draw_bars,

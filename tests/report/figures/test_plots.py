@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_run import make_run
 
+from helpers.run_folders import make_run
 from tlrun.errors import ConfigError
 from tlrun.report.figures import curves
 from tlrun.report.figures.embedding import Features, read_features, source_share, to_plane

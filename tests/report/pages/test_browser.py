@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from make_run import make_run, make_search, make_sweep
 
+from helpers.run_folders import make_run, make_search, make_sweep
 from tlrun.report.pages.leaderboard import write_comparison
 from tlrun.report.pages.page import write_report
 

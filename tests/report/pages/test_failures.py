@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_run
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run
 from tlrun.report.pages.page import write_report
 from tlrun.report.pages.text import text_summary
 from tlrun.report.read.record import read_record

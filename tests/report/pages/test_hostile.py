@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_run, make_search
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run, make_search
 from tlrun.files.csv_file import read_rows
 from tlrun.report.pages.page import write_report
 

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_run, make_sweep
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run, make_sweep
 from tlrun.report.pages.leaderboard import find_jobs
 from tlrun.report.pages.page import write_report
 from tlrun.report.read.groups import compare, group_jobs, primary_metric

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_run
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run
 from tlrun.errors import ConfigError
 from tlrun.report.pages.page import write_report
 from tlrun.report.pages.render import duration, percent, plain

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_search
 
+from helpers.html_page import Page
+from helpers.run_folders import make_search
 from tlrun.report.figures.search_plots import _spans_decades, draw_history, draw_params
 from tlrun.report.figures.style import Missing
 from tlrun.report.pages.page import write_report

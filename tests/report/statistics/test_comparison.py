@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from html_check import Page
-from make_run import make_run
 
+from helpers.html_page import Page
+from helpers.run_folders import make_run
 from tlrun.cli.main import main
 from tlrun.errors import ConfigError
 from tlrun.report.pages.leaderboard import sources_of, write_comparison

@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 
 import pytest
-from make_run import make_run
 
+from helpers.run_folders import make_run
 from tlrun.report.pages.leaderboard import find_jobs
 from tlrun.report.read.record import read_record
 from tlrun.report.statistics.board import Board, board_of

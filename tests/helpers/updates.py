@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import small
 import torch
 
+from helpers import small
 from tlrun.data.pipeline.streams import Batch
 from tlrun.methods.base import Progress
 

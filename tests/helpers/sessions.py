@@ -1,4 +1,4 @@
-"""For tests of what stays near a start: a fine-tuning that pauses at a step, kill and resume."""
+"""Sessions in the middle: one that pauses at a step, one that is killed and resumed, what moved."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-import small
 import torch
 
+from helpers import small
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.experiment.lifecycle import resolve
@@ -104,3 +104,22 @@ def copy_of(session: Session):
     for module in net.modules():
         module._forward_hooks.clear()
     return net
+
+
+def before_adapting(session: Session) -> dict[str, torch.Tensor]:
+    """Will hold the state of the net as the last phase finds it."""
+    start, last = session.method.start, session.phases[-1].name
+    kept: dict[str, torch.Tensor] = {}
+
+    def remember(phase, net, data):
+        if phase.name == last:
+            kept.update({k: v.clone() for k, v in net.state_dict().items()})
+        start(phase, net, data)
+
+    session.method.start = remember  # type: ignore[method-assign]
+    return kept
+
+
+def moved(session: Session, before: dict[str, torch.Tensor]) -> set[str]:
+    """Names of the tensors that differ from `before` by a bit."""
+    return {k for k, v in session.net.state_dict().items() if not v.equal(before[k])}

@@ -1,0 +1,1 @@
+"""What several tests share, one subject a file: nets, sessions, run folders, toy data."""

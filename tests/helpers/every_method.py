@@ -1,0 +1,34 @@
+"""The names of all methods, and a session of any of them on the bundled data of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from helpers import small
+from tlrun.config.build import locate
+from tlrun.config.packaged import conf_dir
+from tlrun.experiment.session import Session
+
+METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
+DATA = {
+    "class": "digits_digitsm",
+    "episodes": "digits_episodes",
+    "attributes": "digits_attributes",
+    "tasks": "digits_fours_nines",
+}  # kind of data -> the bundled set of that kind
+SEVERAL_SOURCES = "digits_styles_digitsm"
+
+
+def session_of(name: str, folder: Path) -> Session:
+    """Everything for two steps of the method; nothing is trained yet."""
+    cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
+    needs = locate(cfg._target_).needs
+    data = SEVERAL_SOURCES if needs.sources > 1 else DATA[needs.kind]
+    words = [f"method={name}", f"data={data}", "trainer.steps=2"]
+    if needs.open_set:
+        words += ["data.label_spaces=open", "data.source_classes=[0, 1, 2, 3, 4]"]
+    if needs.kind == "episodes":  # MAML learns anew in every one
+        words += ["data.val_episodes=2", "data.test_episodes=10"]
+    return small.session(folder, *words)
