@@ -21,8 +21,9 @@ from bare_loop import train as bare_train
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Stream
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import Session, open_session
+from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
 

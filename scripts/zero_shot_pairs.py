@@ -23,8 +23,9 @@ import torch
 
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import Session, open_session
+from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
 KEYS = (

@@ -31,8 +31,8 @@ def reopen(folder, *overrides):
     """A new process in effect: everything built again over the same run folder."""
     from tlrun.config.build import plain
     from tlrun.config.compose import compose
+    from tlrun.experiment.assemble import open_session
     from tlrun.experiment.lifecycle import resolve
-    from tlrun.experiment.session import open_session
     from tlrun.run_folder.run_dir import RunDir
 
     return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *overrides]))))

@@ -12,7 +12,8 @@ from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, RunError
-from tlrun.experiment.initial_weights import Start
+from tlrun.experiment.checks import check_patterns
+from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.base import Phase
 from tlrun.methods.fine_tuning.finetune import Finetune
@@ -207,8 +208,8 @@ def hub(monkeypatch):
 def resnet(folder, *overrides):
     quick = [word for word in small.QUICK if word != "backbone.width=0.1"]
     from tlrun.config.build import plain
+    from tlrun.experiment.assemble import open_session
     from tlrun.experiment.lifecycle import resolve
-    from tlrun.experiment.session import open_session
 
     words = [*quick, *FINETUNE, "backbone=resnet18", "data.size=32", "trainer.steps=1", *overrides]
     run_dir = RunDir.create(folder)
@@ -220,7 +221,7 @@ def test_pretrained_takes_the_default_weights_and_carries_the_backbone_alone(hub
     session = resnet(tmp_path / "run", "init=pretrained", "transfer.reinit=[backbone.layer4]")
     assert hub == ["DEFAULT"]
     assert [phase.name for phase in session.phases] == ["target"]
-    session.check_patterns()
+    check_patterns(session)
     before = {k: v.clone() for k, v in session.net["backbone"].state_dict().items()}
     session.carry_over(0, set(session.net.parts))
     assert hub == ["DEFAULT"]  # what starts anew is drawn, not fetched
@@ -238,14 +239,14 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 def test_init_wins_over_the_weights_of_the_backbone(init, hub, tmp_path):
     session = resnet(tmp_path / "run", f"init={init}", "backbone.weights=IMAGENET1K_V1")
     assert hub == ([] if init == "scratch" else ["IMAGENET1K_V1"])
-    assert session.start.pretrained == (init == "pretrained")
+    assert session.initial_weights.pretrained == (init == "pretrained")
 
 
 def test_a_run_that_goes_on_fetches_nothing(hub, tmp_path):
     session = resnet(tmp_path / "run", "init=pretrained")
     (session.run_dir.checkpoints / "last.pt").touch()
     hub.clear()
-    from tlrun.experiment.session import open_session
+    from tlrun.experiment.assemble import open_session
 
     open_session(session.run_dir, session.cfg)
     assert hub == []
@@ -271,19 +272,19 @@ def test_a_backbone_without_weights_says_so(tmp_path):
 def test_a_pattern_without_a_match_is_an_error_before_training(key, message, tmp_path):
     session = small.session(tmp_path / "run", *FINETUNE, key)
     with pytest.raises(ConfigError, match=message):
-        session.check_patterns()
+        check_patterns(session)
 
 
 def test_a_stage_both_carried_and_renewed_is_an_error_before_training(tmp_path):
     keys = (*FINETUNE, "transfer.carry=[backbone]", "transfer.reinit=[backbone.conv1]")
     with pytest.raises(ConfigError, match=r"both name backbone\.conv1"):
-        small.session(tmp_path / "run", *keys).check_patterns()
+        check_patterns(small.session(tmp_path / "run", *keys))
 
 
 def test_nothing_left_to_train_is_an_error_before_training(tmp_path):
     keys = (*FINETUNE, "transfer.cut=5", "transfer.freeze_carried=true")
     with pytest.raises(ConfigError, match="cut at most after 4"):
-        small.session(tmp_path / "run", *keys).check_patterns()
+        check_patterns(small.session(tmp_path / "run", *keys))
 
 
 def test_cut_and_carry_contradict(tmp_path):
@@ -301,7 +302,7 @@ def test_a_cut_is_a_number_of_stages():
 def test_transfer_acts_in_the_first_marked_phase_and_freezes_from_there_on():
     phases = [Phase("a"), Phase("b", transfer=True, frozen=("x",)), Phase("c", transfer=True)]
     cfg = {"carry": None, "reinit": [], "freeze": ["y"], "cut": None, "freeze_carried": False}
-    begin = Start.of("auto", cfg, phases)
+    begin = InitialWeights.of("auto", cfg, phases)
     assert begin.phase == 1
     frozen = [begin.freeze_in(index, phase).frozen for index, phase in enumerate(phases)]
     assert frozen == [(), ("x", "y"), ("y",)]

@@ -11,8 +11,9 @@ import torch
 from tlrun.config.build import build, plain
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import Session, open_session
+from tlrun.experiment.session import Session
 from tlrun.models.backbones import DannCNN
 from tlrun.models.batch_norm import convert
 from tlrun.models.net import Net

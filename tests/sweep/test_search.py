@@ -410,7 +410,7 @@ def test_two_processes_never_search_in_one_folder(
 
 def test_the_oracle_is_used_only_when_asked_for(jobs: Jobs) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.target_test=false"):
-        importlib.import_module("tlrun.experiment.session").open_session(
+        importlib.import_module("tlrun.experiment.assemble").open_session(
             RunDir("none"),
             OmegaConf.to_container(compose(["select=oracle", "evaluate.target_test=false"])),
         )

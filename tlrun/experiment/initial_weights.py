@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Start:
+class InitialWeights:
     """init: as above, resolved. phase: number of the phase at whose start `transfer.*` acts.
 
     pretrained: whether the backbone came with weights. asked: whether the table is worth printing.
@@ -50,7 +50,7 @@ class Start:
     pretrained: bool = False
 
     @classmethod
-    def of(cls, init: str, cfg: Mapping[str, Any], phases: Sequence[Phase]) -> Start:
+    def of(cls, init: str, cfg: Mapping[str, Any], phases: Sequence[Phase]) -> InitialWeights:
         """cfg: the group `transfer`. Raises ConfigError if two of its keys contradict."""
         marked = [index for index, phase in enumerate(phases) if phase.transfer]
         carry = None if cfg["carry"] is None else tuple(cfg["carry"])

@@ -29,8 +29,10 @@ from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.engine.trainer import Loop
 from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.selection import min_effective_classes, without_target
+from tlrun.experiment.assemble import open_session
+from tlrun.experiment.checks import check_patterns
 from tlrun.experiment.processes import start_workers
-from tlrun.experiment.session import Session, open_session
+from tlrun.experiment.session import Session
 from tlrun.experiment.summary import conclude, describe
 from tlrun.experiment.wall_time import with_part
 from tlrun.loggers.make import check_installed, log_summary
@@ -147,7 +149,7 @@ def show(run_dir: RunDir) -> None:
 def train(session: Session) -> None:
     """Fit here, or in `trainer.devices` workers; the session then has the net's last form."""
     describe(session)
-    session.check_patterns()
+    check_patterns(session)
     world = int(session.cfg["trainer"]["devices"])
     if world == 1:
         with closing_record(session.loop()) as loop:

@@ -25,7 +25,8 @@ from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.divergence import failure
 from tlrun.evaluate.figures import Figures, oracle_key, with_unit
 from tlrun.evaluate.selection import rules, sees_target_labels
-from tlrun.experiment.session import Session, open_session
+from tlrun.experiment.assemble import open_session
+from tlrun.experiment.session import Session
 from tlrun.experiment.wall_time import wall_seconds
 from tlrun.run_folder.environment import with_history
 from tlrun.run_folder.run_dir import Damaged, RunDir, collect_environment, write_atomic
@@ -166,7 +167,7 @@ def describe(session: Session) -> None:
             found = with_history(found, run_dir.read_json(run_dir.environment))
         except Damaged as error:
             log.warning("%s; it is written anew, without what it said of the start", error)
-    elif origin := session.start.origin():
+    elif origin := session.initial_weights.origin():
         found["init"] = origin
     run_dir.write_json(run_dir.environment, found)
 

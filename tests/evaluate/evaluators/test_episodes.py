@@ -11,8 +11,8 @@ from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError, DataError
 from tlrun.evaluate.evaluators.episodes import mean_and_interval
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import open_session
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.experiment.summary import conclude
 from tlrun.inference.predict import load

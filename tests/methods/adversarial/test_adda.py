@@ -12,8 +12,8 @@ from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import open_session
 from tlrun.methods.adversarial.adda import ADDA, ENCODER
 from tlrun.methods.base import Progress
 from tlrun.run_folder.run_dir import RunDir

@@ -13,8 +13,8 @@ from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.engine.trainer import Loop
 from tlrun.errors import ConfigError
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import open_session
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
 from tlrun.methods.fine_tuning.gradual_unfreeze import GradualUnfreeze

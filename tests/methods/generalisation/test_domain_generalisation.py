@@ -14,8 +14,8 @@ from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.evaluate.selection import without_target
+from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
-from tlrun.experiment.session import open_session
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load
 from tlrun.methods.base import Phase, Progress

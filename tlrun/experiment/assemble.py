@@ -1,0 +1,210 @@
+"""From a config to a `Session`: all of it is built here in order, and every rule of `checks` asked.
+
+Nothing here trains.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tlrun.config.build import build
+from tlrun.config.schema import INITS
+from tlrun.data.problems.pair import Data, Labels, build_data
+from tlrun.data.problems.trained import as_trained, check_columns, source_classes, with_statistics
+from tlrun.engine.distributed import Process
+from tlrun.engine.optimizers import merged
+from tlrun.engine.precision import resolve_device, resolve_precision
+from tlrun.evaluate.evaluators.classes import Evaluator, evaluator_of
+from tlrun.experiment import checks
+from tlrun.experiment.initial_weights import InitialWeights
+from tlrun.experiment.session import Session
+from tlrun.machine import assigned_gpu
+from tlrun.methods.balances.base import Balance
+from tlrun.methods.balances.equal import Equal
+from tlrun.methods.base import Method, Phase, Term
+from tlrun.models.build import build_net
+from tlrun.models.net import Net
+from tlrun.process import prepare_process
+from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+Config = dict[str, Any]
+Space = Mapping[str, Any]  # what a label_space.json holds
+
+
+def open_session(
+    run_dir: RunDir, cfg: Config, rank: int = 0, world: int = 1, space: Space | None = None
+) -> Session:
+    """Build all that `cfg` describes. Raises ConfigError or DataError before any training.
+
+    space: the label_space.json of a run that is only evaluated: the data come under its classes and
+    columns, and the target's training images are left out where nothing else needs them.
+    """
+    prepare_process(cfg, rank, world)
+    device = device_of(cfg, rank, world)
+    precision = resolve_precision(str(cfg["trainer"]["precision"]), device)
+    checks.check_rules(cfg)
+    trained = (run_dir.checkpoints / "last.pt").exists()  # what it started from is needed no more
+    method = build_method(cfg, trained)
+    data = load_data(cfg, method, trained, space)
+    phases, initial_weights = plan_phases(cfg, method, data)
+    if space is None:
+        checks.check_streams(data, phases)
+    evaluator = build_evaluator(cfg, method, data, device)
+    net = build_fresh_net(cfg, data, initial_weights, trained)
+    process = (
+        Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
+    )
+    terms = build_terms(cfg, method, phases)
+    balance = build_balance(cfg, method)
+    tasks = {task.name: task.kind for task in data.tasks.values()}
+    return Session(
+        cfg=cfg,
+        run_dir=run_dir,
+        data=data,
+        method=method,
+        terms=terms,
+        balance=balance,
+        learned_balance=balance.module(tasks) if balance else None,
+        phases=phases,
+        net=net,
+        evaluator=evaluator,
+        device=device,
+        precision=precision,
+        process=process,
+        initial_weights=initial_weights,
+    )
+
+
+def device_of(cfg: Config, rank: int, world: int) -> torch.device:
+    """The device of this process: of several, each has a GPU of its own."""
+    device = resolve_device(str(cfg["trainer"]["device"]))
+    if world > 1 and device.type == "cuda":
+        gpu = assigned_gpu(rank)
+        device = torch.device("cuda", rank if gpu is None else gpu)
+        torch.cuda.set_device(device)
+    return device
+
+
+def build_method(cfg: Config, trained: bool) -> Method:
+    """The method, with the top-level keys that replace its own choices."""
+    method: Method = build(cfg["method"], "method")
+    if cfg["batch_norm"] != "auto":
+        method.batch_norm = str(cfg["batch_norm"])
+    if cfg["init"] != "auto":
+        checks.check_init(str(cfg["init"]), method, trained)
+        method.init = str(cfg["init"])
+    return method
+
+
+def load_data(cfg: Config, method: Method, trained: bool, space: Space | None) -> Data:
+    """The data, checked against the method, under the classes and columns of `space`."""
+    asked = cfg["target_labels"]
+    labels: Labels = method.needs.target_labels if asked == "auto" else asked  # type: ignore[assignment]
+    checks.check_target_labels(labels, method)
+    tested = space is not None and method.needs.kind == "class"
+    origin = space or origin_space(method.init, trained)
+    data = build_data(
+        cfg["data"],
+        seed=int(cfg["seed"]),
+        target_labels="none" if tested else labels,
+        target_val_labels=cfg["target_val_labels"],
+        target_images="none" if tested else str(cfg["target_images"]),
+        shared_classes=method.needs.shared_classes,
+        classes=None if space is None else source_classes(space),
+        feature_names=None if origin is None else origin.get("feature_names"),
+    )
+    checks.check_kind(method, data)
+    checks.check_sources(method, data)
+    checks.check_open_set(method, data)
+    if origin is not None:
+        check_columns(data, origin)
+    if space is not None:
+        data = as_trained(data, space)
+        if cfg["data"].get("mean") is None:
+            data = with_statistics(data, space["preprocess"])
+    return data
+
+
+def origin_space(init: str, trained: bool) -> dict[str, Any] | None:
+    """The label_space.json of the run whose weights this one starts from, if there is one."""
+    if init in INITS or trained:
+        return None
+    path = RunDir.open(init).label_space
+    return RunDir.read_json(path) if path.is_file() else None
+
+
+def plan_phases(cfg: Config, method: Method, data: Data) -> tuple[list[Phase], InitialWeights]:
+    """The method's phases with the changes of `phases.*`, and what `transfer.*` freezes in them."""
+    phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
+    initial_weights = InitialWeights.of(method.init, cfg["transfer"], phases)
+    phases = [initial_weights.freeze_in(index, phase) for index, phase in enumerate(phases)]
+    checks.check_phase_names(cfg, phases)
+    return phases, initial_weights
+
+
+def override_phase(phase: Phase, overrides: Mapping[str, Any]) -> Phase:
+    """Apply `phases.<name>.{steps,optimizer,schedule,frozen}` from the command line."""
+    changes = dict(overrides.get(phase.name) or {})
+    for key in ("optimizer", "schedule"):
+        if key in changes:
+            base = getattr(phase, key)
+            changes[key] = (
+                merged(base, changes[key]) if "name" in base else {**base, **changes[key]}
+            )
+    if "frozen" in changes:
+        changes["frozen"] = tuple(changes["frozen"])
+        freed = [stage for stage in phase.frozen if stage not in changes["frozen"]]
+        if freed:
+            log.warning(
+                "phases.%s.frozen replaces the method's own: %s will train",
+                phase.name,
+                ", ".join(freed),
+            )
+    return replace(phase, **changes)
+
+
+def build_evaluator(cfg: Config, method: Method, data: Data, device: torch.device) -> Evaluator:
+    evaluator = evaluator_of(data)(
+        data,
+        method,
+        device,
+        batch_size=int(cfg["evaluate"]["batch_size"]),
+        max_images=int(cfg["select"]["max_images"]),
+        seed=int(cfg["seed"]),
+        target_test=bool(cfg["evaluate"]["target_test"]),
+    )
+    checks.check_task_rules(cfg, evaluator)
+    return evaluator
+
+
+def build_fresh_net(cfg: Config, data: Data, initial_weights: InitialWeights, trained: bool) -> Net:
+    """The net before its first phase; random weights come from the seed."""
+    torch.manual_seed(int(cfg["seed"]))
+    weights = None if trained else initial_weights.weights(cfg["backbone"].get("weights"))
+    initial_weights.pretrained = weights is not None
+    return build_net({"backbone": {**cfg["backbone"], "weights": weights}}, data.input_shape)
+
+
+def build_terms(cfg: Config, method: Method, phases: list[Phase]) -> dict[str, Term]:
+    terms: dict[str, Term] = {
+        name: build(spec, f"terms.{name}") for name, spec in cfg["terms"].items()
+    }
+    checks.check_weight_decay(cfg, phases, terms)
+    checks.check_one_target(method, terms)
+    return terms
+
+
+def build_balance(cfg: Config, method: Method) -> Balance | None:
+    """How task losses are combined; None = the plain sum."""
+    balance: Balance = build(cfg["balance"], "balance")
+    if isinstance(balance, Equal):
+        return None
+    checks.check_balance(cfg, method, balance)
+    return balance

@@ -1,0 +1,169 @@
+"""What must fit together before anything is trained: one function a rule.
+
+Each raises ConfigError with the fix, or warns; none changes anything.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tlrun.config.schema import INITS
+from tlrun.data.problems.pair import UNKNOWN, Data, Labels
+from tlrun.engine.optimizers import merged
+from tlrun.errors import ConfigError
+from tlrun.evaluate.evaluators.classes import Evaluator
+from tlrun.evaluate.selection import TASK, check_rule
+from tlrun.experiment.session import Session
+from tlrun.methods.balances.base import Balance
+from tlrun.methods.base import Method, Phase, Term
+from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+Config = Mapping[str, Any]
+
+
+def check_rules(cfg: Config) -> None:
+    """`select` and `selectors` name rules that exist and may look at what they need."""
+    check_rule(str(cfg["select"]["name"]))
+    if cfg["select"]["name"] == "oracle" and not cfg["evaluate"]["target_test"]:
+        raise ConfigError(
+            "select=oracle reads the target test, which evaluate.target_test=false hides"
+        )
+    for rule in cfg["selectors"]:
+        check_rule(str(rule))
+
+
+def check_task_rules(cfg: Config, evaluator: Evaluator) -> None:
+    """A rule of tasks (`task_mean`, ...) needs an evaluator of several tasks."""
+    rules = [str(rule) for rule in (cfg["select"]["name"], *cfg["selectors"])]
+    task_rules = [rule for rule in rules if rule.startswith(TASK)]
+    if task_rules and not evaluator.rules:
+        raise ConfigError(f"select={task_rules[0]} is for data of several tasks: method=multitask")
+
+
+def check_init(init: str, method: Method, trained: bool) -> None:
+    """The weights that `init` names can be had.
+
+    trained: there is a checkpoint, so a run that it started from may be gone by now.
+    """
+    if init == "source" and method.init != "source":
+        raise ConfigError(
+            "init=source needs a method with a source phase of its own (method=finetune); give a "
+            "run's folder instead, init=RUN_DIR"
+        )
+    if init not in INITS and not trained:
+        RunDir.open(init)
+
+
+def check_target_labels(labels: Labels, method: Method) -> None:
+    """Refuse too few labels; warn where labels would only shrink the set of target images."""
+    if labels == "none" and method.needs.target_labels != "none":
+        raise ConfigError("this method trains on target labels, which target_labels=none withholds")
+    if isinstance(labels, int) and method.needs.target_labels == "none":
+        log.warning(
+            "this method uses no target labels: target_labels=%s leaves it that many images per "
+            "class to adapt to; target_labels=none gives it all",
+            labels,
+        )
+
+
+def check_kind(method: Method, data: Data) -> None:
+    """The data are of the kind that the method is made for."""
+    if method.needs.kind != data.kind:
+        raise ConfigError(
+            f"this method is made for data of the kind '{method.needs.kind}', and {data.name} is "
+            f"of the kind '{data.kind}': `tlrun list experiments` shows pairs that fit"
+        )
+
+
+def check_sources(method: Method, data: Data) -> None:
+    """The data have as many single sources as the method needs."""
+    if len(data.sources) < method.needs.sources:
+        raise ConfigError(
+            f"this method needs at least {method.needs.sources} sources, and {data.name} has "
+            f"{len(data.sources)}: `tlrun list data` names sets of several sources, as "
+            "data=digits_styles_digitsm"
+        )
+
+
+def check_open_set(method: Method, data: Data) -> None:
+    """The target of an open-set method has classes that the source lacks."""
+    if method.needs.open_set and UNKNOWN not in data.classes:
+        raise ConfigError(
+            "this method is for targets with classes that the source lacks: set "
+            "data.label_spaces=open (and, to try it on a pair with the same classes, "
+            "'data.source_classes=[0, 1, 2, 3, 4]')"
+        )
+
+
+def check_phase_names(cfg: Config, phases: Sequence[Phase]) -> None:
+    """`phases.<name>` names phases that the method has."""
+    unknown = set(cfg["phases"]) - {phase.name for phase in phases}
+    if unknown:
+        raise ConfigError(
+            f"phases.{unknown.pop()}: this method has no such phase; "
+            f"it has {', '.join(p.name for p in phases)}"
+        )
+
+
+def check_streams(data: Data, phases: Sequence[Phase]) -> None:
+    """Every stream and view of every phase can be made: now, not after the first phase."""
+    for phase in phases:
+        for stream in phase.streams:
+            data.stream_set(stream)
+            data.backdrops(stream)
+            for view in phase.views.get(stream, ()):
+                data.view(stream, view)
+
+
+def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
+    """Refuse two kinds of weight decay on the same weights."""
+    decays = [name for name, term in terms.items() if term.decays_weights]
+    for phase in phases:
+        optimizer = merged(cfg["optimizer"], phase.optimizer)
+        if decays and phase.terms and float(optimizer.get("weight_decay") or 0.0):
+            raise ConfigError(
+                f"terms=[{decays[0]}] takes the place of weight decay: "
+                f"set phases.{phase.name}.optimizer.weight_decay=0"
+            )
+
+
+def check_one_target(method: Method, terms: Mapping[str, Term]) -> None:
+    """Refuse a term that knows one target where there are several tasks."""
+    names = [name for name, term in terms.items() if term.one_target]
+    if method.needs.kind == "tasks" and names:
+        raise ConfigError(
+            f"terms=[{names[0]}] knows one target, and this method learns several tasks: "
+            "terms=[l2_sp], [ewc] or [lwf] can join them"
+        )
+
+
+def check_balance(cfg: Config, method: Method, balance: Balance) -> None:
+    """A balance has several tasks to weigh, in as many processes and pieces as it can."""
+    if not method.balanced:
+        raise ConfigError("balance=... weighs the losses of several tasks: method=multitask")
+    if int(cfg["trainer"]["devices"]) > 1 and not balance.several_processes:
+        raise ConfigError("this balance works in one process only: trainer.devices=1")
+    if int(cfg["trainer"]["accumulate"]) > 1 and balance.looks_again:
+        raise ConfigError("this balance looks at whole batches only: trainer.accumulate=1")
+
+
+def check_patterns(session: Session) -> None:
+    """Every pattern of parts and stages (`transfer.*`, `frozen`) matches something.
+
+    All phases are built on a copy of the net. What that draws is given back: a worker process,
+    which does not ask, starts the same.
+    """
+    net = copy.deepcopy(session.net)
+    with torch.random.fork_rng(devices=[]):
+        for index, phase in enumerate(session.phases):
+            session.method.build(phase, net, session.data)
+            net.select(phase.frozen)
+            if index == session.initial_weights.phase:
+                session.initial_weights.check(net)
