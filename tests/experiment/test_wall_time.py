@@ -51,7 +51,7 @@ def test_a_resumed_run_adds_up_its_sittings(tmp_path):
     first.loop().fit()
     folder = first.run_dir.checkpoints
     before = checkpoint.load_last(folder)["counters"]
-    assert 100 < before["start_seconds"] < before["wall_seconds"] < 130
+    assert 100 < before["start_seconds"] < before["wall_seconds"] <= time.time() - first.began
     rows = [row for row in first.run_dir.read_metrics() if row["split"] == "train"]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]  # not at most one in 50 steps
 
@@ -61,7 +61,8 @@ def test_a_resumed_run_adds_up_its_sittings(tmp_path):
     again.loop().fit()
     after = checkpoint.load_last(folder)["counters"]
     assert after["earlier_seconds"] == before["wall_seconds"]
-    assert 1100 < after["start_seconds"] < after["wall_seconds"] < 1160
+    assert before["start_seconds"] + 1000 < after["start_seconds"] < after["wall_seconds"]
+    assert after["wall_seconds"] - before["wall_seconds"] <= time.time() - again.began
     summary = conclude(again)
     assert summary["wall_seconds"]["total"] >= after["wall_seconds"] - 0.01
     assert summary["wall_seconds"]["start"] == round(after["start_seconds"], 2)

@@ -56,10 +56,11 @@ def test_reads_what_omegaconf_writes(tmp_path: Path) -> None:
 def test_refused_at_once(tmp_path: Path, content: str | bytes, why: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ConfigError, match=why) as caught:
         read_yaml(path)
-    assert time.perf_counter() - began < 1
+    # Each takes milliseconds of CPU; what is not refused early takes minutes or all memory.
+    assert time.process_time() - began < 5
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,8 +148,8 @@ def test_processes_never_hold_the_same_gpu_and_a_killed_one_gives_it_back(
 ) -> None:
     Path("locks").mkdir()
     both = [subprocess.Popen([sys.executable, "-c", HOLD, str(job)]) for job in (0, 2)]
-    deadline = time.monotonic() + 60
-    while len(list(Path().glob("has_*"))) < 2 and time.monotonic() < deadline:
+    while len(list(Path().glob("has_*"))) < 2:
+        assert [process.poll() for process in both] == [None, None]
         time.sleep(0.02)
     taken = {Path(f"has_{job}").read_text() for job in (0, 2)}
     assert taken == {"0", "1"}
@@ -281,7 +282,9 @@ def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
     assert interrupt.scheduler_signal() is None  # nobody would queue it again
 
 
-def test_bar_counts_and_status_files(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bar_counts_and_status_files(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tlrun.sweep.progress import Watch
 
     def finish(name: str, seconds: float) -> None:
@@ -297,12 +300,15 @@ def test_bar_counts_and_status_files(in_tmp: Path, capsys: pytest.CaptureFixture
         run.write_json(run.summary, {"selection_rule": "bnm", **chosen})
         run.set_status("completed")
 
+    clock = [0.0]
+    monkeypatch.setattr("tlrun.sweep.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
     finish("before", 1.0)
     with Watch(Path("sweep"), total=3) as watch:
+        clock[0] = 96.0
         finish("one", 90.0)
         watch.look()
         watch.look()
         finish("two", 60.0)
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 0.0 min left")
+    assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 1.6 min left")
     assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"

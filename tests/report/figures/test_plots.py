@@ -168,7 +168,9 @@ def test_map_is_repeatable_and_quick(tmp_path: Path) -> None:
     assert len(features.x) == 999  # of 1000, one row is NaN
     begin = time.process_time()
     plane = to_plane(features.x)
-    assert time.process_time() - begin < 20  # 1.5 s on a quiet core; the aim is 6
+    # CPU time: 1.5 s on a quiet core. With scikit-learn's own 1000 iterations and threads that spin
+    # it was ten times as much.
+    assert time.process_time() - begin < 20
     assert plane.shape == (999, 2)
     few = np.arange(0, 999, 10)
     assert np.array_equal(to_plane(features.x[few]), to_plane(features.x[few]))
