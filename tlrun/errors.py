@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class TlrunError(Exception):
     """A mistake or failure explained in one sentence that names the fix.
 
-    `exit_code` is what the process ends with: 1 the run failed, 2 the command was wrong.
+    exit_code: what the process ends with: 1 the run failed, 2 the command was wrong. recorded: the
+    status.json of its run says it.
     """
 
     exit_code = 1
+    recorded = False
 
 
 class ConfigError(TlrunError):
@@ -42,6 +45,27 @@ class Interrupted(TlrunError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class RecordedFault(Exception):
+    """A fault of the code, after the log of its run has the traceback. error: the fault itself.
+
+    It comes from `tlrun.run_folder.record.recorded`, and what reports errors takes it apart again.
+    """
+
+    def __init__(self, error: Exception, log: Path) -> None:
+        super().__init__(error, log)
+        self.error, self.log = error, log
+
+    def __str__(self) -> str:
+        return describe_error(self.error)
+
+
+def describe_error(error: BaseException) -> str:
+    """An error of our own by its sentence, any other also by its kind."""
+    if isinstance(error, TlrunError | RecordedFault):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def did_you_mean(word: str, choices: Iterable[str], *, limit: int = 20) -> str:

@@ -1,14 +1,13 @@
-"""What this machine has: cores and GPUs, and which of these are this job's. Imports no torch."""
+"""What this machine has: cores, GPUs and living processes. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-ASSIGNED_GPUS = (
-    "TLRUN_GPUS"  # environment, of a job and its processes: "1" or "2,3", of those visible
-)
-COUNT = "TLRUN_GPU_COUNT"  # environment: how many there are, for tests without one
+# In the environment of a job and its processes: "1" or "2,3", of the GPUs that are visible.
+ASSIGNED_GPUS = "TLRUN_GPUS"
 
 
 def cores() -> int:
@@ -25,13 +24,7 @@ def parallel_jobs() -> int:
 
 def visible_gpus() -> int:
     """How many GPUs PyTorch can use here. Imports torch only where the system shows a device."""
-    if COUNT in os.environ:
-        return int(os.environ[COUNT])
-    if not [
-        *Path("/dev").glob("nvidia[0-9]*"),
-        *Path("/dev").glob("kfd"),
-        *Path("/dev").glob("dxg"),
-    ]:
+    if not any(any(Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg")):
         return 0
     import torch
 
@@ -42,3 +35,14 @@ def assigned_gpu(rank: int = 0) -> int | None:
     """The GPU of a job's process; None: none was reserved, PyTorch's own choice holds."""
     mine = [int(gpu) for gpu in os.environ.get(ASSIGNED_GPUS, "").split(",") if gpu]
     return mine[rank % len(mine)] if mine else None
+
+
+def is_alive(pid: Any) -> bool:
+    """Whether a process of this number lives on this machine."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError, ValueError, TypeError):
+        return False
+    return True

@@ -7,17 +7,17 @@ import sys
 import traceback
 from pathlib import Path
 
-from tlrun.errors import Interrupted, TlrunError
+from tlrun.errors import Interrupted, RecordedFault, TlrunError, describe_error
 
 
-def say(text: str) -> None:
+def say(text: str, end: str = "\n") -> None:
     """A line on stderr, above the bars if there are any."""
     if "tqdm" in sys.modules:  # else there is no bar, and to import it takes 0.03 s
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(text, file=sys.stderr, end=end)
     else:
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, end=end)
 
 
 def report_error(error: BaseException, where: str = "") -> int:
@@ -25,6 +25,9 @@ def report_error(error: BaseException, where: str = "") -> int:
 
     where: the job of a sweep, of which several may speak at once.
     """
+    more = "run with --debug for the traceback"
+    if isinstance(error, RecordedFault):
+        more, error = f"traceback in {error.log}", error.error
     of_job = f" [{where}]" if where else ""
     if os.environ.get("TLRUN_DEBUG"):
         traceback.print_exception(error)
@@ -37,8 +40,5 @@ def report_error(error: BaseException, where: str = "") -> int:
         return 1
     frame = traceback.extract_tb(error.__traceback__)[-1]
     line = f"{Path(frame.filename).name}:{frame.lineno}"
-    log = getattr(error, "tlrun_log", None)
-    rest = f"traceback in {log}" if log else "run with --debug for the traceback"
-    what = f"{type(error).__name__}: {error} ({line}); {rest}"
-    say(f"tlrun: error: {what}{of_job}")
+    say(f"tlrun: error: {describe_error(error)} ({line}); {more}{of_job}")
     return 1

@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 
 import tlrun
 from tlrun.cli.main import HELP, VERBS, main, parser_of
-from tlrun.cli.train import Sweep, variants
+from tlrun.cli.train import variants
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.run_folder.run_dir import RunDir, runs_in
+from tlrun.sweep.state import current_sweep
 
 # What --help, a typo and tab completion may cost, in units of the CPU time that importing Hydra
 # takes on the same machine: 5 are about 0.6 s on a core of 2.5 GHz. The dearest of them takes 2.6;
@@ -241,7 +242,9 @@ def test_a_job_that_fails_in_a_launchers_process_leaves_the_others(
     executed()
 
     def elsewhere() -> None:
-        Sweep.folder = Path("sweep")
+        state = current_sweep()
+        assert state is not None
+        state.folder = Path("sweep")
         for name in "ab":
             run = RunDir.create(Path("sweep", name))
             run.config.write_text("seed: 0")

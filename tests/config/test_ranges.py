@@ -21,7 +21,7 @@ TARGETS = sorted(
         target
         for file in conf_dir().rglob("*.yaml")
         for target in re.findall(r"_target_: (tlrun\.[\w.]+)", file.read_text(encoding="utf-8"))
-        if not target.startswith("tlrun.sweep.jobs")
+        if not target.startswith("tlrun.sweep.callback")
     }
     | {"tlrun.models.heads.Classifier"}
 )

@@ -229,7 +229,7 @@ def test_every_data_function_of_the_package_is_one_that_a_file_may_name() -> Non
     for file in conf_dir().rglob("*.yaml"):
         for target in packaged.TARGET.findall(file.read_text()):
             known = set().union(*map(packaged.packaged, (*packaged.GROUPS, "data")))
-            assert target in known or target == "tlrun.sweep.jobs.Sweep"
+            assert target in known or target == "tlrun.sweep.callback.SweepCallback"
 
 
 # ---- the working folder -------------------------------------------------------------------------

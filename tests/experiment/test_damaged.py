@@ -23,7 +23,8 @@ from tlrun.config.compose import load_config
 from tlrun.config.schema import Augmentation
 from tlrun.data.pipeline.augment import OPS
 from tlrun.errors import ConfigError
-from tlrun.run_folder.run_dir import Damaged, RunDir
+from tlrun.run_folder.json_file import Damaged
+from tlrun.run_folder.run_dir import RunDir
 
 WORDS = (*QUICK, "method=source_only", "hydra.run.dir=run")
 RANDOM = bytes(range(256)) * 2

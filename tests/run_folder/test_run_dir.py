@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from tlrun.errors import ConfigError, RunError
+from tlrun.files.atomic import write_atomic
 from tlrun.run_folder.environment import collect_environment, git_state
-from tlrun.run_folder.run_dir import RunDir, clean, is_run_dir, locked, runs_in, write_atomic
+from tlrun.run_folder.json_file import clean
+from tlrun.run_folder.locks import locked
+from tlrun.run_folder.record import logging_to
+from tlrun.run_folder.run_dir import RunDir, is_run_dir, runs_in
 
 
 def test_claims_of_the_same_second_never_share_a_folder(tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_metrics_are_cut_back_and_survive_a_torn_line(tmp_path: Path) -> None:
 def test_log_goes_to_the_folder_once(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     logger = logging.getLogger("tlrun.engine.trainer")
-    with run.logging(), run.logging():
+    with logging_to(run), logging_to(run):
         logger.info("hello")
     logger.info("after")
     assert run.log.read_text().count("hello") == 1

@@ -22,8 +22,10 @@ from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.engine import checkpoint
 from tlrun.errors import Interrupted, RunError
+from tlrun.run_folder.record import recorded
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.sweep.jobs import claim_new, commands_of
+from tlrun.sweep.command import saved_commands
+from tlrun.sweep.folder import claim_new
 
 SEEDS = ["-m", "method=source_only", "seed=0,1,2"]
 NAMED = "hydra.sweep.dir=sweep"
@@ -39,7 +41,7 @@ class Jobs:
     def execute(self, run: RunDir) -> dict[str, Any]:
         cfg: Any = OmegaConf.load(run.config)
         self.ran.append(cfg.seed)
-        with run.recorded():
+        with recorded(run):
             self.action(cfg)
             run.set_status("completed")
             run.write_json(run.summary, {"seed": cfg.seed})
@@ -114,7 +116,7 @@ def test_another_command_has_another_folder(jobs: Jobs) -> None:
 def test_more_values_in_a_named_folder_run_only_the_new_ones(jobs: Jobs) -> None:
     assert jobs.again(*SEEDS, NAMED) == (0, [0, 1, 2])
     assert jobs.again("-m", "method=source_only", "seed=range(5)", NAMED) == (0, [3, 4])
-    assert len(commands_of(Path("sweep"))) == 2
+    assert len(saved_commands(Path("sweep"))) == 2
     assert jobs.again("resume", "sweep") == (0, [])
 
 
@@ -213,7 +215,7 @@ def test_resume_begins_jobs_in_the_folder_where_the_command_was_typed(
     assert jobs.again("resume", str(in_tmp / "sweep")) == (2, [])
     words = ["resume", str(in_tmp / "sweep"), "--config-dir", str(in_tmp / "my_conf")]
     assert jobs.again(*words) == (0, [0, 1])
-    assert len(commands_of(in_tmp / "sweep")) == 1
+    assert len(saved_commands(in_tmp / "sweep")) == 1
     for job in runs_in(in_tmp / "sweep"):
         cfg = OmegaConf.load(job / "config.yaml")
         assert cfg.data.source.root == str(in_tmp / "a")

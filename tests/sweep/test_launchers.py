@@ -76,7 +76,6 @@ def test_a_launcher_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str
 def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "cores", lambda: 8)
     monkeypatch.setattr(machine, "cores", lambda: 8)
-    monkeypatch.delenv(machine.COUNT, raising=False)
     threads = launchers.threads_of_job
     assert settings("launcher=joblib").n_jobs == (machine.visible_gpus() or 8)
     assert threads(settings("launcher=joblib", "launcher.n_jobs=3")) == 2
@@ -85,7 +84,7 @@ def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> 
     assert threads(settings("launcher=submitit", "launcher.cpus_per_task=6")) == 6
     assert threads(settings("launcher=submitit_local")) == 1
     assert threads(settings()) is None
-    monkeypatch.setenv(machine.COUNT, "4")
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 4)
     assert settings("launcher=joblib").n_jobs == 4  # one job per GPU
     assert threads(settings("launcher=joblib")) == 2
 
@@ -95,7 +94,7 @@ def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(machine.COUNT, "2")
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
@@ -125,7 +124,7 @@ def test_no_gpu_is_taken_where_none_is_wanted_or_there(
 ) -> None:
     with gpus.reserve_gpus(0, "cpu", folder=tmp_path) as mine:
         assert mine == []
-    monkeypatch.setenv(machine.COUNT, "0")
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 0)
     with gpus.reserve_gpus(0, "auto", folder=tmp_path) as mine:
         assert mine == []
         assert machine.assigned_gpu() is None
@@ -135,7 +134,9 @@ def test_no_gpu_is_taken_where_none_is_wanted_or_there(
 HOLD = """
 import sys, time
 from pathlib import Path
+from tlrun import machine
 from tlrun.sweep import gpus
+machine.visible_gpus = lambda: 2
 with gpus.reserve_gpus(int(sys.argv[1]), "auto", folder=Path("locks")) as mine:
     Path(f"has_{sys.argv[1]}").write_text(str(mine[0]))
     while not Path("go").exists():
@@ -194,10 +195,18 @@ def test_submitit_runs_jobs_and_tells_what_failed(
     assert "finished before" in capfd.readouterr().err
 
 
+TWO_GPUS = "from tlrun import machine\nmachine.visible_gpus = lambda: 2\n"
+
+
 @pytest.mark.slow
 def test_joblib_deals_out_gpus_and_threads(in_tmp: Path) -> None:
     words = [*SOURCE, "seed=0,1", "trainer.steps=100", NAMED, "launcher=joblib"]
-    done = run_beside(*words, TLRUN_GPU_COUNT="2", TMPDIR=str(in_tmp))
+    Path("stand_in").mkdir()
+    Path("stand_in/sitecustomize.py").write_text(TWO_GPUS)  # of the launcher's processes, too
+    path = os.pathsep.join(
+        [str(in_tmp / "stand_in"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    )
+    done = run_beside(*words, PYTHONPATH=path, TMPDIR=str(in_tmp))
     assert done.returncode == 0, done.stderr
     jobs = [RunDir(path) for path in runs_in("sweep")]
     assert sorted(job.read_status()["gpus"] for job in jobs) == [[0], [1]]
@@ -285,7 +294,7 @@ def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
 def test_bar_counts_and_status_files(
     in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlrun.sweep.progress import Watch
+    from tlrun.sweep.progress import SweepProgress
 
     def finish(name: str, seconds: float) -> None:
         run = RunDir(Path("sweep") / name)
@@ -303,12 +312,13 @@ def test_bar_counts_and_status_files(
     clock = [0.0]
     monkeypatch.setattr("tlrun.sweep.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
     finish("before", 1.0)
-    with Watch(Path("sweep"), total=3) as watch:
-        clock[0] = 96.0
-        finish("one", 90.0)
-        watch.look()
-        watch.look()
-        finish("two", 60.0)
+    progress = SweepProgress(Path("sweep"), total=3)
+    clock[0] = 96.0
+    finish("one", 90.0)
+    progress.look()
+    progress.look()
+    finish("two", 60.0)
+    progress.close()
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 1.6 min left")
     assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"

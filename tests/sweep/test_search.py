@@ -17,6 +17,7 @@ from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.run_folder.record import recorded
 from tlrun.run_folder.run_dir import RunDir, runs_in
 from tlrun.sweep.search import Settings, Study
 from tlrun.sweep.space import Dimension, read_command
@@ -45,7 +46,7 @@ class Jobs:
     def execute(self, run: RunDir) -> dict[str, Any]:
         cfg: Any = OmegaConf.load(run.config)
         self.ran.append((cfg.optimizer.lr, cfg.method.trade_off, cfg.seed))
-        with run.recorded():
+        with recorded(run):
             self.action(cfg)
             value = self.figure(cfg)
             row = {"step": 8, "split": "eval", "validator/information_maximization": value}

@@ -370,7 +370,7 @@ def train_verb(verb: str, args: argparse.Namespace) -> int:
 
         if is_sweep(args.run_dir):
             from tlrun.cli.train import train
-            from tlrun.sweep.jobs import resume_sweep
+            from tlrun.sweep.resume import resume_sweep
 
             return resume_sweep(args.run_dir, args.overrides, train=train)
         from tlrun.experiment.resume import resume

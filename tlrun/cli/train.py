@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,23 +22,30 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tlrun.config.build import check_targets, check_values, locate, plain
-from tlrun.config.compose import compose, finish, open_keys, register_resolvers, version_base
+from tlrun.config.compose import (
+    compose,
+    open_keys,
+    register_resolvers,
+    resolve_and_check,
+    version_base,
+)
 from tlrun.config.explain import explain
 from tlrun.config.hashes import config_dir_of, words_of
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, RecordedFault
 from tlrun.experiment import start
 from tlrun.loggers.make import check_installed
 from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import runs_in
-from tlrun.sweep.jobs import Sweep, finish_sweep, run_job, watched
+from tlrun.sweep.folder import close_sweep
+from tlrun.sweep.jobs import run_job
 from tlrun.sweep.launchers import check_extras
+from tlrun.sweep.progress import progress_bar
+from tlrun.sweep.state import SweepState, current_sweep, sweep_state
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.
 VALUES_CHECKED = 20
-
-_began: ContextVar[float | None] = ContextVar("began", default=None)  # of the command, for `job`
 
 register_resolvers()  # at import: the processes of a launcher import this module to find `job`
 
@@ -58,40 +64,40 @@ def train(argv: list[str], began: float | None = None) -> int:
     parser.error = _command_error  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(argv)
     words = [*open_keys(args.overrides), *(word for word in argv if word not in args.overrides)]
-    Sweep.folder, Sweep.failures, Sweep.problem = None, [], None
-    try:
-        if not (
-            args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
-        ):
-            check(args)
-        _began.set(began)
-        with _sys_argv(words), watched():
-            hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(job)()
-        failures = Sweep.failures
-    except KeyboardInterrupt:  # in a launcher that waits for other processes, between two jobs
-        if Sweep.folder is not None:
-            say(f"to go on with the sweep: tlrun resume {Sweep.folder.absolute()}")
-        raise
-    except (Exception, SystemExit) as stop:
-        error = Sweep.problem or stop
-        if isinstance(error, SystemExit):  # an interrupted sweep, Hydra's own help
+    shows = args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
+    with sweep_state(began) as state:
+        try:
+            if not shows:
+                check(args)
+            with _sys_argv(words), progress_bar(state):
+                hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(
+                    job
+                )()
+        except KeyboardInterrupt:  # in a launcher that waits for its processes, between two jobs
+            if state.folder is not None:
+                say(f"to go on with the sweep: tlrun resume {state.folder.absolute()}")
             raise
-        explained = explain(error, search_folders(args.config_dir))
-        if Sweep.folder is not None and Sweep.folder.is_dir() and runs_in(Sweep.folder):
-            report_error(
-                explained or error
-            )  # a launcher's process failed: the other jobs still count
-            return finish_sweep(Sweep.folder, failed=1)
-        if explained is None:
-            raise error from None
-        raise explained from error
-    finally:
-        Sweep.failures = None
-    if Sweep.folder is not None:
-        return finish_sweep(Sweep.folder, failed=len(failures))
-    if failures:
-        raise failures[0]
+        except (Exception, SystemExit) as stop:
+            return _end_early(state, stop, search_folders(args.config_dir))
+        if state.folder is not None:
+            return close_sweep(state.folder, failed=len(state.failures))
+        if state.failures:
+            raise state.failures[0]
     return 0
+
+
+def _end_early(state: SweepState, stop: BaseException, search: Sequence[Path]) -> int:
+    """The exit code of a sweep that broke off, with jobs that still count; else what to raise."""
+    error = state.problem or stop
+    if isinstance(error, SystemExit):  # an interrupted sweep, Hydra's own help
+        raise error
+    explained = explain(error, search)
+    if state.folder is not None and state.folder.is_dir() and runs_in(state.folder):
+        report_error(explained or error)  # a launcher's process failed
+        return close_sweep(state.folder, failed=1)
+    if explained is None:
+        raise error from None
+    raise explained from error
 
 
 def search_folders(config_dir: str | None) -> list[Path]:
@@ -172,17 +178,17 @@ def job(cfg: DictConfig) -> None:
     if hydra_cfg.mode == RunMode.MULTIRUN:
         run_job(cfg, hydra_cfg)
         return
+    state = current_sweep()
+    assert state is not None  # a launcher's processes have jobs of sweeps alone
     try:
-        config = finish(cfg, hydra_cfg)
+        config = resolve_and_check(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
             run = start.create_run_folder(
                 config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)
             )
-            start.run_experiment(run, _began.get())
+            start.run_experiment(run, state.began)
     except Exception as error:
-        if Sweep.failures is None:
-            raise
-        Sweep.failures.append(error)  # `train` raises it, as it is
+        state.failures.append(error)  # `train` raises it, as it is
 
 
 def run_overrides(
@@ -191,8 +197,12 @@ def run_overrides(
     """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
     cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
     folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
-    config = finish(cfg, cfg.hydra)
+    config = resolve_and_check(cfg, cfg.hydra)
     check_built(config)
     run = start.create_run_folder(config, folder, typed)
-    with composed(plain(config), None if config_dir is None else str(config_dir)):
-        return {**start.run_experiment(run), "run_dir": str(run.path)}
+    try:
+        with composed(plain(config), None if config_dir is None else str(config_dir)):
+            return {**start.run_experiment(run), "run_dir": str(run.path)}
+    except RecordedFault as recorded:
+        fault = recorded.error
+    raise fault  # the user's own code, with its own exception

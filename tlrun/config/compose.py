@@ -66,7 +66,7 @@ def compose(
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), **version_base()):
             cfg = hydra_compose(config_name, overrides=overrides, return_hydra_config=True)
-        job = finish(cfg, cfg.hydra)
+        job = resolve_and_check(cfg, cfg.hydra)
     except Exception as error:
         if isinstance(error, TlrunError):
             raise
@@ -80,7 +80,7 @@ def compose(
     return job
 
 
-def finish(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
+def resolve_and_check(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     """What Hydra composed and its `hydra` node -> the experiment alone: resolved, checked, with the
     names of the chosen groups."""
     tree: Any = OmegaConf.to_container(cfg)
@@ -258,7 +258,7 @@ def register_resolvers() -> None:
 
     def hash_of_config(*, _root_: DictConfig) -> str:
         try:
-            return config_hash(finish(_root_, _root_.hydra))[:6]
+            return config_hash(resolve_and_check(_root_, _root_.hydra))[:6]
         except ConfigError:  # the job itself says what is wrong
             return "invalid"
 

@@ -26,7 +26,9 @@ import torch
 
 from tlrun.errors import RunError
 from tlrun.files.archives import load_tensors
-from tlrun.run_folder.run_dir import Damaged, RunDir, write_atomic
+from tlrun.files.atomic import write_atomic
+from tlrun.run_folder.json_file import Damaged
+from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 

@@ -35,8 +35,11 @@ from tlrun.experiment.processes import start_workers
 from tlrun.experiment.session import Session
 from tlrun.experiment.summary import conclude, describe
 from tlrun.experiment.wall_time import with_part
+from tlrun.files.atomic import write_atomic
 from tlrun.loggers.make import check_installed, log_summary
-from tlrun.run_folder.run_dir import RunDir, locked, write_atomic
+from tlrun.run_folder.locks import locked
+from tlrun.run_folder.record import logging_to, recorded
+from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def execute(path: Path, began: float | None = None) -> dict[str, Any]:
     wrong; `launch.execute` around it records that in status.json.
     """
     run_dir, began = RunDir.open(path), began or time.time()
-    with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
+    with locked(run_dir), logging_to(run_dir), _limits_explained(run_dir):
         cfg = load_config(run_dir.config)
         if cfg.dry_run:
             from tlrun.experiment.dry_run import dry_run
@@ -86,7 +89,7 @@ def complete(run_dir: RunDir) -> None:
 
     Raises RunError if it cannot be made, since the checkpoints are gone.
     """
-    with locked(run_dir), run_dir.logging(), _limits_explained(run_dir):
+    with locked(run_dir), logging_to(run_dir), _limits_explained(run_dir):
         missing = run_dir.missing(page=not is_baseline(run_dir))
         if lost := [name for name in missing if name != run_dir.report.name]:
             cfg = load_config(run_dir.config)
@@ -162,7 +165,7 @@ def train(session: Session) -> None:
 def train_worker(path: Path, rank: int, world: int, began: float) -> None:
     """What each of several processes does (see worker.py). began: when the command did."""
     run_dir = RunDir.open(path)
-    telling = run_dir.logging() if rank == 0 else contextlib.nullcontext()
+    telling = logging_to(run_dir) if rank == 0 else contextlib.nullcontext()
     with telling, _limits_explained(run_dir):
         session = open_session(run_dir, plain(load_config(run_dir.config)), rank, world)
         session.began = began
@@ -239,7 +242,7 @@ def run_baseline(baseline: RunDir, cfg: DictConfig, changes: Mapping[str, Any]) 
         other.choices.method,
         baseline.path,
     )
-    with baseline.recorded():
+    with recorded(baseline):
         execute(baseline.path)
 
 

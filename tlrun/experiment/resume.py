@@ -14,10 +14,12 @@ from tlrun.config.compose import load_config, saved_config
 from tlrun.config.hashes import PATH_KEYS
 from tlrun.config.saved_code import composed
 from tlrun.engine import checkpoint
-from tlrun.errors import ConfigError, Interrupted, RunError, TlrunError
+from tlrun.errors import ConfigError, Interrupted, RunError, describe_error
 from tlrun.experiment import start
 from tlrun.experiment.lifecycle import complete, is_baseline
-from tlrun.run_folder.run_dir import RunDir, locked, runs_in, write_atomic
+from tlrun.files.atomic import write_atomic
+from tlrun.run_folder.locks import locked
+from tlrun.run_folder.run_dir import RunDir, runs_in
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +83,7 @@ def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:
             raise
         except Exception as error:
             failed.append(job.name)
-            name = "" if isinstance(error, TlrunError) else f"{type(error).__name__}: "
-            log.error("%s: %s%s", job.name, name, error)
+            log.error("%s: %s", job.name, describe_error(error))
     if failed:
         raise RunError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
     return done

@@ -13,7 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlrun.run_folder.run_dir import RunDir, write_atomic
+from tlrun.files.atomic import write_atomic
+from tlrun.run_folder.record import recorded
+from tlrun.run_folder.run_dir import RunDir
 
 
 def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
@@ -37,7 +39,7 @@ def run_experiment(run: RunDir, began: float | None = None) -> dict[str, Any]:
     began: time.time() when the command began, where it is for this run alone (None = now).
     """
     began = began or time.time()  # before torch is imported
-    with run.recorded(), termination_told():
+    with recorded(run), termination_told():
         from tlrun.experiment.lifecycle import execute  # torch comes in here
 
         return execute(run.path, began)

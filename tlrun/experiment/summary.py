@@ -28,8 +28,10 @@ from tlrun.evaluate.selection import rules, sees_target_labels
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.session import Session
 from tlrun.experiment.wall_time import wall_seconds
-from tlrun.run_folder.environment import with_history
-from tlrun.run_folder.run_dir import Damaged, RunDir, collect_environment, write_atomic
+from tlrun.files.atomic import write_atomic
+from tlrun.run_folder.environment import collect_environment, with_history
+from tlrun.run_folder.json_file import Damaged
+from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 

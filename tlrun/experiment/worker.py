@@ -16,10 +16,9 @@ import time
 import traceback
 from pathlib import Path
 
-import filelock
-
 from tlrun.errors import TlrunError
 from tlrun.experiment.lifecycle import train_worker
+from tlrun.files.locks import file_lock
 
 
 def _watch_parent(parent: int) -> None:
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
     try:
         # an orphan of a killed run ends itself within a second: wait for it, else two would write
         # to one folder
-        with filelock.FileLock(run_dir / f".worker{rank}.lock", timeout=30):
+        with file_lock(run_dir / f".worker{rank}.lock", seconds=30):
             train_worker(run_dir, rank, world, began)
     except TlrunError as error:
         (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import
 
 import alembic  # noqa: F401  the store's own; better missed now
@@ -27,6 +25,7 @@ from mlflow.tracking import MlflowClient
 from tlrun.config.build import plain
 from tlrun.config.compose import load_config
 from tlrun.errors import RunError
+from tlrun.files.locks import file_lock
 from tlrun.loggers.base import Logger, Row, numbers, sweep_of, title
 from tlrun.run_folder.run_dir import RunDir
 
@@ -118,7 +117,7 @@ def _alone(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with filelock.FileLock(folder / ".mlflow.lock"):
+    with file_lock(folder / ".mlflow.lock"):
         yield
 
 

@@ -23,8 +23,9 @@ import wandb
 from tlrun.config.build import plain
 from tlrun.config.compose import load_config
 from tlrun.errors import ConfigError, RunError
+from tlrun.files.atomic import write_atomic
 from tlrun.loggers.base import Logger, Row, numbers, sweep_of, title
-from tlrun.run_folder.run_dir import RunDir, write_atomic
+from tlrun.run_folder.run_dir import RunDir
 
 
 class WeightsAndBiases(Logger):

@@ -1,4 +1,4 @@
-"""A command that was saved in sweep.yaml, checked before it is given again (docs/security.md).
+"""sweep.yaml: the commands of a sweep's folder, checked before one is given again (security.md).
 
 Hydra's own keys can name any class, any file and any shell command (`hydra.launcher._target_`,
 `hydra.searchpath`, submitit's `setup`), so of these only the harmless ones are taken from a file;
@@ -10,17 +10,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config import trust
+from tlrun.config.hashes import command_hash, config_dir_of, key_of, words_of
 from tlrun.config.packaged import conf_dir
+from tlrun.config.schema import matches
 from tlrun.errors import ConfigError
+from tlrun.files.atomic import write_atomic
+from tlrun.files.yaml_file import read_yaml
+from tlrun.run_folder.json_file import Damaged
+from tlrun.run_folder.locks import locked
+from tlrun.run_folder.run_dir import COMMANDS
 from tlrun.sweep.launchers import ALSO
 
+NOT_SAVED = ("hydra.mode", "hydra.sweep.dir", "sweep.new")  # keys of a command
 SWEEPER = ("sampler", "trials", "seed", "start", "parallel", "max_batch_size")
 LAUNCHER = (  # numbers and names; not setup, python, srun_args, additional_parameters, ...
     *("n_jobs", "verbose", "timeout_min", "cpus_per_task", "gpus_per_node", "gpus_per_task"),
@@ -37,17 +47,61 @@ HYDRA = {
 RESOLVER = re.compile(r"\$\{\s*(?:[^{}:]*\$|(?!tlrun\.|now\b|hydra\b)[^{}:]*:)")
 
 
-def checked_command(saved: Any, folder: Path) -> dict[str, Any]:
-    """{"overrides", "config_dir", "config_name", "folder"} as `sweep.jobs.remember` wrote them.
+@dataclass(frozen=True)
+class SweepCommand:
+    """A command as it was typed. folder: the working folder. Its key in the file is its hash."""
+
+    key: str
+    overrides: list[str]
+    config_dir: str | None
+    config_name: str
+    folder: str
+
+
+def command_of(config: DictConfig) -> SweepCommand:
+    """The command of a sweep, from its config with the `hydra` node, as Hydra composed it."""
+    overrides = config.hydra.overrides
+    words = [*words_of(overrides.hydra), *words_of(overrides.task)]
+    return SweepCommand(
+        key=command_hash(config),
+        overrides=[word for word in words if key_of(word) not in NOT_SAVED],
+        config_dir=config_dir_of(config.hydra),
+        config_name=config.hydra.job.config_name,
+        folder=str(Path.cwd()),
+    )
+
+
+def add_command(folder: Path, command: SweepCommand) -> None:
+    """Write the command into sweep.yaml. A folder that the user named may hold several."""
+    entry = asdict(command)
+    with locked(folder, wait=True):
+        commands = {**saved_commands(folder), entry.pop("key"): entry}
+        text = OmegaConf.to_yaml(OmegaConf.create({"commands": commands}))
+        write_atomic(folder / COMMANDS, text)
+
+
+def saved_commands(folder: Path) -> dict[str, Any]:
+    """{key: the other fields of a SweepCommand}, not checked yet. Raises Damaged."""
+    file = folder / COMMANDS
+    tree: Any = read_yaml(file) if file.is_file() else {}
+    commands = tree.get("commands", {}) if isinstance(tree, dict) else tree
+    if not matches(commands, dict[str, dict]):
+        raise Damaged(f"{file} is damaged: it should hold the sweep's commands; move it away")
+    return dict(commands)
+
+
+# ---- checks -------------------------------------------------------------------------------------
+
+
+def checked_command(key: str, saved: dict[str, Any], folder: Path) -> SweepCommand:
+    """A command that `add_command` wrote; its words are checked by `check_words`.
 
     folder: the sweep's. Raises ConfigError for anything that could run code, or read configuration
     from where this command does not say.
     """
     origin = f"{folder / 'sweep.yaml'}"
     kinds = {"overrides": list, "config_dir": str | None, "config_name": str, "folder": str}
-    if not isinstance(saved, dict) or any(
-        not isinstance(saved.get(key), kind) for key, kind in kinds.items()
-    ):
+    if not all(matches(saved.get(name, 0), kind) for name, kind in kinds.items()):
         raise ConfigError(f"{origin} is damaged: a command has {', '.join(kinds)}")
     if saved["config_dir"] and trust.current().config_dir is None:
         raise ConfigError(
@@ -57,7 +111,7 @@ def checked_command(saved: Any, folder: Path) -> dict[str, Any]:
         )
     if not re.fullmatch(r"\w[\w/-]*", saved["config_name"]):
         raise ConfigError(f"{origin}: config_name {saved['config_name']!r} is no name")
-    return saved
+    return SweepCommand(key, **{name: saved[name] for name in kinds})
 
 
 def check_words(words: list[Any], folder: Path) -> None:

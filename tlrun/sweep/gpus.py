@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from tlrun.machine import ASSIGNED_GPUS, visible_gpus
+from tlrun import machine
+from tlrun.files.locks import LockTaken, file_lock
 
 
 @contextmanager
@@ -26,40 +27,41 @@ def reserve_gpus(
 
     job: its number in the sweep. device: its `trainer.device`. folder: of the locks.
     """
-    gpus = visible_gpus() if device in ("auto", "cuda") else 0
-    if gpus == 0:
+    visible = machine.visible_gpus() if device in ("auto", "cuda") else 0
+    if visible == 0:
         yield []
         return
-    with ExitStack() as held:
-        found: list[int] = []
-        for place in range(devices):
-            free = [gpu for gpu in range(gpus) if gpu not in found] or list(range(gpus))
-            at = (job * devices + place) % len(free)
-            found.append(_take(free[at:] + free[:at], folder or _folder(), held))
-        before = os.environ.get(ASSIGNED_GPUS)
-        os.environ[ASSIGNED_GPUS] = ",".join(map(str, found))
-        try:
-            yield found
-        finally:
-            if before is None:
-                del os.environ[ASSIGNED_GPUS]
-            else:
-                os.environ[ASSIGNED_GPUS] = before
+    with ExitStack() as locks:
+        reserved: list[int] = []
+        for number in range(devices):
+            free = [gpu for gpu in range(visible) if gpu not in reserved] or list(range(visible))
+            first = (job * devices + number) % len(free)
+            in_order = free[first:] + free[:first]
+            reserved.append(_take(in_order, folder or _folder(), locks))
+        with _in_environment(machine.ASSIGNED_GPUS, ",".join(map(str, reserved))):
+            yield reserved
 
 
-def _take(gpus: list[int], folder: Path, held: ExitStack) -> int:
+@contextmanager
+def _in_environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _take(gpus: list[int], folder: Path, locks: ExitStack) -> int:
     """Lock the first free place of the first GPU that has one."""
-    import filelock
-
     for place in count():
         for gpu in gpus:
-            lock = filelock.FileLock(folder / f"{_name(gpu)}.{place}")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                continue
-            held.callback(lock.release)
-            return gpu
+            with suppress(LockTaken):
+                locks.enter_context(file_lock(folder / f"{_name(gpu)}.{place}", seconds=0))
+                return gpu
     raise AssertionError  # places do not end
 
 

@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,37 @@ from tlrun.config.hashes import words_of
 from tlrun.evaluate.score import selected_score
 from tlrun.messages import say
 from tlrun.run_folder.run_dir import RunDir, runs_in
+from tlrun.sweep.state import SweepState
 
 QUIET = "TLRUN_QUIET"  # environment: the bar's process speaks for those of its launcher
 SECONDS = 1.0  # between two looks at the folders
 ENDED = ("completed", "failed")
 
-_bar: tqdm[Any] | None = None  # what is on the terminal now
+
+@contextmanager
+def progress_bar(state: SweepState) -> Iterator[None]:
+    """Around a command that may be a sweep: the bar that the sweep opens goes away at its end."""
+    try:
+        yield
+    finally:
+        progress, state.progress = state.progress, None
+        if progress is not None:
+            progress.close()
 
 
-class Above:
-    """A file whose lines go above the bars, for the log of runs in this process."""
+def start_progress(config: DictConfig) -> SweepProgress:
+    """Of the sweep with this config, which has the `hydra` node."""
+    launcher = str(config.hydra.launcher.get("_target_"))
+    return SweepProgress(
+        Path(config.hydra.sweep.dir),
+        count_jobs(config),
+        elsewhere=not launcher.endswith("BasicLauncher"),
+        silent="submitit" in launcher,  # it keeps the output of jobs in files
+    )
 
-    def write(self, text: str) -> None:
-        if text:
-            tqdm.write(text, file=sys.stderr, end="")
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-class Watch:
-    """While it is open: a bar, or lines, about the jobs in `folder`.
+class SweepProgress:
+    """From its making until `close`: a bar, or lines, about the jobs in `folder`.
 
     total: jobs of the command, None if nobody knows. elsewhere: they run in other processes.
     silent: of those, the launcher keeps the output in files, so failures must be told here.
@@ -53,38 +64,36 @@ class Watch:
     def __init__(
         self, folder: Path, total: int | None, *, elsewhere: bool = False, silent: bool = False
     ) -> None:
-        self.folder, self.total, self.elsewhere = folder, total, elsewhere
-        self.bar_wanted = sys.stderr.isatty()
-        self.tells_failures = silent or (elsewhere and self.bar_wanted)
-        self._lock, self._stop = threading.Lock(), threading.Event()
-        self._known = {path.name: self._stamp(path) for path in runs_in(folder)}
-        self._before = {name for name, (state, _) in self._known.items() if state == "completed"}
+        self.folder, self.total = folder, total
+        on_terminal = sys.stderr.isatty()
+        self._tells_failures = silent or (elsewhere and on_terminal)
+        self._stamps = {path.name: self._stamp(path) for path in runs_in(folder)}
+        self._before = {name for name, (state, _) in self._stamps.items() if state == "completed"}
         self._ended: dict[str, str] = {}  # {job: state}, in the time of this command
         self._began = time.monotonic()
-
-    def __enter__(self) -> Watch:
-        global _bar
-        if self.bar_wanted:
-            done = min(len(self._before), self.total or 0)
-            _bar = tqdm(total=self.total, initial=done, desc="sweep", unit="job", position=0)
-            self._screen = logging.StreamHandler(Above())
-            self._screen.setFormatter(logging.Formatter("%(message)s"))
-            logging.getLogger("tlrun").addHandler(self._screen)  # in the place of the run's own
-            if self.elsewhere:
-                os.environ[QUIET] = "1"
+        self._bar = self._open_bar(elsewhere) if on_terminal else None
+        self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._look_again, daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: Any) -> None:
-        global _bar
+    def _open_bar(self, elsewhere: bool) -> tqdm[Any]:
+        done = min(len(self._before), self.total or 0)
+        bar = tqdm(total=self.total, initial=done, desc="sweep", unit="job", position=0)
+        self._screen = logging.StreamHandler(LogAboveBar())
+        self._screen.setFormatter(logging.Formatter("%(message)s"))
+        logging.getLogger("tlrun").addHandler(self._screen)  # in the place of the run's own
+        if elsewhere:
+            os.environ[QUIET] = "1"
+        return bar
+
+    def close(self) -> None:
+        """Tell what has ended by now, and take the bar away."""
         self._stop.set()
         self._thread.join()
         self.look()
-        if _bar is not None:
+        if self._bar is not None:
             logging.getLogger("tlrun").removeHandler(self._screen)
-            _bar.close()
-            _bar = None
+            self._bar.close()
             os.environ.pop(QUIET, None)
 
     def look(self) -> None:
@@ -92,33 +101,33 @@ class Watch:
         with self._lock, suppress(OSError, ValueError):
             for path in runs_in(self.folder):
                 stamp = self._stamp(path)
-                if stamp == self._known.get(path.name):
+                if stamp == self._stamps.get(path.name):
                     continue
-                self._known[path.name] = stamp
+                self._stamps[path.name] = stamp
                 if stamp[0] in ENDED:
                     self._tell_end(RunDir(path), stamp[0])
 
     def _look_again(self) -> None:
         while not self._stop.wait(SECONDS):
             self.look()
-            if _bar is not None:
-                _bar.refresh()  # the clock goes on
+            if self._bar is not None:
+                self._bar.refresh()  # the clock goes on
 
     def _tell_end(self, run: RunDir, state: str) -> None:
         before = self._ended.get(run.path.name)
         self._ended[run.path.name] = state
-        if _bar is not None:
-            _bar.update(before is None)
+        if self._bar is not None:
+            self._bar.update(before is None)
             if failed := list(self._ended.values()).count("failed"):
-                _bar.set_postfix(failed=failed)
+                self._bar.set_postfix(failed=failed)
         if state == "completed" and before != state:
-            say(f"{run.path.name}: {worth(run)}{self._left()}")
-        if state == "failed" and self.tells_failures:
+            say(f"{run.path.name}: {result_line(run)}{self._left()}")
+        if state == "failed" and self._tells_failures:
             say(f"{run.path.name}: failed: {run.read_status().get('error')}")
 
     def _left(self) -> str:
         """For lines without a bar: how far it is, and how long the rest takes at this pace."""
-        if _bar is not None or self.total is None:
+        if self._bar is not None or self.total is None:
             return ""
         ended = len(self._before | self._ended.keys())
         rest = self.total - ended
@@ -129,13 +138,25 @@ class Watch:
 
     @staticmethod
     def _stamp(path: Path) -> tuple[str, int]:
+        """(state, time of its status.json in ns) of a job: it changes with every new status."""
         run = RunDir(path)
         with suppress(OSError):
             return str(run.read_status().get("state")), run.status.stat().st_mtime_ns
         return "", 0
 
 
-def worth(run: RunDir) -> str:
+class LogAboveBar:
+    """A file whose lines go above the bars, for the log of runs in this process."""
+
+    def write(self, text: str) -> None:
+        if text:
+            say(text, end="")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def result_line(run: RunDir) -> str:
     """As "information_maximization 2.113, 0.7 min": selected score and time of the job."""
     score = selected_score(run)
     if score is None:
@@ -146,13 +167,12 @@ def worth(run: RunDir) -> str:
     minutes = f", {float(seconds) / 60:.1f} min" if isinstance(seconds, int | float) else ""
     if score.value is not None:
         return f"{score.rule} {score.value:.4g}{minutes}"
-    guarded = score.rule != "last"
-    return (
-        f"{f'no evaluation passed the guard of {score.rule}' if guarded else 'completed'}{minutes}"
-    )
+    if score.rule == "last":
+        return f"completed{minutes}"
+    return f"no evaluation passed the guard of {score.rule}{minutes}"
 
 
-def jobs_of(config: DictConfig) -> int | None:
+def count_jobs(config: DictConfig) -> int | None:
     """How many jobs a command has, from its config with the `hydra` node; None with a glob."""
     words = words_of(config.hydra.overrides.task)
     words += [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]

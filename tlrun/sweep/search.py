@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tlrun.config.compose import finish
+from tlrun.config.compose import resolve_and_check
 from tlrun.config.hashes import fresh_seeds_command, key_of, names_jobs
 from tlrun.config.schema import matches
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.evaluate.score import selected_score
+from tlrun.files.locks import LockTaken, file_lock
 from tlrun.messages import say
-from tlrun.run_folder.run_dir import Damaged, RunDir
+from tlrun.run_folder.json_file import Damaged
+from tlrun.run_folder.run_dir import RunDir
+from tlrun.sweep.command import add_command
 from tlrun.sweep.launchers import at_once
-from tlrun.sweep.space import Command, Value, read_command
+from tlrun.sweep.space import SearchCommand, Value, read_command
+from tlrun.sweep.state import current_sweep
 
 FILE = "search.json"
 RANDOM_FIRST = 8  # trials before TPE has enough to go by; fixed: it decides what is asked
@@ -88,6 +92,11 @@ Launch = Callable[[Sequence[Sequence[str]], int], Any]
 Compose = Callable[[DictConfig, list[str]], DictConfig]
 
 
+def is_search(config: DictConfig) -> bool:
+    """Whether a sweep, by its config with the `hydra` node, is a search."""
+    return str(config.hydra.sweeper.get("_target_")) == "hydra_plugins.tlrun_search.Search"
+
+
 def run_search(
     settings: Settings,
     *,
@@ -103,30 +112,46 @@ def run_search(
     study.folder.mkdir(parents=True, exist_ok=True)
     with study.alone():
         study.read()
+        _accept_command(study.folder)
         OmegaConf.save(config, study.folder / "multirun.yaml")
         at_a_time = settings.at_a_time(at_once(config.hydra.launcher))
         left = [trial for trial in study.trials if trial.state not in DONE]
         while batch := left[:at_a_time] or study.ask(at_a_time):
             left = left[at_a_time:]
-            jobs = [(trial, words) for trial in batch for words in study.words(trial)]
-            first = batch[0].number * len(command.seeds)
-            for trial in batch:
-                trial.jobs, trial.state = [], "running"
-            for number, (trial, words) in enumerate(jobs, first):
-                trial.jobs.append(_folder_of(compose(config, words), number))
-            study.write()
-            try:
-                returns = launch([words for _, words in jobs], first)
-            except Exception as error:  # its process died: the next settings may do better
-                say(f"tlrun: error: {type(error).__name__}: {error}")
-                returns = []
-            for trial in batch:
-                study.note(trial)
-            study.write()
-            for returned in returns:
-                if isinstance(returned._return_value, Interrupted):  # in a launcher's process
-                    raise returned._return_value
+            _run_trials(study, batch, config, compose, launch)
         say(study.verdict())
+
+
+def _accept_command(folder: Path) -> None:
+    """From now on `tlrun resume` gives this command: the search in the folder is the same one."""
+    sweep = current_sweep()
+    assert sweep is not None  # Hydra's sweeper runs where the command was given
+    assert sweep.command is not None
+    add_command(folder, sweep.command)
+
+
+def _run_trials(
+    study: Study, batch: Sequence[Trial], config: DictConfig, compose: Compose, launch: Launch
+) -> None:
+    """The jobs of some trials together; what came of them is in search.json afterwards."""
+    jobs = [(trial, words) for trial in batch for words in study.words(trial)]
+    first = batch[0].number * len(study.command.seeds)
+    for trial in batch:
+        trial.jobs, trial.state = [], "running"
+    for number, (trial, words) in enumerate(jobs, first):
+        trial.jobs.append(_folder_of(compose(config, words), number))
+    study.write()
+    try:
+        returns = launch([words for _, words in jobs], first)
+    except Exception as error:  # its process died: the next settings may do better
+        say(f"tlrun: error: {type(error).__name__}: {error}")
+        returns = []
+    for trial in batch:
+        study.note(trial)
+    study.write()
+    for returned in returns:
+        if isinstance(returned._return_value, Interrupted):  # in a launcher's process
+            raise returned._return_value
 
 
 def _folder_of(cfg: DictConfig, number: int) -> str:
@@ -139,11 +164,11 @@ class Study:
     """The trials of one search, and what they say about the next one."""
 
     def __init__(
-        self, settings: Settings, command: Command, base: DictConfig, folder: Path
+        self, settings: Settings, command: SearchCommand, base: DictConfig, folder: Path
     ) -> None:
         self.settings, self.command, self.folder = settings, command, folder
         self.space = command.space
-        self.rule = str(finish(base, base.hydra).select.name)
+        self.rule = str(resolve_and_check(base, base.hydra).select.name)
         if self.rule == "last":
             raise ConfigError(
                 "a search needs a score to compare settings by, and select=last has none: choose "
@@ -169,20 +194,15 @@ class Study:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Two processes would ask the same questions. Raises RunError if another is searching."""
-        import filelock
-
-        lock = filelock.FileLock(self.folder / ".search.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise RunError(
-                f"another process is searching in {self.folder}: wait for it, or start a search "
-                "of your own with sweep.new=true"
-            ) from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(self.folder / ".search.lock", seconds=0))
+            except LockTaken as error:
+                raise RunError(
+                    f"another process is searching in {self.folder}: wait for it, or start a "
+                    "search of your own with sweep.new=true"
+                ) from error
             yield
-        finally:
-            lock.release()
 
     def read(self) -> None:
         """The trials that an earlier command left. Raises ConfigError if it was another search."""
@@ -193,9 +213,6 @@ class Study:
         if not matches(saved.get("trials"), list[dict]):
             raise Damaged(f"{file} is damaged: its trials are missing; give sweep.new=true")
         if saved.get("search") != self._identity():
-            from tlrun.sweep.jobs import forget  # it is there: the search is one of its commands
-
-            forget(self.folder)  # else `tlrun resume` would fail for ever
             raise ConfigError(
                 f"{self.folder} holds a search of other settings or another space: give "
                 "hydra.sweep.dir=... or sweep.new=true"
@@ -246,8 +263,8 @@ class Study:
             len(self.trials), min(self.settings.trials, len(self.trials) + at_most)
         ):
             if number == 0 and self.settings.start:
-                known = {k: v for k, v in self.start.items() if v is not None}
-                trial = Trial(0, known, start=True)
+                params = {k: v for k, v in self.start.items() if v is not None}
+                trial = Trial(0, params, start=True)
             else:
                 trial = Trial(number, self.suggest(number))
             self.trials.append(trial)
@@ -287,8 +304,8 @@ class Study:
 
     def words(self, trial: Trial) -> list[list[str]]:
         """The overrides of a trial's jobs, one for each seed."""
-        own = [] if trial.start else [f"{key}={value}" for key, value in trial.params.items()]
-        return [[*self.command.words, *own, f"seed={seed}"] for seed in self.command.seeds]
+        params = [] if trial.start else [f"{key}={value}" for key, value in trial.params.items()]
+        return [[*self.command.words, *params, f"seed={seed}"] for seed in self.command.seeds]
 
     def note(self, trial: Trial) -> None:
         """Read what became of a trial's jobs in their folders."""
@@ -312,9 +329,9 @@ class Study:
         best = max(done, key=lambda trial: (trial.value, -trial.number))
         start = next((t for t in done if t.start), None)
         against = f" (the start: {start.value:.4g})" if start is not None else ""
-        found = ", ".join(f"{key}={value}" for key, value in best.params.items())
+        setting = ", ".join(f"{key}={value}" for key, value in best.params.items())
         return (
             f"best of {len(done)} trials by {self.rule}: trial {best.number}, "
-            f"{best.value:.4g}{against}: {found or 'as it is'}\n"
+            f"{best.value:.4g}{against}: {setting or 'as it is'}\n"
             f"on fresh seeds: {fresh_seeds_command(self.words(best)[0], self.command.seeds)}"
         )

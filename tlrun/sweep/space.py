@@ -109,15 +109,15 @@ class Dimension:
         """What an experiment has there; None if that is no number and no choice of ours."""
         if self.key in cfg.hydra.runtime.choices:
             return str(cfg.hydra.runtime.choices[self.key])
-        found = OmegaConf.select(cfg, self.key)
+        value = OmegaConf.select(cfg, self.key)
         if self.choices:
-            same = [text for text in self.choices if _read(self.key, text) == found]
+            same = [text for text in self.choices if _read(self.key, text) == value]
             return same[0] if same else None
-        return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)
-class Command:
+class SearchCommand:
     """A search's command line: what is fixed, what is searched, with which seeds each setting."""
 
     words: list[str]
@@ -125,7 +125,7 @@ class Command:
     seeds: list[int]
 
 
-def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> Command:
+def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchCommand:
     """Overrides and a preset space: a key on the command line wins over the preset's.
 
     Raises ConfigError for what cannot be searched.
@@ -155,7 +155,7 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> Command
     dimensions = [Dimension(key, text) for key, text in space.items()]
     for dimension in dimensions:
         dimension.check()
-    return Command(words, dimensions, seeds)
+    return SearchCommand(words, dimensions, seeds)
 
 
 def _values(override: Override) -> list[str]:

@@ -14,17 +14,17 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from tlrun.errors import DataError
+from tlrun.files.locks import file_lock
 
 log = logging.getLogger("tlrun")
 
@@ -176,19 +176,16 @@ def _open_url(url: str) -> Any:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an inter-process lock for `path`; its folder is made. DataError if it cannot be."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(path) + ".lock")
-        lock.acquire()
-    except OSError as error:
-        raise DataError(
-            f"cannot write to the cache folder '{path.parent}' ({error.strerror or error}); "
-            "set TLRUN_CACHE to a folder that can be written."
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(f"{path}.lock"))
+        except OSError as error:
+            raise DataError(
+                f"cannot write to the cache folder '{path.parent}' ({error.strerror or error}); "
+                "set TLRUN_CACHE to a folder that can be written."
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def cached_images(name: str, source: object, build: Callable[[], np.ndarray]) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlrun.errors import ConfigError
+from tlrun.files.atomic import write_atomic
 from tlrun.report.pages import render
 from tlrun.report.pages.board_files import leaderboard_csv, leaderboard_md
 from tlrun.report.pages.board_page import Found, board_html
@@ -16,7 +17,6 @@ from tlrun.report.read.record import Record, is_run, read_record
 from tlrun.report.statistics import provenance
 from tlrun.report.statistics.board import Board, board_of
 from tlrun.report.statistics.cautions import cautions
-from tlrun.run_folder.run_dir import write_atomic
 
 RUNS = "runs"  # what single run folders are called in a comparison
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tlrun.errors import ConfigError
+from tlrun.files.atomic import write_atomic
 from tlrun.report.figures.plots import draw_plots, own_pictures
 from tlrun.report.pages import render
 from tlrun.report.pages.leaderboard import find_jobs, write_leaderboard
@@ -24,7 +25,6 @@ from tlrun.report.read.record import (
 )
 from tlrun.report.statistics.findings import badges, failures, further, headline, sentences
 from tlrun.report.statistics.regrets import regret_table
-from tlrun.run_folder.run_dir import write_atomic
 
 SPLITS = ("source_test", "target_test")
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")

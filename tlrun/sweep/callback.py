@@ -1,0 +1,27 @@
+"""Hydra's hook before the first job of a sweep, named under hydra.callbacks in conf/config.yaml."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from tlrun.sweep.folder import open_sweep
+from tlrun.sweep.progress import start_progress
+from tlrun.sweep.state import current_sweep
+
+
+class SweepCallback(Callback):
+    """Opens the sweep's folder and its bar; what goes wrong there ends the command."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        state = current_sweep()
+        assert state is not None  # `cli.train.train` made it around Hydra
+        try:
+            open_sweep(config, state)
+            state.progress = start_progress(config)
+        except Exception as error:  # Hydra would warn and go on
+            state.problem = error
+            sys.exit(1)

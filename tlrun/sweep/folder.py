@@ -1,0 +1,89 @@
+"""The folder of a sweep: found or made before its jobs, closed with a leaderboard after them.
+
+It is named by the sweep's command, and the folder of a job by its config. So the same command finds
+what is there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, flag_override
+
+from tlrun.config import trust
+from tlrun.config.hashes import words_of
+from tlrun.messages import say
+from tlrun.run_folder.locks import held_by_another, locked
+from tlrun.run_folder.run_dir import RunDir, numbered, runs_in
+from tlrun.sweep.command import add_command, command_of
+from tlrun.sweep.search import is_search
+from tlrun.sweep.state import SweepState
+
+STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
+
+
+def open_sweep(config: DictConfig, state: SweepState) -> None:
+    """Make or find the sweep's folder, write sweep.yaml, and tell every job where it is.
+
+    A search has yet to accept its command, and then writes it itself.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    if config.sweep.new:
+        folder = claim_new(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state.folder = folder  # by now there is one
+    state.command = command_of(config)
+    if not is_search(config):
+        add_command(folder, state.command)
+    (folder / STOPPED).unlink(missing_ok=True)
+    if jobs := runs_in(folder):
+        done = sum(RunDir(job).is_finished() for job in jobs)
+        say(f"going on with {folder}: {done} of its {len(jobs)} jobs are completed")
+    _tell_jobs(folder.absolute(), config)
+
+
+def _tell_jobs(folder: Path, config: DictConfig) -> None:
+    """Add overrides to the command: these reach the jobs under every launcher."""
+    more = [f"hydra.sweep.dir={quoted(str(folder))}"]
+    if config.hydra.output_subdir == ".hydra":
+        more.append("hydra.output_subdir=null")  # Hydra would write .hydra of finished jobs too
+    if trust.current() != trust.Trust():  # to the processes of a launcher; no reader asks for it
+        variables = trust.as_environment().items()
+        more += [f"++hydra.job.env_set.{name}={quoted(value)}" for name, value in variables]
+    with flag_override(config, ["struct", "readonly"], [False, False]):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra = [*words_of(config.hydra.overrides.hydra), *more]
+
+
+def claim_new(folder: Path) -> Path:
+    """`folder`, or "<name>_2" and so on: the first that was not there and now is ours."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for candidate in numbered(folder):
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            continue
+    raise AssertionError  # numbers do not end
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra reads as it is, whatever is in it."""
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def close_sweep(folder: Path, failed: int) -> int:
+    """The leaderboard, one closing line, and the exit code: 1 if a job failed or was left over."""
+    with locked(folder, wait=True):  # the last of several processes writes the whole table
+        runs = [RunDir(path) for path in runs_in(folder)]
+        if runs:
+            from tlrun.report.pages.page import write_report  # matplotlib comes in here
+
+            write_report(folder)
+    left = [run for run in runs if run.read_status().get("state") != "completed"]
+    elsewhere = [run for run in left if held_by_another(run)]
+    note = f" ({len(elsewhere)} run by another process)" if elsewhere else ""
+    say(f"{len(runs) - len(left)} of {len(runs)} jobs completed{note}: {folder}")
+    if (folder / STOPPED).exists():
+        say("sweep.fail_fast=true: jobs after the failure did not begin")
+    return 1 if failed or len(left) > len(elsewhere) else 0

@@ -1,0 +1,82 @@
+"""`tlrun resume SWEEP_DIR`: give the sweep's commands again. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tlrun.config import trust
+from tlrun.config.compose import open_keys
+from tlrun.config.hashes import key_of
+from tlrun.errors import RunError
+from tlrun.messages import report_error
+from tlrun.run_folder.run_dir import runs_in
+from tlrun.sweep.command import SweepCommand, check_words, checked_command, saved_commands
+from tlrun.sweep.folder import close_sweep, quoted
+
+
+def resume_sweep(
+    folder: Path, overrides: Sequence[str] = (), *, train: Callable[[list[str]], int]
+) -> int:
+    """Give every command of the sweep again. Returns the exit code.
+
+    overrides: how to run it (`sweep.*`, `launcher=`, `hydra.*`). Others change the runs themselves,
+    so they go to the jobs that have begun, as they would in `tlrun resume RUN_DIR`. train: what
+    runs a command (`tlrun -m ...`) and returns its exit code.
+    """
+    folder, overrides = folder.absolute(), open_keys(overrides)
+    if any(_changes_runs(key_of(word)) for word in overrides):
+        from tlrun.experiment.resume import resume_jobs  # torch comes in here
+
+        try:
+            resume_jobs(runs_in(folder), overrides)
+        except RunError as error:
+            return close_sweep(folder, failed=report_error(error))
+        return close_sweep(folder, failed=0)
+    code = 0
+    for command in _commands_to_give(folder, {key_of(word) for word in overrides}):
+        words = [*command.overrides, *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
+        if command.config_dir and (config_dir := trust.current().config_dir):
+            words += ["--config-dir", config_dir]
+        with trust.trusting(received=True), working_folder(Path(command.folder)):
+            code = max(code, train(["-m", *words, "--config-name", command.config_name]))
+    return code
+
+
+def _commands_to_give(folder: Path, given: set[str]) -> list[SweepCommand]:
+    """The saved commands without the keys that are given now. All are checked before any is run."""
+    checked = [checked_command(*entry, folder) for entry in saved_commands(folder).items()]
+    commands = []
+    for command in checked:
+        words = _without(command.overrides, given)
+        check_words(words, folder)
+        commands.append(replace(command, overrides=words))
+    return commands
+
+
+def _without(words: list[str], given: set[str]) -> list[str]:
+    """The words of a saved command, but for what is given now; another launcher has other keys."""
+    left = [word for word in words if key_of(str(word)) not in given]
+    if given & {"launcher", "hydra/launcher"}:
+        of_launcher = ("hydra/l", "hydra.l", "launcher")
+        left = [word for word in left if not key_of(str(word)).startswith(of_launcher)]
+    return left
+
+
+def _changes_runs(key: str) -> bool:
+    return not key.startswith(("sweep.", "hydra", "launcher", "search."))
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[None]:
+    """Where relative paths of the command hold; if it is gone, the present one."""
+    before = Path.cwd()
+    if path.is_dir():
+        os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
