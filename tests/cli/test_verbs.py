@@ -514,7 +514,7 @@ class Mine(Method):
     def build(self, phase, net, data):
         net.add("classifier", net.new_head(data.num_classes))
 
-    def step(self, net, batch, progress):
+    def step(self, net, batch, phase, progress):
         from torch.nn.functional import cross_entropy
 
         out = net(batch["source"].x)

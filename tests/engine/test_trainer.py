@@ -211,8 +211,8 @@ def test_an_unfrozen_backbone_does_move(tmp_path):
 
 
 class Exploding(SourceOnly):
-    def step(self, net, batch, progress):
-        for update in super().step(net, batch, progress):
+    def step(self, net, batch, phase, progress):
+        for update in super().step(net, batch, phase, progress):
             if progress.step == 4:
                 update.losses["penalty"] = update.losses["classification"] * float("inf")
             yield update
@@ -240,7 +240,7 @@ class ClosedForm(Method):
     def start(self, phase, net, data):
         torch.nn.init.zeros_(net["classifier"].out.weight)
 
-    def step(self, net, batch, progress):
+    def step(self, net, batch, phase, progress):
         yield Update({})
 
 

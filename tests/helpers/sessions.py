@@ -50,7 +50,7 @@ def paused(folder, *options: str, at: int = SOURCE_STEPS) -> tuple[Session, Any]
 
 def update_of(session: Session, batch) -> Update:
     """The method's update with the losses of all terms in it."""
-    update = next(session.method.step(session.net, batch, Progress(0, 10)))
+    update = next(session.method.step(session.net, batch, session.phases[-1], Progress(0, 10)))
     for term in session.terms.values():
         update.losses.update(term.loss(update, session.net))
     return update

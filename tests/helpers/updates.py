@@ -6,17 +6,18 @@ import torch
 
 from helpers import small
 from tlrun.data.pipeline.streams import Batch
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 
 MIDDLE = Progress(step=50, total=100)
+ONLY = Phase()
 LAMBDA = 2 / (1 + torch.exp(torch.tensor(-5.0))) - 1  # at MIDDLE
 
 
-def train(method, net, batch, steps=40, lr=0.01):
+def train(method, net, batch, steps=40, lr=0.01, phase=ONLY):
     """`steps` steps of Adam, each update on its own parts only. Returns the net, in train mode."""
     optimizer = torch.optim.Adam(net.train().parameters(), lr)
     for step in range(steps):
-        for update in method.step(net, batch, Progress(step, steps)):
+        for update in method.step(net, batch, phase, Progress(step, steps)):
             apply(update, net, optimizer)
     return net
 
@@ -32,7 +33,7 @@ def moves(method, net, batch) -> list[set[str]]:
     """For each update of a step: the parts whose parameters an optimizer step on it changes."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     found = []
-    for update in method.step(net, batch, MIDDLE):
+    for update in method.step(net, batch, Phase(), MIDDLE):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
         apply(update, net, optimizer)
         changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}

@@ -43,7 +43,7 @@ def test_generators_leave_no_context_open_at_a_yield(name, tmp_path):
         streams = loop.open_streams(phase)
         for step in range(4):
             batch = {key: stream.batch(step) for key, stream in streams.items()}
-            for update in session.method.step(net.train(), batch, Progress(step, 4)):
+            for update in session.method.step(net.train(), batch, phase, Progress(step, 4)):
                 assert torch.is_grad_enabled()
                 assert not torch.is_autocast_enabled("cpu")
                 assert all(loss.ndim == 0 and loss.requires_grad for loss in update.losses.values())

@@ -50,7 +50,7 @@ def test_scores_and_losses_of_the_same_features(name, tmp_path):
     for phase in phases(session):
         if loop.total_steps(phase) > 0:
             batch = {key: stream.batch(1) for key, stream in loop.open_streams(phase).items()}
-            exact, losses = (losses_of(session, batch, on) for on in (False, True))
+            exact, losses = (losses_of(session, batch, phase, on) for on in (False, True))
             assert exact
             for key, value in losses.items():
                 assert value.dtype == torch.float32, key
@@ -69,13 +69,13 @@ def test_scores_and_losses_of_the_same_features(name, tmp_path):
             torch.testing.assert_close(scores, exact, **CLOSE)
 
 
-def losses_of(session, batch, on):
+def losses_of(session, batch, phase, on):
     """Of all updates of one step, on copies: nothing is optimised."""
     losses = {}
     net, method = copy.deepcopy((session.net, session.method))
     half.same_features(net.train())
     torch.manual_seed(0)
-    updates = method.step(net, batch, Progress(1, 4))
+    updates = method.step(net, batch, phase, Progress(1, 4))
     while True:
         with half.autocast(on):
             update = next(updates, None)

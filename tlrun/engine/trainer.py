@@ -279,7 +279,7 @@ class Loop:
     ) -> None:
         """Advance the generators of the micro-batches in lockstep; step after each update."""
         pieces = _micro_batches(batch, int(self.trainer["accumulate"]))
-        generators = [self.method.step(self.net, piece, progress) for piece in pieces]
+        generators = [self.method.step(self.net, piece, phase, progress) for piece in pieces]
         logged: dict[str, Tensor] = {}
         while True:
             done = self._backward(generators, optimizer, logged, phase)
@@ -288,7 +288,7 @@ class Loop:
             self._apply(*done, optimizer)
             self.counters.updates += 1
             if self.balance and self.balance.looks_again:
-                self._look_again(self.balance, batch, progress)
+                self._look_again(self.balance, batch, phase, progress)
         size = sum(len(b.index) for b in batch.values()) * self.process.world
         self.counters.images_seen += size
         self.record.remember(progress.step, logged)
@@ -341,10 +341,12 @@ class Loop:
             summed["combined"] = combined
         return torch.stack(list(summed.values())).sum()
 
-    def _look_again(self, balance: Balance, batch: dict[str, Batch], progress: Progress) -> None:
+    def _look_again(
+        self, balance: Balance, batch: dict[str, Batch], phase: Phase, progress: Progress
+    ) -> None:
         """The task losses of the same batch, now that the step is taken."""
         with torch.no_grad(), autocast(self.precision, self.device):
-            update = next(self.method.step(self.net, batch, progress))
+            update = next(self.method.step(self.net, batch, phase, progress))
         balance.after({name: update.losses[name].float() for name in update.tasks})
 
     def _parameters(self, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:

@@ -4,7 +4,7 @@ A method never touches optimizers, devices, checkpoints or files; the engine own
 losses and the parts of the net that each of them may change:
 
     class SourceOnly(Method):
-        def step(self, net, batch, progress):
+        def step(self, net, batch, phase, progress):
             out = net(batch["source"].x)
             yield Update({"classification": cross_entropy(out.logits, batch["source"].y)})
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
 
@@ -25,6 +25,8 @@ from tlrun.models.net import Net
 if TYPE_CHECKING:  # methods know the shape of the data, not how they are read
     from tlrun.data.pipeline.streams import Batch
     from tlrun.data.problems.pair import Data
+
+Batches: TypeAlias = "Mapping[str, Batch]"  # of one step, by the name of the stream
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,8 @@ class Method:
     def refresh(self, phase: Phase, net: Net, data: Data, progress: Progress) -> None:
         """Every `phase.refresh_every` steps, for work that needs a pass over a whole set."""
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        """Yield the updates of one step."""
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        """Yield the updates of one step of a phase. batch: one Batch for each of its streams."""
         raise NotImplementedError
 
     def predict(

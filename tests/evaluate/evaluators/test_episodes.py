@@ -126,10 +126,10 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(method, tmp_p
         opened = open_session(run_dir, cfg)
         step = opened.method.step
 
-        def broken(net, batch, progress):
+        def broken(net, batch, phase, progress):
             if progress.step == stop_at:
                 raise KeyboardInterrupt
-            return step(net, batch, progress)
+            return step(net, batch, phase, progress)
 
         opened.method.step = broken
         return opened

@@ -15,9 +15,10 @@ from tlrun.errors import ConfigError
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
 from tlrun.methods.adversarial.adda import ADDA, ENCODER
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.run_folder.run_dir import RunDir
 
+ADVERSARIAL = Phase("adversarial", ("source", "target"))
 SHORT = ("method=adda", "phases.source.steps=4", "phases.adversarial.steps=4")
 
 
@@ -28,7 +29,7 @@ def ready(mode="joint", source_steps=0, batch=None, **arguments):
     net = small.built(method, small.net(dropout=0.0))
     source, adversarial = method.phases(None)
     if source_steps:
-        train(method, net, {"source": batch["source"]}, steps=source_steps)
+        train(method, net, {"source": batch["source"]}, source_steps, phase=source)
     method.start(source, net, None)
     method.start(adversarial, net, None)
     for part in adversarial.frozen:
@@ -85,7 +86,7 @@ def test_both_losses_equal_the_formulas():
     target = reference[ENCODER](batch["target"].x)
     told = reference["domain_head"](torch.cat([source, target]))
     domains = torch.cat([torch.ones(8), torch.zeros(8)])
-    head, encoder = method.step(net, batch, MIDDLE)
+    head, encoder = method.step(net, batch, ADVERSARIAL, MIDDLE)
     expected = binary_cross_entropy_with_logits(told, domains)
     assert torch.allclose(head.losses["domain"], expected, rtol=1e-5)
     expected = binary_cross_entropy_with_logits(told[8:], torch.ones(8))
@@ -161,7 +162,7 @@ def test_the_targets_features_come_to_resemble_the_sources():
     for step in range(60):
         net.train()
         net.hold_still(["backbone.conv1", "backbone.conv2", "classifier.fc1", "classifier.out"])
-        for update in method.step(net, batch, Progress(step, 60)):
+        for update in method.step(net, batch, ADVERSARIAL, Progress(step, 60)):
             (part,) = update.parts
             optimizers[part].zero_grad()
             sum(update.losses.values()).backward(inputs=list(net[part].parameters()))

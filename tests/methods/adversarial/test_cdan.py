@@ -10,6 +10,7 @@ from helpers import small
 from helpers.updates import LAMBDA, MIDDLE, assert_gradients, gap, gradients, shifted, train
 from tlrun.errors import ConfigError
 from tlrun.methods.adversarial.cdan import CDAN
+from tlrun.methods.base import Phase
 
 
 def ready(net_=None, mode="separate_forward", **arguments):
@@ -43,7 +44,7 @@ def test_gradients_equal_those_of_the_saddle_point_problem(entropy, randomised):
         told, domains, weight=torch.cat(weights), reduction="sum"
     )
 
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     assert float(update.losses["domain"].detach()) == pytest.approx(float(domain_loss.detach()))
     sum(update.losses.values()).backward()
     objectives = {
@@ -78,7 +79,7 @@ def test_the_projection_is_in_the_state_and_in_no_optimizer():
 @pytest.mark.parametrize("mode", ["joint", "separate_forward", "per_domain"])
 def test_every_mode_of_batch_norm_gives_a_finite_loss_and_the_logits_of_both(mode):
     method, net = ready(mode=mode, attach="classifier.fc1")
-    (update,) = method.step(net, small.batch(), MIDDLE)
+    (update,) = method.step(net, small.batch(), Phase(), MIDDLE)
     assert all(torch.isfinite(loss) for loss in update.losses.values())
     assert update.seen["target"].logits.shape == (8, small.CLASSES)
 

@@ -10,14 +10,14 @@ from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.adversarial.dann_alternating import DANNAlternating
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 
 MIDDLE = Progress(step=50, total=100)
 LAMBDA = 2 / (1 + torch.exp(torch.tensor(-5.0))) - 1
 
 
 def update_of(method, net, batch, progress=MIDDLE):
-    (update,) = method.step(net, batch, progress)
+    (update,) = method.step(net, batch, Phase(), progress)
     return update
 
 

@@ -11,6 +11,7 @@ from helpers.updates import MIDDLE, apply, features_of_both, moves, shifted, tra
 from tlrun.errors import ConfigError
 from tlrun.losses.disparity import discrepancy
 from tlrun.methods.adversarial.mcd import MCD
+from tlrun.methods.base import Phase
 
 HEADS = {"classifier", "classifier2"}
 
@@ -44,7 +45,7 @@ def test_the_losses_equal_the_formulas(mode):
     p, q = (reference[head](target).softmax(1) for head in sorted(HEADS))
     apart = float((p - q).abs().mean().detach())
 
-    a, b, *c = method.step(net, batch, MIDDLE)
+    a, b, *c = method.step(net, batch, Phase(), MIDDLE)
     found = [{k: float(v.detach()) for k, v in update.losses.items()} for update in (a, b, *c)]
     assert found[0] == pytest.approx(
         dict(zip(("classification", "classification2"), risk, strict=True))
@@ -74,7 +75,7 @@ def test_the_heads_drive_apart_and_the_backbone_brings_together():
 
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     figures = []
-    for update in method.step(net, batch, MIDDLE):
+    for update in method.step(net, batch, Phase(), MIDDLE):
         before = apart()
         apply(update, net, optimizer)
         figures.append(apart() - before)

@@ -20,7 +20,7 @@ from helpers.updates import (
 )
 from tlrun.errors import ConfigError
 from tlrun.methods.adversarial.mdd import MDD
-from tlrun.methods.base import Update
+from tlrun.methods.base import Phase, Update
 
 
 def ready(mode="per_domain", **arguments):
@@ -41,7 +41,7 @@ def test_gradients_equal_those_of_the_saddle_point_problem(mode):
     differ = -torch.log(1 - auxiliary(target).softmax(1).gather(1, chosen)).mean()
     disparity = 3 * cross_entropy(auxiliary(source), main(source).argmax(1)) + differ
 
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     found = {name: float(loss.detach()) for name, loss in update.losses.items()}
     expected = {
         "classification": float(label_loss.detach()),
@@ -65,10 +65,10 @@ def test_the_auxiliary_head_lowers_the_disparity_and_the_features_raise_it():
         method, net = ready("joint", trade_off=1.0)
         train(method, net, batch, steps=10, lr=3e-3)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.02)
-        (update,) = method.step(net, batch, MIDDLE)
+        (update,) = method.step(net, batch, Phase(), MIDDLE)
         before = update.losses["disparity"]
         apply(Update({"disparity": before}, parts=(part,)), net, optimizer)
-        (update,) = method.step(net, batch, MIDDLE)
+        (update,) = method.step(net, batch, Phase(), MIDDLE)
         changes[part] = float((update.losses["disparity"] - before).detach())
     assert changes["auxiliary"] < 0
     assert changes["backbone"] > 0
@@ -76,7 +76,7 @@ def test_the_auxiliary_head_lowers_the_disparity_and_the_features_raise_it():
 
 def test_terms_see_both_domains():
     method, net = ready()
-    (update,) = method.step(net, small.batch(), MIDDLE)
+    (update,) = method.step(net, small.batch(), Phase(), MIDDLE)
     assert update.seen["target"].logits is not None
     assert update.seen["source"].y is not None
 

@@ -15,6 +15,7 @@ from tlrun.errors import ConfigError
 from tlrun.losses.disparity import moment_distance
 from tlrun.methods.adversarial.m3sda import M3SDA
 from tlrun.methods.adversarial.multi_source_dann import MultiSourceDANN
+from tlrun.methods.base import Phase
 from tlrun.models.batch_norm import BatchNorm, convert
 
 SOURCES = ("a", "b", "c")
@@ -75,7 +76,7 @@ def test_the_sources_share_one_set_of_statistics_and_the_target_has_its_own(kind
     method, drawn = kind(), batch()
     net = ready(method, batch_norm=True)
     reference = copy.deepcopy(net)
-    next(method.step(net, drawn, MIDDLE))
+    next(method.step(net, drawn, Phase(), MIDDLE))
     state = net.state_dict()
     counts = {key: int(v) for key, v in state.items() if key.endswith("num_batches_tracked")}
     assert set(counts.values()) == {1}  # once for all sources together, once for the target
@@ -121,7 +122,7 @@ def test_the_losses_of_m3sda_equal_numpy():
         pairs = combinations(SOURCES, 2)
         distance += np.mean([np.linalg.norm(moment[a] - moment[b]) for a, b in pairs])
     risk = np.mean([float(cross_entropy(found[n][1].detach(), drawn[n].y)) for n in SOURCES])
-    (update,) = method.step(net, drawn, MIDDLE)
+    (update,) = method.step(net, drawn, Phase(), MIDDLE)
     losses = {name: float(loss.detach()) for name, loss in update.losses.items()}
     assert losses == pytest.approx({"classification": risk, "moments": 0.3 * distance}, rel=1e-4)
     assert set(update.seen) == set(DOMAINS)
@@ -161,7 +162,7 @@ def test_gradients_equal_those_of_the_saddle_point_problem(combine):
         "mean": bounds.mean(),
         "hard": bounds.max(),
     }[combine]
-    (update,) = method.step(net, drawn, MIDDLE)
+    (update,) = method.step(net, drawn, Phase(), MIDDLE)
     sum(update.losses.values()).backward()
     expected = {part: gradients(bound, reference[part]) for part in ("backbone", "classifier")}
     for name, loss in zip(SOURCES, apart, strict=True):
@@ -191,7 +192,7 @@ def test_a_frozen_backbone_needs_no_gradient_of_its_own():
     method = MultiSourceDANN()
     net = ready(method)
     net.backbone.requires_grad_(False)
-    (update,) = method.step(net, batch(), MIDDLE)
+    (update,) = method.step(net, batch(), Phase(), MIDDLE)
     sum(update.losses.values()).backward()
     assert all(p.grad is not None for p in net["domain_head_a"].parameters())
 

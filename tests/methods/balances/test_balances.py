@@ -179,9 +179,9 @@ def test_a_resumed_run_equals_a_straight_one(name, tmp_path):
     broken = small.session(tmp_path / "broken", *words)
     loop, step = broken.loop(), broken.method.step
 
-    def stopping(net, batch, progress):
+    def stopping(net, batch, phase, progress):
         loop.stop.exit_code = 143 if progress.step == 3 else None
-        return step(net, batch, progress)
+        return step(net, batch, phase, progress)
 
     broken.method.step = stopping
     with pytest.raises(Interrupted):

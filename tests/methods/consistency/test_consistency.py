@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from helpers import small, updates
 from tlrun.errors import ConfigError
 from tlrun.losses.virtual_adversarial import vat_loss
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.methods.consistency.dirt_t import DirtT
 from tlrun.methods.consistency.fixmatch_da import FixMatchDA
 from tlrun.methods.consistency.self_ensembling import SelfEnsembling
@@ -44,7 +44,7 @@ def middle(net, x):
 
 
 def losses_of(method, net, batch, progress=FIRST):
-    (update,) = method.step(net, batch, progress)
+    (update,) = method.step(net, batch, Phase(), progress)
     return update.losses
 
 

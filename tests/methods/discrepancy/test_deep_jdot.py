@@ -10,12 +10,14 @@ from torch.nn.functional import cross_entropy
 
 from helpers import small
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.methods.discrepancy.deep_jdot import DeepJDOT
 
+TRANSPORT = Phase("transport", ("source", "target"))
 
-def update_of(method, net, batch):
-    (update,) = method.step(net, batch, Progress(0, 10))
+
+def update_of(method, net, batch, phase=TRANSPORT):
+    (update,) = method.step(net, batch, phase, Progress(0, 10))
     return update
 
 
@@ -64,7 +66,8 @@ def test_a_source_phase_comes_first_unless_the_weights_do():
     method = DeepJDOT()
     assert [phase.streams for phase in method.phases(None)] == [("source",), ("source", "target")]
     net, batch = small.built(method, small.net()), small.batch()
-    update = update_of(method, net, {"source": batch["source"]})
+    source = Phase("source", ("source",))
+    update = update_of(method, net, {"source": batch["source"]}, source)
     assert update.losses.keys() == {"classification"}
     assert update.seen.keys() == {"source"}
     method.init = "scratch"

@@ -10,7 +10,7 @@ from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.losses.coral import coral_loss
 from tlrun.losses.mmd import joint_mmd_loss, mmd_loss
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.methods.discrepancy.dan import DAN
 from tlrun.methods.discrepancy.deep_coral import DeepCORAL
 from tlrun.methods.discrepancy.jan import JAN
@@ -21,7 +21,7 @@ LAMBDA = float(2 / (1 + torch.exp(torch.tensor(-5.0))) - 1)
 
 
 def update_of(method, net, batch, progress=HALF):
-    (update,) = method.step(net, batch, progress)
+    (update,) = method.step(net, batch, Phase(), progress)
     return update
 
 

@@ -144,7 +144,7 @@ def test_relation_net_compares_sums_and_squares_the_error():
     assert map_shape(net) == (8, 1, 1)
     drawn = batch()
     support, query = split(net(drawn["source"].x, head=None).features, SHAPE)
-    update = next(method.step(net, drawn, Progress(0, 1)))
+    update = next(method.step(net, drawn, Phase(), Progress(0, 1)))
     total = 0.0
     for q in range(12):
         for k in range(3):
@@ -221,7 +221,7 @@ def numeric(function, theta, step=1e-4):
 def test_maml_against_finite_differences(kind, first_order):
     method = kind(inner_lr=0.7)
     net = maml_net(method)
-    update = next(method.step(net, episode(), Progress(0, 1)))
+    update = next(method.step(net, episode(), Phase(), Progress(0, 1)))
     update.losses["query"].backward()
     theta = np.concatenate([p.detach().numpy().ravel() for p in net.parameters()])
     found = np.concatenate([p.grad.numpy().ravel() for p in net.parameters()])

@@ -26,11 +26,14 @@ def test_every_image_is_seen_in_all_four_rotations():
 def test_the_loss_is_the_cross_entropy_of_the_turns_and_reads_no_label():
     method, net = Rotation(), small.net(dropout=0.0, batch_norm=False)
     data = SimpleNamespace(num_classes=4, classes=tuple("abcd"), source_classes=tuple("abcd"))
-    method.build(Phase("source", ("source",)), net, data)
+    source = Phase("source", ("source",))
+    method.build(source, net, data)
     assert "classifier" not in net.parts
     x = small.batch("source")["source"].x
     net.requires_grad_(False)
-    (update,) = method.step(net, {"source": Batch(x, None, torch.arange(8))}, Progress(0, 1))
+    (update,) = method.step(
+        net, {"source": Batch(x, None, torch.arange(8))}, source, Progress(0, 1)
+    )
     losses = [-net(x.rot90(k, (2, 3)), head=HEAD).logits.log_softmax(1)[:, k] for k in range(4)]
     assert float(update.losses["rotation"]) == pytest.approx(
         float(torch.cat(losses).mean()), rel=1e-5

@@ -54,7 +54,7 @@ def ready(method):
 
 
 def one_step(method, net, drawn, step=0, total=10):
-    (update,) = method.step(net, drawn, Progress(step, total))
+    (update,) = method.step(net, drawn, Phase(), Progress(step, total))
     return update
 
 
@@ -210,7 +210,7 @@ def test_mixstyle_mixes_in_training_steps_and_nowhere_else():
     net = ready(method)
     x = torch.cat([b.x for b in drawn.values()])
     unmixed = net(x).logits
-    (update,) = method.step(net, drawn, Progress(0, 10))
+    (update,) = method.step(net, drawn, Phase(), Progress(0, 10))
     mixed_logits = torch.cat([seen.logits for seen in update.seen.values()])
     assert not torch.allclose(mixed_logits, unmixed)
     assert torch.equal(net(x).logits, unmixed)  # the hooks are gone
@@ -231,10 +231,10 @@ def test_with_p_0_it_is_plain_training():
 def test_stages_without_maps_are_named():
     net = ready(method := MixStyle(stages=("classifier",), p=1.0))
     with pytest.raises(ConfigError, match=r"needs feature maps \(B, C, H, W\), not \(18, 8\)"):
-        next(method.step(net, batch(), Progress(0, 10)))
+        next(method.step(net, batch(), Phase(), Progress(0, 10)))
     assert not any(m._forward_hooks for m in net.modules() if isinstance(m, nn.Module))
     with pytest.raises(ConfigError, match="are no stage of this backbone"):
-        next(MixStyle(stages=("backbone[:0]",)).step(net, batch(), Progress(0, 10)))
+        next(MixStyle(stages=("backbone[:0]",)).step(net, batch(), Phase(), Progress(0, 10)))
 
 
 # ---- arguments and data -----------------------------------------------------------------------

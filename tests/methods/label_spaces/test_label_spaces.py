@@ -10,7 +10,7 @@ from helpers import small, updates
 from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import domain_loss
 from tlrun.losses.entropy import entropy_loss
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.methods.label_spaces.mme import MME
 from tlrun.methods.label_spaces.osbp import OSBP
 from tlrun.methods.label_spaces.pada import PADA
@@ -28,7 +28,7 @@ def test_mme_plays_for_entropy_in_the_head_and_against_it_in_the_features():
     method = MME(trade_off=0.3)
     net = small.built(method, small.net(dropout=0.0))
     batch, reference = three(), copy.deepcopy(net)
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     sum(update.losses.values()).backward()
     logits = {}
     for name in batch:
@@ -60,7 +60,7 @@ def test_pada_weighs_images_of_the_source_by_their_class():
     net = small.built(method, small.net(dropout=0.0))
     method.weights = torch.tensor([1.0, 0.5, 0.1, 0.0]).clamp_min(1e-3)
     batch, reference = small.batch(), copy.deepcopy(net)
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     source = reference(batch["source"].x)
     reference.domain = "target"
     target = reference(batch["target"].x)
@@ -96,7 +96,7 @@ def test_osbp_reverses_the_boundary_for_the_features():
     method = OSBP(boundary=0.4, trade_off=0.7)
     net = small.built(method, small.net(dropout=0.0))
     batch, reference = small.batch(), copy.deepcopy(net)
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     sum(update.losses.values()).backward()
     labels = cross_entropy(reference(batch["source"].x).logits, batch["source"].y)
     reference.domain = "target"
@@ -115,7 +115,7 @@ def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
     method = OSBP(trade_off=0.0)
     net = small.built(method, small.net({"hidden": [8], "batch_norm": norm}, dropout=0.0))
     batch, reference = small.batch(), copy.deepcopy(net)
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     ours = updates.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
     reference.domain = "target"
     entropy = entropy_loss(reference(batch["target"].x).logits)
@@ -131,7 +131,7 @@ def test_a_term_beside_mme_looks_at_the_images_without_labels():
     method = MME()
     net = small.built(method, small.net(dropout=0.0))
     batch, reference = three(), copy.deepcopy(net)
-    (update,) = method.step(net, batch, MIDDLE)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
     assert torch.equal(update.seen["source"].x, batch["source"].x)
     shown = update.seen["target"]
     assert torch.equal(shown.x, batch["target_unlabelled"].x)

@@ -31,7 +31,7 @@ def ready(folder, *options):
 
 
 def update(session, batch):
-    (found,) = session.method.step(session.net.train(), batch, Progress(0, 1))
+    (found,) = session.method.step(session.net.train(), batch, session.phases[0], Progress(0, 1))
     return found
 
 

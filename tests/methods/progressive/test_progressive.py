@@ -101,10 +101,10 @@ def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(options, tmp_pat
     broken = small.session(tmp_path / "broken", *DATA, *options, "trainer.checkpoint_every=1")
     loop, step = broken.loop(), broken.method.step
 
-    def stopping(net, batch, progress):
+    def stopping(net, batch, phase, progress):
         if loop.global_step == 4:  # in the second phase
             loop.stop.exit_code = 143
-        return step(net, batch, progress)
+        return step(net, batch, phase, progress)
 
     broken.method.step = stopping
     with pytest.raises(Interrupted):
@@ -177,7 +177,7 @@ def test_lwf_sums_over_the_old_heads(tmp_path):
     teacher.load_state_dict(term.teacher.state_dict())
     x = probe(trained)
     batch = {"ten": trained.loop().open_streams(trained.phases[-1])["ten"].batch(0)}
-    update = next(iter(trained.method.step(net, batch, None)))
+    update = next(iter(trained.method.step(net, batch, trained.phases[-1], None)))
     old, x = term.teacher.of(net), batch["ten"].x
     expected = 0.0
     for head in ("head_zero", "head_zero_one"):

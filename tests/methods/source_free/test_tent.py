@@ -9,7 +9,7 @@ from helpers.sessions import before_adapting, moved
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.experiment.checks import check_patterns
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.methods.source_free.tent import Tent
 
 OPTIONS = ("method=tent", "method.adapt_steps=4", "trainer.steps=3")
@@ -51,7 +51,9 @@ def last_phase():
 def test_the_loss_is_the_entropy():
     method, net = last_phase()
     x = small.batch()["target"].x
-    (update,) = method.step(net, {"target": Batch(x, None, torch.arange(8))}, Progress(0, 9))
+    (update,) = method.step(
+        net, {"target": Batch(x, None, torch.arange(8))}, Phase(), Progress(0, 9)
+    )
     net.domain = "target"
     p = net(x).logits.detach().double().softmax(1).numpy()
     expected = -(p * np.log(p)).sum(1).mean()
@@ -66,7 +68,7 @@ def test_the_entropy_falls():
     optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=0.1)
     values = []
     for _ in range(20):
-        (update,) = method.step(net, batch, Progress(0, 20))
+        (update,) = method.step(net, batch, Phase(), Progress(0, 20))
         optimizer.zero_grad()
         update.losses["entropy"].backward()
         optimizer.step()

@@ -14,7 +14,7 @@ from tlrun.losses.entropy import diversity_loss, entropy_loss
 from tlrun.losses.mmd import mmd_loss
 from tlrun.losses.nuclear_norm import nuclear_norm_loss
 from tlrun.methods.adversarial.dann import DANN
-from tlrun.methods.base import Progress, Seen, Update
+from tlrun.methods.base import Phase, Progress, Seen, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.methods.terms.afn import AFN
 from tlrun.methods.terms.bnm import BNM
@@ -163,7 +163,7 @@ def test_a_step_down_lowers_it(name):
     net, batch = small.built(DANN(), small.net(dropout=0.0)), small.batch()
 
     def loss():
-        (update,) = DANN().step(net, batch, Progress(5, 10))
+        (update,) = DANN().step(net, batch, Phase(), Progress(5, 10))
         (value,) = TERMS[name](weight=1.0).loss(update, net).values()
         return value
 
@@ -184,7 +184,7 @@ class TestVAT:
         method = method or DANN()
         method.batch_norm = mode
         net = small.built(method, small.net({"hidden": [8], "batch_norm": True}, dropout=0.5))
-        (update,) = method.step(net, small.batch(), Progress(5, 10))
+        (update,) = method.step(net, small.batch(), Phase(), Progress(5, 10))
         return net, update
 
     @pytest.mark.parametrize("mode", ["joint", "separate_forward", "per_domain"])

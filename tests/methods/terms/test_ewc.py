@@ -61,7 +61,9 @@ def test_the_gradient_is_that_of_the_penalty(tmp_path):
     start = sessions.shaken(session)
     ours = sessions.gradients(session, batch)
     session.net.zero_grad()
-    loss = next(session.method.step(session.net, batch, None)).losses["classification"]
+    loss = next(session.method.step(session.net, batch, session.phases[-1], None)).losses[
+        "classification"
+    ]
     found, named = session.terms["ewc"].fisher, dict(session.net.named_parameters())
     penalty = 25 * sum((found[n] * (p - start[n]).square()).sum() for n, p in named.items())
     (loss + penalty).backward()

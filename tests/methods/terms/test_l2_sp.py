@@ -18,7 +18,7 @@ def test_the_gradient_is_that_of_the_penalty_by_autograd(reinit, tmp_path):
     ours = sessions.gradients(session, batch)
 
     session.net.zero_grad()
-    update = next(session.method.step(session.net, batch, None))
+    update = next(session.method.step(session.net, batch, session.phases[-1], None))
     named = dict(session.net.named_parameters())
     new = {n for n in named if any(n.startswith(f"parts.{stage}.") for stage in reinit)}
     assert len(new) == 2 * len(reinit)

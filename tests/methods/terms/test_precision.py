@@ -39,7 +39,7 @@ def test_a_term_of_the_same_features(name, tmp_path):
         net.load_state_dict(state)  # the first pass has moved the running statistics
         torch.manual_seed(0)
         with half.autocast(on):
-            update = next(session.method.step(net, batch, Progress(0, 10)))
+            update = next(session.method.step(net, batch, session.phases[-1], Progress(0, 10)))
             losses = term.loss(update, net)
         found.append(losses | {k: torch.as_tensor(v) for k, v in update.metrics.items()})
         assert (name in losses) != (name in NO_LOSS)

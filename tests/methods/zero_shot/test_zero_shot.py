@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from helpers import half, small, zero_shot
 from helpers.data_files import real_data
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Progress
+from tlrun.methods.base import Phase, Progress
 from tlrun.methods.zero_shot.ale import ALE
 from tlrun.methods.zero_shot.class_attributes import Signatures
 from tlrun.methods.zero_shot.conse import ConSE
@@ -192,13 +192,13 @@ def test_the_mapping_alone_is_trained_after_the_features(kind):
     stream = data.role("source_train")
     index = torch.arange(16)
     batch = {"source": small.Batch(stream.read(index), stream.labels[index], index)}
-    (update,) = method.step(net, batch, Progress(0, 1))
+    (update,) = method.step(net, batch, Phase(), Progress(0, 1))
     assert update.parts == ("mapping",)
     before = update.losses["ranking"].item()
     optimizer = torch.optim.SGD(net["mapping"].parameters(), lr=0.5)
     for _ in range(50):
         optimizer.zero_grad()
-        (update,) = method.step(net, batch, Progress(0, 1))
+        (update,) = method.step(net, batch, Phase(), Progress(0, 1))
         update.losses["ranking"].backward()
         optimizer.step()
     assert update.losses["ranking"].item() < 0.5 * before

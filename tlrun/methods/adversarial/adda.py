@@ -19,10 +19,9 @@ from typing import Any
 from torch import Tensor, cat, no_grad
 
 from tlrun.config.ranges import BelowOne, Depth, LearningRate, Width
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
-from tlrun.methods.base import Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.methods.source_free.source_hypothesis import check_carried
 from tlrun.models.heads import DomainHead
@@ -75,21 +74,21 @@ class ADDA(SourceOnly):
             net[ENCODER].load_state_dict(net.backbone.state_dict())
             self.adapts = True
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "target" not in batch:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name == "source":
+            yield from super().step(net, batch, phase, progress)
         else:
             yield self._domain_update(net, batch)
             yield self._encoder_update(net, batch)
 
-    def _domain_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+    def _domain_update(self, net: Net, batch: Batches) -> Update:
         with no_grad():
             features = [self.features(net, batch[name].x, name) for name in self.needs.streams]
         s, t = net["domain_head"](cat(features)).split([len(f) for f in features])
         told: dict[str, Tensor | float] = {"domain_accuracy": domain_accuracy(s, t)}
         return Update({"domain": domain_loss(s, t)}, ("domain_head",), main=False, metrics=told)
 
-    def _encoder_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+    def _encoder_update(self, net: Net, batch: Batches) -> Update:
         x, y = batch["target"].x, batch["target"].y
         features = self.features(net, x, "target")
         seen = {"target": Seen(x, features, net["classifier"](features), y)}

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, Depth, NotNegative, Weight, Width
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import (
     domain_accuracy,
@@ -30,7 +29,7 @@ from tlrun.losses.adversarial import (
     reverse_gradient,
 )
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Method, Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
@@ -69,7 +68,7 @@ class DANN(Method):
             DomainHead(width, self.domain_hidden, self.domain_layers, dropout=self.domain_dropout),
         )
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
         strength = self.strength(progress)

@@ -13,17 +13,16 @@ Transfer", ICCV 2015, who alternate in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from tlrun.config.ranges import Repeats
-from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.adversarial.dann import DANN
-from tlrun.methods.base import Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.net import Net
 
@@ -42,13 +41,13 @@ class DANNAlternating(DANN):
                 "method.attach must lie in the backbone: a domain update holds the label head still"
             )
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:
             yield self._label_update(net, batch)
         else:
             yield self._domain_update(net, batch, progress)
 
-    def _label_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+    def _label_update(self, net: Net, batch: Batches) -> Update:
         if self.batch_norm == "per_domain":
             with torch.no_grad():
                 net.domain = "target"
@@ -60,7 +59,7 @@ class DANNAlternating(DANN):
             {"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out)
         )
 
-    def _domain_update(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Update:
+    def _domain_update(self, net: Net, batch: Batches, progress: Progress) -> Update:
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, head=None, taps=self.taps)
         strength = self.strength(progress)

@@ -13,13 +13,12 @@ Published on Digits-Five, MNIST-M as the target: 69.8 (M3SDA), 72.8 (M3SDA-β).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tlrun.config.ranges import Repeats, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.losses.disparity import moment_distance
 from tlrun.methods.adversarial.multi_source_adaptation import MultiSourceAdaptation, sources_of
-from tlrun.methods.base import Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import seen
 from tlrun.methods.generalisation.multi_source import risks
 from tlrun.models.net import Net
@@ -35,7 +34,7 @@ class M3SDA(MultiSourceAdaptation):
     ) -> None:
         self.trade_off, self.moments, self.centred = trade_off, moments, centred
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
         sources = sources_of(batch)
         apart = moment_distance(

@@ -22,12 +22,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from tlrun.config.ranges import Repeats, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.disparity import discrepancy
 from tlrun.methods.adversarial.second_head import head_by_domain
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.net import Forward, Net
 
@@ -48,19 +47,19 @@ class MCD(Method):
         for head in HEADS:
             net.add(head, net.new_head(data.num_classes))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         yield self._source_update(net, batch)
         yield self._heads_update(net, batch)
         for _ in range(self.n):
             yield self._backbone_update(net, batch)
 
-    def _source_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+    def _source_update(self, net: Net, batch: Batches) -> Update:
         """A. The target is forwarded too, for terms and for its batch statistics."""
         out, logits = self.forward(net, batch)
         both = {name: replace(out[name], logits=_mean(*logits[name])) for name in out}
         return Update(self.risks(logits, batch), seen=seen(batch, both))
 
-    def _heads_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+    def _heads_update(self, net: Net, batch: Batches) -> Update:
         """B."""
         _, logits = self.forward(net, batch)
         apart = discrepancy(*logits["target"])
@@ -68,7 +67,7 @@ class MCD(Method):
         losses["heads_discrepancy"] = -self.trade_off * apart
         return Update(losses, parts=HEADS, main=False, metrics={"discrepancy": apart})
 
-    def _backbone_update(self, net: Net, batch: Mapping[str, Batch]) -> Update:
+    def _backbone_update(self, net: Net, batch: Batches) -> Update:
         """C. With `joint` the source is forwarded too: the statistics are those of the mixture."""
         names = DOMAINS if self.batch_norm == "joint" else ("target",)
         _, logits = self.forward(net, batch, names)
@@ -76,7 +75,7 @@ class MCD(Method):
         return Update({"discrepancy": loss}, parts=("backbone",), main=False)
 
     def forward(
-        self, net: Net, batch: Mapping[str, Batch], names: tuple[str, ...] = DOMAINS
+        self, net: Net, batch: Batches, names: tuple[str, ...] = DOMAINS
     ) -> tuple[dict[str, Forward], dict[str, tuple[Tensor, Tensor]]]:
         """Domain -> its features, and domain -> the logits of both heads."""
         out = forward_domains(net, {name: batch[name].x for name in names}, self.batch_norm)
@@ -86,9 +85,7 @@ class MCD(Method):
         return out, {name: (first[name], second[name]) for name in names}
 
     @staticmethod
-    def risks(
-        logits: Mapping[str, tuple[Tensor, Tensor]], batch: Mapping[str, Batch]
-    ) -> dict[str, Tensor]:
+    def risks(logits: Mapping[str, tuple[Tensor, Tensor]], batch: Batches) -> dict[str, Tensor]:
         """The source's cross-entropy by each head."""
         names = ("classification", "classification2")
         y = batch["source"].y

@@ -19,13 +19,12 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from tlrun.config.ranges import NotNegative, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import reversal_strength, reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.disparity import margin_disparity
 from tlrun.methods.adversarial.second_head import head_by_domain
-from tlrun.methods.base import Method, Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.net import Forward, Net
 
@@ -45,7 +44,7 @@ class MDD(Method):
         for head in ("classifier", "auxiliary"):
             net.add(head, net.new_head(data.num_classes))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in self.needs.streams}
         out = forward_domains(net, inputs, self.batch_norm)
         strength = self.trade_off * reversal_strength("sigmoid", progress.fraction, self.slope)

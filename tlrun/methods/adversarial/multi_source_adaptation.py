@@ -8,13 +8,11 @@ for each source would normalise in training by statistics that no evaluation eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Needs, Phase
+from tlrun.methods.base import Batches, Needs, Phase
 from tlrun.methods.batch_norm_forward import forward_domains
 from tlrun.methods.generalisation.multi_source import MultiSource
 from tlrun.models.batch_norm import MODES
@@ -32,7 +30,7 @@ class MultiSourceAdaptation(MultiSource):
         (phase,) = super().phases(data)
         return [Phase(streams=(*phase.streams, "target"))]
 
-    def forward(self, net: Net, batch: Mapping[str, Batch]) -> dict[str, Forward]:
+    def forward(self, net: Net, batch: Batches) -> dict[str, Forward]:
         """Domain -> its features and logits, in the order of `batch`."""
         if self.batch_norm != "per_domain":
             return super().forward(net, batch)
@@ -48,6 +46,6 @@ class MultiSourceAdaptation(MultiSource):
         return {**parts, "target": out["target"]}
 
 
-def sources_of(batch: Mapping[str, Batch]) -> dict[str, Batch]:
+def sources_of(batch: Batches) -> dict[str, Batch]:
     """The batches of the sources, by name."""
     return {name: drawn for name, drawn in batch.items() if name != "target"}

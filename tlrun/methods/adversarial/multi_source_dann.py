@@ -16,14 +16,13 @@ x: (B, C, H, W) of each domain; features (B, D); domain logits (B,).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, Depth, NotNegative, Weight, Width
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import (
     domain_accuracy,
@@ -32,7 +31,7 @@ from tlrun.losses.adversarial import (
     reverse_gradient,
 )
 from tlrun.methods.adversarial.multi_source_adaptation import MultiSourceAdaptation, sources_of
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import seen
 from tlrun.methods.generalisation.multi_source import risks
 from tlrun.models.heads import DomainHead
@@ -64,7 +63,7 @@ class MultiSourceDANN(MultiSourceAdaptation):
             head = DomainHead(net.feature_dim, *self.domain_size, dropout=self.domain_dropout)
             net.add(f"domain_head_{name}", head)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
         sources = sources_of(batch)
         strength = self.trade_off * reversal_strength("sigmoid", progress.fraction, self.gamma)

@@ -11,14 +11,13 @@ x: (B, C, H, W). Published: MNIST→MNIST-M 98.7, SVHN→MNIST 99.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tlrun.config.ranges import Count, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.consistency import divergence_from
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
 from tlrun.methods.consistency.teacher_student import teacher_of
 from tlrun.methods.consistency.vada import VADA
 from tlrun.models.ema import EmaTeacher
@@ -66,9 +65,9 @@ class DirtT(VADA):
         assert isinstance(anchor, EmaTeacher)
         return anchor
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "source" in batch:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name == "vada":
+            yield from super().step(net, batch, phase, progress)
             return
         fresh = progress.step != self.followed
         teacher = self.teacher(net, progress)

@@ -14,18 +14,17 @@ x: (B, C, H, W); y: (B,) int64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 
 from tlrun.config.ranges import BelowOne, Share, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.consistency import confident, pseudo_label_consistency
 from tlrun.losses.entropy import diversity_loss
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains
 from tlrun.methods.consistency.teacher_student import Consistency, shown_to
 from tlrun.models.net import Net
@@ -56,7 +55,7 @@ class FixMatchDA(Consistency):
         views = {"target": target, "source": ("strong",) if self.source_strong else ()}
         return [Phase(streams=self.needs.streams, views=views)]
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
         source, target = batch["source"], batch["target"]
         net.domain = "target"

@@ -13,14 +13,13 @@ as in their code. x: (B, C, H, W); y: (B,) int64. Published: MNIST→USPS 98.3, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tlrun.config.ranges import BelowOne, Share, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.consistency import class_balance_loss, confident, squared_consistency
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains
 from tlrun.methods.consistency.teacher_student import Consistency, shown_to
 from tlrun.models.net import Net
@@ -47,7 +46,7 @@ class SelfEnsembling(Consistency):
     def phases(self, data: Data) -> list[Phase]:
         return [Phase(streams=self.needs.streams, views={"target": (self.view,)})]
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
         source, target = batch["source"], batch["target"]
         net.domain = "target"

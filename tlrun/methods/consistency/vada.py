@@ -12,18 +12,17 @@ images, decay 0.998, Adam 1e-3 with Î²1 = 0.5. x: (B, C, H, W). Published MNISTâ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, Positive, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.adversarial.dann import DANN
-from tlrun.methods.base import Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.methods.consistency.smoothness import net_vat
 from tlrun.methods.consistency.teacher_student import Averaged
@@ -49,7 +48,7 @@ class VADA(Averaged, DANN):
     def __post_init__(self) -> None:
         super().__post_init__()
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         self.teacher(net, progress)
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)

@@ -15,16 +15,15 @@ Published: MNIST→MNIST-M 92.4 %. x: (B, C, H, W); features: (B, D).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tlrun.config.ranges import Weight
 from tlrun.data.pipeline.balanced import BalancedStream
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.distances import squared_distances
 from tlrun.losses.optimal_transport import label_costs, optimal_coupling
-from tlrun.methods.base import Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Needs, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.models.net import Net
@@ -50,9 +49,9 @@ class DeepJDOT(SourceOnly):
         sampling = {"source": BalancedStream} if self.balanced_source else {}
         return [*self.source_phases(), Phase("transport", self.needs.streams, sampling=sampling)]
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "target" not in batch:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name == "source":
+            yield from super().step(net, batch, phase, progress)
             return
         inputs = {name: batch[name].x for name in self.needs.streams}
         out = forward_domains(net, inputs, self.batch_norm)

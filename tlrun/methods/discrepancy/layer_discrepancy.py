@@ -8,19 +8,18 @@ done, by default 2/(1+exp(−10p)) − 1, which is 0 at first: the features say 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from tlrun.config.ranges import Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import reversal_strength
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Method, Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.net import Forward, Net
 
@@ -49,7 +48,7 @@ class Discrepancy(Method):
         for stage in self.taps:
             net.width_of(stage)  # a clear error for a stage that is not there
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in self.needs.streams}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
         check_several(out["source"].features, out["target"].features)

@@ -12,17 +12,16 @@ x: (B, C, H, W); y: (B,) int64 of the base classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, LearningRate, NotNegative, Size
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.few_shot.episodic import FewShot
 from tlrun.models.net import Net
 
@@ -49,7 +48,7 @@ class Baseline(FewShot):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(len(data.source_classes)))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         drawn = batch["source"]
         loss = classification_loss(net(drawn.x).logits, drawn.y, self.label_smoothing)
         yield Update({"classification": loss})

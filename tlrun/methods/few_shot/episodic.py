@@ -7,7 +7,7 @@ the net to the support (MAML) writes `predict`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tlrun.data.problems.episodes import EpisodeBatch, EpisodeStream, Shape, labels_of, split
 from tlrun.fp32 import in_fp32
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
 from tlrun.models.net import Net
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class FewShot(Method):
         scores = self.classify(net, features[None], known[None], support.y)
         return Output(scores=scores[0], features=features)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         """The negative log-likelihood of the queries."""
         scores, target = self.episode_scores(net, batch["source"])
         loss = F.cross_entropy(scores, target)

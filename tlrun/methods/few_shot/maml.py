@@ -14,7 +14,7 @@ x: (E way (shot + query), C, H, W), episode after episode.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,12 +22,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tlrun.config.ranges import Depth, LearningRate
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.episodes import EpisodeBatch, labels_of, split
 from tlrun.data.problems.pair import Data
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Output, Phase, Progress, Update
+from tlrun.methods.base import Batches, Output, Phase, Progress, Update
 from tlrun.methods.few_shot.episodic import FewShot, Support, share_right
 from tlrun.models.net import Net
 
@@ -51,7 +50,7 @@ class MAML(FewShot):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(int(data.facts["train"]["way"])))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         drawn = batch["source"]
         assert isinstance(drawn, EpisodeBatch)
         shape = drawn.shape

@@ -13,7 +13,7 @@ x: (E way (shot + query), C, H, W), episode after episode; r: (E, Q, way).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import prod
 
 import torch
@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlrun.config.ranges import Width
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.few_shot.episodic import FewShot, share_right
 from tlrun.models.net import Net
 
@@ -75,7 +74,7 @@ class RelationNet(FewShot):
         scores = [net["relation"](q, s) for q, s in zip(query, sums, strict=True)]
         return torch.stack(scores)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         scores, target = self.episode_scores(net, batch["source"])
         wanted = F.one_hot(target, scores.shape[1]).to(scores.dtype)
         loss = (scores.sigmoid() - wanted).square().sum(1).mean()

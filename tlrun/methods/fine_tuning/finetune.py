@@ -12,15 +12,14 @@ x: (B, C, H, W); y: (B,) int64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from torch import Tensor
 
 from tlrun.config.ranges import BelowOne
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.models.net import Net
 
 SOURCE_HEAD = "source_classifier"  # exists only where the classes differ
@@ -48,8 +47,8 @@ class Finetune(Method):
         else:
             net.add("classifier", net.new_head(data.num_classes))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        (domain,) = batch
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        (domain,) = phase.streams
         drawn = batch[domain]
         out = net(drawn.x, head=self.head(net, domain))
         loss = classification_loss(out.logits, drawn.y, self.label_smoothing)

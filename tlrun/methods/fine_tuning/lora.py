@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tlrun.config.ranges import BelowOne, NotNegative, Share, Width
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
@@ -49,11 +48,11 @@ class LoRA(Finetune):
         if phase.transfer and not is_adapted(net.backbone):
             adapt(net.backbone, self.rank, self.alpha, self.dropout)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        for module in net.backbone.modules() if is_adapted(net.backbone) else ():
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        for module in net.backbone.modules() if phase.transfer else ():
             if isinstance(module, _BatchNorm | BatchNorm):
                 module.eval()
-        yield from super().step(net, batch, progress)
+        yield from super().step(net, batch, phase, progress)
 
 
 def is_adapted(backbone: nn.Module) -> bool:

@@ -12,16 +12,15 @@ x: (B, C, H, H); y: (B,) int64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
 from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.models.net import Net
 
@@ -45,9 +44,9 @@ class Rotation(Finetune):
         else:
             net.add("classifier", net.new_head(data.num_classes))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "source" not in batch:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name != "source":
+            yield from super().step(net, batch, phase, progress)
             return
         x, k = rotated(batch["source"].x)
         out = net(x, head=HEAD)

@@ -14,18 +14,17 @@ x: (B, C, H, W); y: (B,) int64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.config.ranges import AboveZeroToOne, BelowOne, Positive, Share, Width
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.contrastive import nt_xent
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
 from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.models.heads import Head
 from tlrun.models.net import Net
@@ -62,9 +61,9 @@ class SimCLR(Finetune):
         else:
             net.add("classifier", net.new_head(data.num_classes))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "source" not in batch:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name != "source":
+            yield from super().step(net, batch, phase, progress)
             return
         x = batch["source"].x
         views = torch.cat([view(x, self.crop, self.strength) for _ in range(2)])

@@ -10,13 +10,12 @@ compared with, since augmenting the source alone is worth more than most methods
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tlrun.config.ranges import BelowOne
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Method, Needs, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Seen, Update
 from tlrun.models.net import Net
 
 
@@ -31,8 +30,8 @@ class SourceOnly(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        stream = self.needs.streams[0]
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        (stream,) = phase.streams
         net.domain = stream
         x, y = batch[stream].x, batch[stream].y
         out = net(x)

@@ -11,7 +11,7 @@ Preset: `conf/experiment/mnist_usps_mnistm/group_dro.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,9 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tlrun.config.ranges import NotNegative
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import seen
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
@@ -38,7 +37,7 @@ class GroupDRO(MultiSource):
         count = len(data.sources)
         self.q = torch.full((count,), 1.0 / count)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
         losses = risks(out, batch)
         self.q = reweighted(self.q.to(losses.device), over_processes(losses), self.eta)

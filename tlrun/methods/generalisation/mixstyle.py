@@ -12,16 +12,15 @@ Preset: `conf/experiment/mnist_usps_mnistm/mixstyle.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from tlrun.config.ranges import Positive, Share
-from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import seen
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
@@ -40,7 +39,7 @@ class MixStyle(MultiSource):
     ) -> None:
         self.stages, self.p, self.alpha = tuple(stages), p, alpha
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         with self.mixing(net, len(batch)):
             out = self.forward(net, batch)
         yield Update({"classification": risks(out, batch).mean()}, seen=seen(batch, out))

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Method, Needs, Phase
+from tlrun.methods.base import Batches, Method, Needs, Phase
 from tlrun.methods.batch_norm_forward import forward_domains
 from tlrun.models.net import Forward, Net
 
@@ -38,12 +37,12 @@ class MultiSource(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
 
-    def forward(self, net: Net, batch: Mapping[str, Batch]) -> dict[str, Forward]:
+    def forward(self, net: Net, batch: Batches) -> dict[str, Forward]:
         """Source -> its features and logits."""
         images = {name: drawn.x for name, drawn in batch.items()}
         return forward_domains(net, images, self.batch_norm)
 
 
-def risks(out: Mapping[str, Forward], batch: Mapping[str, Batch]) -> Tensor:
+def risks(out: Mapping[str, Forward], batch: Batches) -> Tensor:
     """The cross-entropy of each source: (sources,) float32, in the order of `batch`."""
     return torch.stack([classification_loss(out[n].logits, batch[n].y) for n in batch])

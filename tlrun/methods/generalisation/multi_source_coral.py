@@ -12,16 +12,15 @@ Preset: `conf/experiment/mnist_usps_mnistm/multi_source_coral.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from tlrun.config.ranges import Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.losses.coral import coral_loss, mean_loss
-from tlrun.methods.base import Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import seen
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
@@ -33,7 +32,7 @@ class MultiSourceCoral(MultiSource):
     def __init__(self, weight: Weight = 1.0) -> None:
         self.weight = weight
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
         apart = distance([out[name].features for name in batch])
         losses = {"classification": risks(out, batch).mean(), "coral": self.weight * apart}

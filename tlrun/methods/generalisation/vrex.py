@@ -12,11 +12,10 @@ Preset: `conf/experiment/mnist_usps_mnistm/vrex.yaml`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tlrun.config.ranges import NotNegative, Share
-from tlrun.data.pipeline.streams import Batch
-from tlrun.methods.base import Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import seen
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
@@ -29,7 +28,7 @@ class VREx(MultiSource):
     def __init__(self, beta: NotNegative = 10.0, anneal: Share = 0.1) -> None:
         self.beta, self.anneal = beta, anneal
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
         losses = risks(out, batch)
         variance = losses.var(correction=0)

@@ -12,15 +12,14 @@ source, of target images with labels (`target_labels=3` a class) and of all with
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from tlrun.config.ranges import Positive, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import UNLABELLED, Data
 from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
-from tlrun.methods.base import Method, Needs, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Seen, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.heads import CosineHead
 from tlrun.models.net import Net
@@ -38,7 +37,7 @@ class MME(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", CosineHead(net.feature_dim, data.num_classes, self.scale))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         labelled = {name: batch[name] for name in ("source", "target")}
         inputs = {name: drawn.x for name, drawn in labelled.items()}
         out = forward_domains(net, inputs, self.batch_norm)

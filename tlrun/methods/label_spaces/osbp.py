@@ -12,16 +12,15 @@ digits 0-4 known, mean accuracy over 6 classes: MNIST→USPS 92.1, USPS→MNIST 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from tlrun.config.ranges import InsideZeroToOne, Weight
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.open_set import unknown_boundary_loss
-from tlrun.methods.base import Method, Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.net import Net
 from tlrun.models.repeatable import repeatable
@@ -39,7 +38,7 @@ class OSBP(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))  # "unknown" is one of them
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, head=None)
         head, features = net["classifier"], out["target"].features

@@ -12,7 +12,7 @@ eq. 4-6 (every 500 steps). The domain game is DANN's. x: (B, C, H, W); y: (B,) i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tlrun.config.ranges import Count
-from tlrun.data.pipeline.streams import Batch, batches
+from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.methods.adversarial.dann import DANN
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.net import Net
 from tlrun.models.repeatable import judging
@@ -59,7 +59,7 @@ class PADA(DANN):
                 total += net(x).logits.softmax(1).sum(0)
         self.weights = (total / total.max()).clamp_min(1e-3)  # a batch of rare classes is no 0/0
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         labels = batch["source"].y
         assert labels is not None
         assert self.weights is not None

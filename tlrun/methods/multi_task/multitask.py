@@ -20,11 +20,10 @@ from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, Distinct, NotNegative
 from tlrun.data.pipeline.sharing import part_of_batch
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data, Task
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.losses.tasks import box_loss, known_class_loss
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
 from tlrun.models.heads import BoxHead
 from tlrun.models.net import Net
@@ -78,22 +77,25 @@ class MultiTask(Method):
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         self.tasks, self.target = data.tasks, data.facts["target_task"]
-        found = self.chosen(data)
-        self.now = {phase.name: found[phase.name]} if self.order == "sequential" else found
-        for name, task in self.now.items():
+        for name, task in self.tasks_of(phase).items():
             if task.kind == "box":
                 net.add(self.head(name), BoxHead(net.feature_dim, **net.head_options))
             else:
                 net.add(self.head(name), net.new_head(len(task.classes)))
 
+    def tasks_of(self, phase: Phase) -> dict[str, Task]:
+        """Those that a phase learns; a sequential one bears the name of its task."""
+        names = [phase.name] if self.order == "sequential" else self.names or self.tasks
+        return {name: task for name, task in self.tasks.items() if name in names}
+
     def head(self, task: str) -> str:
         return "classifier" if task == self.target else f"head_{task}"
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         images = {name: drawn.x for name, drawn in batch.items()}
         out = forward_domains(net, images, self.batch_norm, head=None)
         losses = {}
-        for name, task in self.now.items():
+        for name, task in self.tasks_of(phase).items():
             drawn, features = batch[str(task.domain)], out[str(task.domain)].features
             found, truth = net[self.head(name)](features), task.truth(drawn.y, drawn.columns)
             if task.kind == "box":

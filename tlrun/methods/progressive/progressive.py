@@ -14,18 +14,17 @@ data of ours: no figure to compare. Presets: `conf/experiment/progressive/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tlrun.config.ranges import BelowOne, NotNegative, Scale
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.tasks import known_class_loss
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.models.columns import Column, fresh_copy, run, through
 from tlrun.models.net import Net
 
@@ -67,17 +66,15 @@ class Progressive(Method):
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         self.names, self.target = list(data.tasks), data.facts["target_task"]
-        self.now = self.names.index(phase.name)
-        column, head = self.parts(self.names, self.now)
+        k = self.names.index(phase.name)
+        column, head = self.parts(self.names, k)
         dim = net.feature_dim
         if column not in net.parts:
             with torch.no_grad():
                 x = torch.zeros(2, *net.input_shape, device=next(net.parameters()).device)
                 net.eval()
                 flow = run(net.backbone, x)
-            made = Column(
-                fresh_copy(net.backbone), flow, self.now, self.lateral, self.width, self.alpha
-            )
+            made = Column(fresh_copy(net.backbone), flow, k, self.lateral, self.width, self.alpha)
             dim = made.feature_dim
             net.add(column, made)
         if head not in net.parts:
@@ -93,10 +90,11 @@ class Progressive(Method):
         """Columns that nothing is fed to: what the earlier tasks are worth to the later ones."""
         return {} if self.lateral == "none" else {"baseline/alone": {"method.lateral": "none"}}
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         ((domain, drawn),) = batch.items()
-        features = self.features(net, drawn.x, self.now)
-        logits = net[self.parts(self.names, self.now)[1]](features)
+        k = self.names.index(phase.name)
+        features = self.features(net, drawn.x, k)
+        logits = net[self.parts(self.names, k)[1]](features)
         assert drawn.y is not None
         loss = known_class_loss(logits, drawn.y, self.label_smoothing)
         yield Update({"classification": loss}, seen={domain: Seen(drawn.x, features, logits)})

@@ -11,13 +11,12 @@ these data; presets `conf/experiment/progressive/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from tlrun.config.ranges import BelowOne
-from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
 from tlrun.methods.multi_task.multitask import MultiTask
 from tlrun.models.net import Net
 
@@ -41,9 +40,9 @@ class Sequential(MultiTask):
         net.learned = {self.head(name): str(data.tasks[name].domain) for name in before}
         net.carried = tuple(net.select(["backbone", *net.learned])) if net.learned else ()
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         ((_, drawn),) = batch.items()
-        for update in super().step(net, batch, progress):
+        for update in super().step(net, batch, phase, progress):
             (seen,) = update.seen.values()
             update.seen = {"target": Seen(drawn.x, seen.features, seen.logits, drawn.y)}
             yield update

@@ -8,7 +8,7 @@ With `init=RUN_DIR` there is no source phase at all: the model of that run is ad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Needs, Phase, Progress, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
@@ -47,9 +47,9 @@ class SourceFree(SourceOnly):
         if phase.name == self.adapting.name:
             check_carried(net)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "target" not in batch:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name == "source":
+            yield from super().step(net, batch, phase, progress)
             return
         net.domain = "target"
         yield from self.target_step(net, batch["target"], progress)

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlrun.data.pipeline.streams import Batch, batches
+from tlrun.data.pipeline.streams import batches
 from tlrun.errors import ConfigError
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.methods.zero_shot import mapping as maps
 from tlrun.models.net import Forward, Net
 
@@ -96,7 +96,7 @@ class AttributeMethod(Method):
         if phase.name == "mapping":
             net.add("mapping", maps.Mapping(net.feature_dim, signatures(net).unit.shape[1]))
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         x, y = batch["source"].x, batch["source"].y
         out = net(x)
         loss = classification_loss(out.logits, y)

@@ -14,16 +14,15 @@ Published T1 on AWA2's proposed split: 46.1 (Xian et al., TPAMI 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlrun.data.pipeline.streams import Batch
 from tlrun.fp32 import in_fp32
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
 from tlrun.methods.zero_shot.class_attributes import AttributeMethod, Signatures, signatures
 from tlrun.models.net import Forward, Net
 
@@ -41,7 +40,7 @@ class DAP(AttributeMethod):
         net.add("signatures", Signatures(data.facts, self.threshold))
         net.add("classifier", net.new_head(signatures(net).binary.shape[1]))  # a logit each
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         x, y = batch["source"].x, batch["source"].y
         assert y is not None
         out, rows = net(x), signatures(net)

@@ -12,15 +12,14 @@ split: 59.7, H 27.8 (Xian et al., TPAMI 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tlrun.config.ranges import Positive
-from tlrun.data.pipeline.streams import Batch
-from tlrun.methods.base import Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.zero_shot.class_attributes import AttributeMethod, mapping, measured, signatures
 from tlrun.models.net import Forward, Net
 
@@ -38,9 +37,9 @@ class DeViSE(AttributeMethod):
         if phase.name == "mapping":
             measured(net, data)
 
-    def step(self, net: Net, batch: Mapping[str, Batch], progress: Progress) -> Iterator[Update]:
-        if "mapping" not in net.parts:
-            yield from super().step(net, batch, progress)
+    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
+        if phase.name == "features":
+            yield from super().step(net, batch, phase, progress)
             return
         y = batch["source"].y
         assert y is not None
