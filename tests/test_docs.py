@@ -25,7 +25,11 @@ from tlrun.evaluate.validators import VALIDATORS
 from tlrun.run_folder.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES = ("README.md", "README.zh.md")
+PAGES = [
+    *(ROOT / name for name in (*READMES, "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 NOT_OURS = {"/launcher", ".launcher", "/sweeper", ".sweeper"}  # plugins of Hydra
 
@@ -49,8 +53,9 @@ def commands(name: str) -> Iterator[list[str]]:
             yield words[words.index("tlrun") + 1 :]
 
 
-def test_the_readme_is_short() -> None:
-    assert len(text_of("README.md").splitlines()) < 120
+@pytest.mark.parametrize("name", READMES)
+def test_the_readme_is_short(name: str) -> None:
+    assert len(text_of(name).splitlines()) < 120
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,6 +83,54 @@ def test_commands_are_found() -> None:
     """Lest the search for them breaks and the test above holds of nothing."""
     assert sum(len(list(commands(name))) for name in NAMES) > 50
     assert [] in list(commands("README.md"))  # pip install . && tlrun
+
+
+def sections(name: str) -> list[str]:
+    """The text before the first `## ` of a page, and that of each section."""
+    return re.split(r"^## .*\n", text_of(name), flags=re.MULTILINE)
+
+
+def code(text: str) -> list[str]:
+    """The lines of the fenced blocks without comments, then what stands in `...`, sorted."""
+    fenced = re.findall(r"^```\w+\n.*?^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line.partition("# ")[0].rstrip() for block in fenced for line in block.splitlines()]
+    prose = re.sub(r"^```\w+\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return lines + sorted(re.findall(r"`[^`]+`", prose))
+
+
+def table_facts(text: str) -> list[list[str]]:
+    """Of each row of a table: its code, links and figures, cell by cell, without the words."""
+    facts = r"`[^`]+`|\]\([^)]+\)|\d[\d.]*(?: ± [\d.]+)?|–"
+    lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
+    return [[" ".join(re.findall(facts, cell)) for cell in line.split("|")] for line in lines]
+
+
+def test_both_readmes_say_the_same() -> None:
+    """Commands, keys, tables and links; a change of one needs the same change of the other."""
+    english, chinese = (sections(name) for name in READMES)
+    assert len(english) == len(chinese)
+    for ours, theirs in zip(english, chinese, strict=True):
+        assert code(ours) == code(theirs)
+        assert table_facts(ours) == table_facts(theirs)
+        links = [set(re.findall(r"\]\(([^)]+)\)", text)) for text in (ours, theirs)]
+        assert links[0] - set(READMES) == links[1] - set(READMES)
+    assert "[中文](README.zh.md)" in english[0]
+    assert "[English](README.md)" in chinese[0]
+
+
+def test_the_readme_has_every_method_term_and_one_preset_a_family() -> None:
+    families = [row for row in table_facts(sections("README.md")[-1]) if len(row) == 5][2:]
+    listed = " ".join(row[2] for row in families)
+    for group in ("method", "terms"):
+        for file in (conf_dir() / group).glob("*.yaml"):
+            assert f"`{file.stem}`" in listed, (group, file.stem)
+    presets = [preset for row in families for preset in re.findall(r"`([^`]+)`", row[3])]
+    assert len(presets) >= len(families) - 1  # terms have none of their own
+    for preset in presets:
+        assert (conf_dir() / "experiment" / f"{preset}.yaml").exists(), preset
+    assert f"{len(list((conf_dir() / 'balance').glob('*.yaml')))} [balances]" in text_of(
+        "README.md"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
