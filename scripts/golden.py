@@ -4,6 +4,7 @@ For changes that should change nothing:
 
     python scripts/golden.py record golden.json      # before the change
     python scripts/golden.py compare golden.json     # after it; exit code 1 if anything differs
+    python scripts/golden.py compare golden.json --without config_hash     # but for these keys
 
 Short runs of every family on bundled data (fp32, one thread) with their weights, metrics,
 predictions and summaries, and the messages of wrong commands. Wall-clock figures are left out. Only
@@ -231,6 +232,19 @@ def observe(jobs: int, only: str | None) -> dict[str, Any]:
 # ---- comparison ---------------------------------------------------------------------------------
 
 
+def without_names(value: Any) -> Any:
+    """The same with dates and hashes in names of folders as DATE and HASH: they differ each day."""
+    if isinstance(value, dict):
+        return {without_names(k): without_names(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [without_names(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"\d{4}-\d\d-\d\d", "DATE", value)
+    value = re.sub(r"(DATE/)\d\d-\d\d-\d\d", r"\1TIME", value)
+    return re.sub(r"(?<=_)[0-9a-f]{6,8}(?=/|$|,)", "HASH", value)
+
+
 def differences(before: Any, after: Any, where: str = "") -> list[str]:
     """One line per leaf that differs; long lists of lines as a diff."""
     if before == after:
@@ -264,15 +278,22 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--jobs", type=int, default=2, help="commands at once")
     parser.add_argument("--only", help="those whose title holds this word")
+    parser.add_argument("--without", metavar="REGEX", help="keys that may differ")
     options = parser.parse_args()
     found = observe(options.jobs, options.only)
     if options.what == "record":
         options.file.write_text(json.dumps(found, indent=1), encoding="utf-8")
         print(f"{len(found)} commands written to {options.file}")
         return 0
-    before = json.loads(options.file.read_text(encoding="utf-8"))
-    found = json.loads(json.dumps(found))
+    before = without_names(json.loads(options.file.read_text(encoding="utf-8")))
+    found = without_names(json.loads(json.dumps(found)))
     unequal = {t: differences(before.get(t), facts, t) for t, facts in found.items()}
+    if options.without:
+        expected = re.compile(options.without)
+        unequal = {
+            title: [line for line in lines if not expected.search(line.partition(": ")[0])]
+            for title, lines in unequal.items()
+        }
     unequal = {title: lines for title, lines in unequal.items() if lines}
     for lines in unequal.values():
         print("\n".join(lines[:40]))
