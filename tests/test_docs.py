@@ -15,7 +15,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 import tlrun
-from tlrun.cli.main import VERBS, parser_of
+from tlrun.cli.parsers import VERBS, parser_of
 from tlrun.cli.train import variants
 from tlrun.config.build import locate
 from tlrun.config.compose import compose

@@ -399,7 +399,7 @@ def test_a_disk_that_is_full_for_every_file(
     with monkeypatch.context() as patch:
 
         def fill() -> None:
-            for module in ("tlrun.run_folder.run_dir", "tlrun.engine.checkpoint"):
+            for module in ("tlrun.run_folder.json_file", "tlrun.engine.checkpoint"):
                 patch.setattr(f"{module}.write_atomic", lambda *_: fail(FULL)())
             patch.setattr(RunDir, "append_metrics", lambda *_: fail(FULL)())
 

@@ -14,7 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import tlrun
-from tlrun.cli.main import HELP, VERBS, main, parser_of
+from tlrun.cli.help_text import HELP
+from tlrun.cli.main import main
+from tlrun.cli.parsers import VERBS, parser_of
 from tlrun.cli.train import variants
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.run_folder.run_dir import RunDir, runs_in

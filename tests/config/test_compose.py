@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from tlrun.cli.list_options import listing
 from tlrun.config import schema
 from tlrun.config.build import build
-from tlrun.config.compose import compose, load_config, validate
+from tlrun.config.compose import compose, validate
 from tlrun.config.hashes import config_hash
 from tlrun.config.packaged import conf_dir
+from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError
 
 DEFAULT = compose()

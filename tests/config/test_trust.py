@@ -17,8 +17,9 @@ import tlrun
 from tlrun.cli.main import main
 from tlrun.config import packaged, saved_code, trust
 from tlrun.config.build import locate, plain
-from tlrun.config.compose import compose, load_config
+from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir
+from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.experiment.initial_weights import predicting
 from tlrun.run_folder.run_dir import RunDir, runs_in
@@ -120,6 +121,37 @@ def test_no_verb_runs_it(
     assert "run/config.yaml: " in said
     assert ("--trust" in said) == (key != "data.target._target_")
     assert sorted(Path.cwd().rglob("*")) == before  # and nothing is left
+
+
+FORMER = [
+    ("method", "tlrun.methods.dann.DANN"),
+    ("method", "tlrun.methods.progressive.Progressive"),  # a folder has that name now
+    ("data", "tlrun.data.episodes.episodes"),
+    ("data", "tlrun.data.zero_shot.xlsa17"),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_run_of_an_earlier_tlrun_is_to_be_trained_again(
+    verb: str, received: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = received("method._target_", "tlrun.methods.dann.DANN")
+    (run / "overrides.yaml").write_text("- method=dann\n- tags=[a b]\n")
+    assert refused(capsys, *VERBS[verb]) == (
+        "tlrun: error: run/config.yaml was written by an earlier tlrun, whose modules had other "
+        "names (method is tlrun.methods.dann.DANN): train it again, as its overrides.yaml says: "
+        "tlrun method=dann 'tags=[a b]'\n"
+    )
+
+
+@pytest.mark.parametrize(("key", "target"), FORMER)
+def test_names_of_an_earlier_tlrun(
+    key: str, target: str, received: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = received(key, {"_target_": target})
+    for words in ("[method=dann, method._target_=os.system]", "['tags=${oc.env:HOME}']", "{a: 1}"):
+        (run / "overrides.yaml").write_text(words)  # never shown as a command to type
+        assert refused(capsys, "evaluate", "run").endswith(f"({key} is {target}): train it again\n")
 
 
 def test_nor_does_python(received: Callable[..., Path]) -> None:

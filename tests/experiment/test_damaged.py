@@ -19,7 +19,7 @@ import tlrun.experiment.resume  # noqa: F401  # before another test patches what
 from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config import schema
-from tlrun.config.compose import load_config
+from tlrun.config.saved import load_config
 from tlrun.config.schema import Augmentation
 from tlrun.data.pipeline.augment import OPS
 from tlrun.errors import ConfigError

@@ -363,6 +363,13 @@ def test_another_search_in_the_same_folder_is_refused(
     assert main(["resume", "sweep"]) == 0  # the refused command is not part of it
 
 
+def test_a_search_that_is_refused_is_no_command_of_its_folder(jobs: Jobs) -> None:
+    assert jobs.search("search.trials=2", "select=last", NAMED) == (2, [])
+    assert not Path("sweep/sweep.yaml").exists()
+    assert jobs.search("search.trials=1", NAMED)[0] == 0
+    assert Path("sweep/sweep.yaml").is_file()
+
+
 @pytest.mark.parametrize(
     ("typed", "why"),
     [

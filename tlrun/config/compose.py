@@ -1,7 +1,6 @@
-"""From overrides to a checked configuration, and from a `_target_` to an object. Imports no torch.
+"""From overrides to a checked configuration. Imports no torch.
 
 cfg = compose(["method=dann", "trainer.steps=100"])      # resolved, checked, self-contained
-build({"_target_": "my_methods.Mine", "width": 64})       # my_methods.Mine(width=64)
 """
 
 from __future__ import annotations
@@ -14,18 +13,15 @@ from typing import Any
 import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from tlrun import machine
-from tlrun.config import saved_code, schema, trust
+from tlrun.config import schema
 from tlrun.config.build import plain
 from tlrun.config.explain import explain
 from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash, key_of, words_of
 from tlrun.config.packaged import conf_dir
-from tlrun.errors import ConfigError, TlrunError, did_you_mean
-from tlrun.files.yaml_file import read_yaml
+from tlrun.errors import ConfigError, TlrunError
 
 OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
 SHORT_KEYS = {
@@ -140,84 +136,6 @@ def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:
             "trainer.steps and trainer.epochs are two ways to say the same: give only one of them"
         )
     trainer["epochs" if "trainer.steps" in keys else "steps"] = None
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
-    """A saved `config.yaml` with overrides on top: values (`seed=7`) and whole groups (`data=x`).
-
-    Raises ConfigError on an unknown key, group option or wrong value, and where the file names code
-    that this command does not trust (tlrun/config/trust.py).
-    """
-    try:
-        return _load_config(path, overrides)
-    except OmegaConfBaseException as error:  # a key that is no word, `${...}` of what is not there
-        raise ConfigError(f"{path}: {explain(error)}") from error
-
-
-def _load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
-    cfg = saved_config(read_yaml(path), str(path))
-    try:
-        parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
-    except Exception as error:
-        raise explain(error) or error from error
-    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]  # of one's own, too
-    if groups:
-        chosen = tuple(f"{o.key_or_group}{end}" for o in groups for end in "=.")
-        typed = [o for o in overrides if o.startswith(chosen)]
-        fresh = compose(typed, config_dir=trust.current().config_dir)
-        with open_dict(cfg):
-            for override in groups:
-                cfg[override.key_or_group] = fresh[override.key_or_group]
-                cfg.choices[override.key_or_group] = fresh.choices[override.key_or_group]
-    for override in parsed:
-        if override in groups:
-            continue
-        key = override.key_or_group
-        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
-        name = key.rpartition(".")[2]
-        added = key.startswith(OPEN_KEYS)
-        if not added and not (isinstance(parent, DictConfig) and name in parent):
-            known = [str(k) for k in (parent if isinstance(parent, DictConfig) else cfg)]
-            raise ConfigError(f"unknown key '{key}': {did_you_mean(name, known)}")
-        OmegaConf.update(cfg, key, override.value(), force_add=True)
-    settle_budget(cfg, list(overrides))
-    validate(cfg)
-    return cfg
-
-
-def saved_config(tree: Any, origin: str) -> DictConfig:
-    """What a file of a run holds, as a configuration: the one gate that every such file passes.
-
-    Raises ConfigError if it names code that is not trusted, or holds anything but values.
-    """
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{origin} is no configuration: it should hold keys and values")
-    saved_code.refuse_interpolations(tree, origin)
-    saved_code.check(tree, origin)
-    return with_new_keys(OmegaConf.create(tree))
-
-
-def with_new_keys(cfg: DictConfig) -> DictConfig:
-    """A saved configuration with the keys that a later version has added, at their defaults.
-
-    Arguments of what is built have defaults of their own in their signatures.
-    """
-    defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
-    for key in ("defaults", "hydra"):
-        defaults.pop(key)
-    for group in ("trainer", "optimizer", "schedule", "select", "logger"):
-        section: Any = cfg.get(group)
-        if section is not None and not isinstance(section, DictConfig):
-            raise ConfigError(f"{group}={section}: it is a group of keys, not a value")
-        option = "default" if group == "trainer" else section and section.get("name")
-        file = conf_dir() / group / f"{option}.yaml"
-        if section is not None and file.is_file():
-            defaults[group] = OmegaConf.load(file)
-    for key, default in defaults.items():
-        given: Any = cfg.get(str(key), default)
-        if isinstance(default, DictConfig) and not isinstance(given, DictConfig):
-            raise ConfigError(f"{key}={given}: it is a group of keys, not a value")
-    return DictConfig(OmegaConf.merge(defaults, cfg))
 
 
 def validate(cfg: DictConfig) -> None:

@@ -6,15 +6,15 @@ import re
 from functools import cache
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent.parent
 TARGET = re.compile(r"_target_['\"]?\s*:\s*['\"]?([A-Za-z_][\w.]*)")
 GROUPS = ("method", "backbone", "terms", "balance")  # the folders of conf/ with one kind each
 
 
 def conf_dir() -> Path:
     """The packaged configuration: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
 @cache
@@ -29,10 +29,10 @@ def packaged(group: str) -> frozenset[str]:
 
 def targets_named_in(folder: Path) -> set[str]:
     """Every `_target_` in the YAML files of a folder."""
-    found: set[str] = set()
+    targets: set[str] = set()
     for file in folder.rglob("*.yaml"):
-        found.update(TARGET.findall(file.read_text(encoding="utf-8", errors="replace")))
-    return found
+        targets.update(TARGET.findall(file.read_text(encoding="utf-8", errors="replace")))
+    return targets
 
 
 def is_foreign(target: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from tlrun.config.build import locate
-from tlrun.config.packaged import is_foreign, packaged
+from tlrun.config.packaged import PACKAGE, is_foreign, packaged
 from tlrun.config.trust import Trust, current, trusting
 from tlrun.errors import ConfigError
 
@@ -26,6 +26,10 @@ KINDS = {  # the class of what stands in a place; a function there returns one
     "backbone": "torch.nn.Module",
     "data": "builtins.object",  # no class of ours
 }
+
+
+class FormerName(ConfigError):
+    """A file names a module of tlrun as an earlier version called it."""
 
 
 @contextmanager
@@ -64,6 +68,11 @@ def check(tree: Mapping[str, Any], origin: str) -> None:
         if trust.covers(target) and is_foreign(target):
             _check_kind(target, place, group, trust)
             continue
+        if has_former_name(target, group):
+            raise FormerName(
+                f"{origin} was written by an earlier tlrun, whose modules had other names "
+                f"({place} is {target}): train it again"
+            )
         told = f"{origin}: {place or 'the top'}: _target_ is {target}"
         if not is_foreign(target) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
             kind = f" nothing that tlrun builds as {group}" if group else " nothing that it builds"
@@ -73,6 +82,26 @@ def check(tree: Mapping[str, Any], origin: str) -> None:
             f"not run. If it is yours, name it: --trust {target.rpartition('.')[0]}, or "
             "--config-dir with the folder whose files name it"
         )
+
+
+def has_former_name(target: str, group: str) -> bool:
+    """Whether a dotted path is what another version of tlrun called something of this place.
+
+    Either that thing has another module now, or tlrun has no such module. Nothing is imported.
+    """
+    if is_foreign(target) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*){2,}", target):
+        return False
+    *modules, name = target.split(".")
+    if name in {path.rpartition(".")[2] for path in packaged(group)}:
+        return True
+    folder = PACKAGE
+    for module in modules[1:]:
+        if (folder / f"{module}.py").is_file():
+            return False  # the rest is what that module holds
+        folder = folder / module
+        if not folder.is_dir():
+            return True
+    return False
 
 
 def refuse_interpolations(node: Any, origin: str) -> None:

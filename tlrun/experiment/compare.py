@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from tlrun.config.build import plain
-from tlrun.config.compose import load_config
 from tlrun.config.hashes import PATH_KEYS, config_hash
+from tlrun.config.saved import load_config
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import FREE, differences
 from tlrun.run_folder.run_dir import RunDir

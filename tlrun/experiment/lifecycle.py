@@ -22,8 +22,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.build import build, plain
-from tlrun.config.compose import load_config
 from tlrun.config.packaged import conf_dir
+from tlrun.config.saved import load_config
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.engine.trainer import Loop

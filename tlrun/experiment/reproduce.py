@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from tlrun.config.build import plain
-from tlrun.config.compose import load_config
+from tlrun.config.saved import load_config
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.experiment import start

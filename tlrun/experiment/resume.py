@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from tlrun.config.build import plain
-from tlrun.config.compose import load_config, saved_config
 from tlrun.config.hashes import PATH_KEYS
+from tlrun.config.saved import load_config, saved_config
 from tlrun.config.saved_code import composed
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, describe_error

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, open_dict
 from safetensors.torch import save
 
 from tlrun.config.build import plain
-from tlrun.config.compose import load_config
 from tlrun.config.hashes import config_hash
+from tlrun.config.saved import load_config
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine import checkpoint
 from tlrun.engine.optimizers import learning_rate_factor, merged

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlrun.config.build import build, plain
-from tlrun.config.compose import load_config
+from tlrun.config.saved import load_config
 from tlrun.config.trust import trusting
 from tlrun.data.examples.image_files import UNOPENED, LeftOut, find_images, list_folder, text_of
 from tlrun.data.pipeline.preprocess import Preprocess

@@ -23,7 +23,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from tlrun.config.build import plain
-from tlrun.config.compose import load_config
+from tlrun.config.saved import load_config
 from tlrun.errors import RunError
 from tlrun.files.locks import file_lock
 from tlrun.loggers.base import Logger, Row, numbers, sweep_of, title

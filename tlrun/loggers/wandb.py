@@ -21,7 +21,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 import wandb
 
 from tlrun.config.build import plain
-from tlrun.config.compose import load_config
+from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, RunError
 from tlrun.files.atomic import write_atomic
 from tlrun.loggers.base import Logger, Row, numbers, sweep_of, title

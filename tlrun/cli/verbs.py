@@ -1,0 +1,151 @@
+"""What each verb does with its arguments. Every import of a verb's own stands in its function:
+`tlrun list` starts in a tenth of the time that torch takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tlrun.cli.parsers import parser_of
+from tlrun.errors import ConfigError
+
+
+def run_verb(verb: str, words: list[str]) -> int:
+    """Check the arguments cheaply, then import what the verb needs and run it: the exit code."""
+    try:
+        args = parser_of(verb).parse_intermixed_args(words)
+    except SystemExit:  # --help
+        return 0
+    if verb in WITHOUT_A_RUN:
+        return WITHOUT_A_RUN[verb](args)
+    check_folder(args.run_dir, sweep_allowed=verb in ("resume", "reproduce"))
+    from tlrun.config.trust import trusting
+
+    with trusting(args.trust, config_dir=args.config_dir):
+        return WITH_A_RUN[verb](args)
+
+
+def check_folder(path: Path, *, sweep_allowed: bool) -> None:
+    """Raise ConfigError unless `path` is a run folder, or a sweep where that will do."""
+    from tlrun.run_folder.run_dir import RunDir, is_sweep, runs_in
+
+    if sweep_allowed and path.is_dir() and (runs_in(path) or is_sweep(path)):
+        return
+    RunDir.open(path)
+
+
+def list_options(args: argparse.Namespace) -> int:
+    from tlrun.cli.list_options import listing
+    from tlrun.config.packaged import conf_dir
+
+    if args.config_dir and not args.config_dir.is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: there is no such folder")
+    folders = [conf_dir(), *([args.config_dir] if args.config_dir else [])]
+    print(listing(args.kinds, folders))
+    return 0
+
+
+def prepare(args: argparse.Namespace) -> int:
+    from tlrun.config.compose import compose
+
+    cfg = compose(args.overrides, config_dir=args.config_dir)  # before torch comes in
+    from tlrun.data import prepare
+
+    prepare.main(cfg)
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Pages and leaderboards: they show what files hold, and run nothing of it."""
+    for path in args.paths:
+        if not next(path.rglob("status.json"), None):  # also a folder of sweeps
+            check_folder(path, sweep_allowed=True)
+    if args.compare:
+        from tlrun.report.pages.leaderboard import write_comparison
+
+        print(write_comparison(args.paths, args.compare))
+        return 0
+    from tlrun.report.pages.page import write_report
+
+    if args.output and len(args.paths) > 1:
+        raise ConfigError("--output takes the page of one run: give one folder")
+    for path in args.paths:
+        print(write_report(path, args.output))
+    return 0
+
+
+# ---- with a run, within what this command trusts ------------------------------------------------
+
+
+def resume(args: argparse.Namespace) -> int:
+    from tlrun.run_folder.run_dir import is_sweep
+
+    _check_overrides(args)
+    if is_sweep(args.run_dir):
+        from tlrun.cli.train import train
+        from tlrun.sweep.resume import resume_sweep
+
+        return resume_sweep(args.run_dir, args.overrides, train=train)
+    from tlrun.experiment.resume import resume
+
+    resume(args.run_dir, args.overrides)
+    return 0
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    _check_overrides(args)
+    from tlrun.experiment.reproduce import reproduce
+
+    return reproduce(args.run_dir, args.overrides, args.tolerance)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    _check_overrides(args)
+    from tlrun.experiment.summary import evaluate
+
+    evaluate(args.run_dir, args.overrides)
+    return 0
+
+
+def _check_overrides(args: argparse.Namespace) -> None:
+    """Against the saved config, before torch is imported."""
+    config = args.run_dir / "config.yaml"
+    if config.is_file():  # not so for a sweep
+        from tlrun.config.saved import load_config
+
+        load_config(config, args.overrides)
+
+
+def predict(args: argparse.Namespace) -> int:
+    from tlrun.inference import predict
+
+    predict.main(
+        args.run_dir,
+        args.images,
+        args.task,
+        args.output,
+        args.checkpoint,
+        args.support,
+        args.classes,
+        args.unknown_below,
+    )
+    return 0
+
+
+def export(args: argparse.Namespace) -> int:
+    from tlrun.inference import export
+
+    print(export.main(args.run_dir, args.to, args.output, args.checkpoint, args.task))
+    return 0
+
+
+Run = Callable[[argparse.Namespace], int]
+WITHOUT_A_RUN: dict[str, Run] = {"list": list_options, "prepare": prepare, "report": report}
+WITH_A_RUN: dict[str, Run] = {
+    "resume": resume,
+    "reproduce": reproduce,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+}
