@@ -47,9 +47,9 @@ def runner_session(folder: Path, data: str, steps: int, precision: str, batch: i
 
 def time_runner(session: Session) -> float:
     """Steps a second of Loop.fit, evaluations left out (a bare loop has none)."""
-    loop = session.loop()
-    loop.fit()
-    return loop.global_step / loop.counters.train_seconds
+    trainer = session.trainer()
+    trainer.fit()
+    return trainer.global_step / trainer.counters.train_seconds
 
 
 def time_bare(session: Session, steps: int, batch: int, precision: str) -> float:

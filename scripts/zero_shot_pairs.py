@@ -44,7 +44,7 @@ def trained(folder: Path, overrides: list[str]) -> tuple[Session, dict[str, floa
     run_dir = RunDir.create(folder)
     run_dir.checkpoints.mkdir()
     session = open_session(run_dir, plain(resolve(compose(overrides))))
-    session.loop().fit()
+    session.trainer().fit()
     session.load_selected()
     with torch.no_grad():
         return session, session.evaluator.test(session.net)[0]

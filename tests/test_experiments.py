@@ -74,9 +74,9 @@ def test_a_bundled_one_runs_for_two_steps(name, tmp_path):
     session = small.session(
         tmp_path / "run", f"experiment={name}", "trainer.steps=2", "trainer.eval_every=2"
     )
-    loop = session.loop()
-    loop.fit()
-    steps = sum(loop.total_steps(phase) for phase in session.phases)
+    trainer = session.trainer()
+    trainer.fit()
+    steps = sum(trainer.total_steps(phase) for phase in session.phases)
     assert session.run_dir.read_metrics()[-1]["step"] == steps
 
 

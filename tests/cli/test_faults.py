@@ -23,13 +23,14 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from helpers.hooks import in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config import schema
 from tlrun.config.build import argument_hints, locate
 from tlrun.config.packaged import conf_dir
 from tlrun.engine import checkpoint
-from tlrun.engine.trainer import Loop
+from tlrun.engine.hooks import Hooks
 from tlrun.run_folder.run_dir import RunDir
 
 RUN = RunDir("run")
@@ -70,14 +71,8 @@ def tlrun(
 
 def at_step(patch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
     """Do something in the middle of step `number` (from 0)."""
-    step = Loop._step
-
-    def wrapped(self: Loop, *args: Any) -> None:
-        step(self, *args)
-        if self.global_step == number:
-            action()
-
-    patch.setattr(Loop, "_step", wrapped)
+    after = Hooks(after_step=lambda step: action() if step.global_step == number else None)
+    in_every_trainer(patch, after)
 
 
 def fail(error: BaseException) -> Callable[[], None]:

@@ -53,7 +53,7 @@ def test_bf16_reaches_the_accuracy_of_fp32_on_mnist(tmp_path):
             *("trainer.batch_size=64", "trainer.eval_every=300", f"trainer.precision={kind}"),
             "evaluate.target_test=false",
         )
-        session.loop().fit()
+        session.trainer().fit()
         session.net.eval()
         with torch.no_grad(), autocast(kind, CPU):
             found[kind] = session.evaluator.test(session.net)[0]["source_test/accuracy"]

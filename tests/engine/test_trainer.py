@@ -1,4 +1,4 @@
-"""The loop: cadence, parts, accumulation, freezing, exact resume, faults."""
+"""The trainer: cadence, parts, accumulation, freezing, exact resume, faults."""
 
 import json
 import os
@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from helpers import small
+from helpers.hooks import Crash, call_before, crash_after_save, crash_before
 from tlrun.engine import checkpoint
+from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.methods.base import Method, Phase, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
@@ -72,36 +74,18 @@ def prepared(session, name):
     return session
 
 
-class Crash(BaseException):
-    """As sudden as kill -9."""
-
-
-def crash_at(loop, monkeypatch, step):
-    step_of = type(loop)._step
-
-    def dying(self, *arguments):
-        if self.global_step == step:
-            raise Crash
-        step_of(self, *arguments)
-
-    monkeypatch.setattr(type(loop), "_step", dying)
-
-
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("at", [1, 4, 5])
-def test_a_crash_and_a_resume_equal_a_straight_run(name, at, tmp_path, monkeypatch):
+def test_a_crash_and_a_resume_equal_a_straight_run(name, at, tmp_path):
     options = (*RUNS[name], "trainer.checkpoint_every=2", "backbone.dropout=0.5")
     straight = prepared(small.session(tmp_path / "straight", *options), name)
-    straight.loop().fit()
+    straight.trainer().fit()
     broken = prepared(small.session(tmp_path / "broken", *options), name)
-    loop = broken.loop()
-    with monkeypatch.context() as patch:
-        crash_at(loop, patch, at)
-        with pytest.raises(Crash):
-            loop.fit()
+    with pytest.raises(Crash):
+        broken.trainer(crash_before(at)).fit()
     torch.rand(3)  # another process has other random states
     resumed = prepared(reopen(tmp_path / "broken", *options), name)
-    resumed.loop().fit()
+    resumed.trainer().fit()
     assert equal(weights(straight), weights(resumed))
     assert rows(straight) == rows(resumed)
     ours, theirs = (checkpoint.load_last(s.run_dir.checkpoints) for s in (straight, resumed))
@@ -110,23 +94,15 @@ def test_a_crash_and_a_resume_equal_a_straight_run(name, at, tmp_path, monkeypat
 
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
     straight = small.session(tmp_path / "straight")
-    straight.loop().fit()
+    straight.trainer().fit()
     session = small.session(tmp_path / "run")
-    loop = session.loop()
-    step = loop._step
-
-    def signalled(*arguments):
-        if loop.global_step == 3:
-            signal.raise_signal(signal.SIGTERM)
-        step(*arguments)
-
-    loop._step = signalled
+    signalled = call_before(3, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="tlrun resume") as stopped:
-        loop.fit()
+        session.trainer(signalled).fit()
     assert stopped.value.exit_code == 143
     assert checkpoint.load_last(session.run_dir.checkpoints)["step"] == 4
     resumed = reopen(tmp_path / "run")
-    resumed.loop().fit()
+    resumed.trainer().fit()
     assert equal(weights(straight), weights(resumed))
     assert rows(straight) == rows(resumed)
 
@@ -135,8 +111,8 @@ def test_the_loop_is_the_same_as_twenty_lines_by_hand(tmp_path):
     """Independent calculation: the same batches, losses and SGD, without the engine."""
     options = ("method=source_only", "schedule=constant", "backbone.dropout=0", "optimizer=sgd")
     session = small.session(tmp_path / "a", *options)
-    loop = session.loop()
-    loop.fit()
+    trainer = session.trainer()
+    trainer.fit()
     by_hand = small.session(tmp_path / "b", *options)
     by_hand.build_all()
     net = by_hand.net.train()
@@ -144,7 +120,7 @@ def test_the_loop_is_the_same_as_twenty_lines_by_hand(tmp_path):
     optimizer = torch.optim.SGD(
         net.parameters(), lr=sgd["lr"], momentum=sgd["momentum"], nesterov=sgd["nesterov"]
     )
-    stream = by_hand.loop().open_streams(by_hand.phases[0])["source"]
+    stream = by_hand.trainer().open_streams(by_hand.phases[0])["source"]
     for step in range(6):
         batch = stream.batch(step)
         loss = torch.nn.functional.cross_entropy(net(batch.x).logits, batch.y)
@@ -161,9 +137,9 @@ def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
         "method.domain_dropout=0",
     )
     whole = small.session(tmp_path / "whole", *options)
-    whole.loop().fit()
+    whole.trainer().fit()
     split = small.session(tmp_path / "split", *options, "trainer.accumulate=4")
-    split.loop().fit()
+    split.trainer().fit()
     for key, value in weights(whole).items():
         assert torch.allclose(value, split.net.state_dict()[key], atol=1e-6), key
 
@@ -173,7 +149,7 @@ def test_cadence_and_rows(tmp_path):
         *(tmp_path / "run", "selectors=[source_accuracy,snd]"),
         *("select.min_effective_classes=0", "select.source_floor=0"),
     )
-    session.loop().fit()
+    session.trainer().fit()
     found = session.run_dir.read_metrics()
     assert [r["step"] for r in found if r["split"] == "eval"] == [0, 3, 6]
     assert [r["step"] for r in found if r["split"] == "train"] == [2, 4, 6]
@@ -198,7 +174,7 @@ def test_frozen_parts_keep_parameters_and_buffers(tmp_path):
     session = prepared(small.session(tmp_path / "run"), "two phases")
     session.phases[:] = session.phases[:1]
     start = {k: v.clone() for k, v in session.net["backbone"].state_dict().items()}
-    session.loop().fit()
+    session.trainer().fit()
     assert equal(start, dict(session.net["backbone"].state_dict()))
     assert all(p.requires_grad for p in session.net.parameters())  # the next phase decides anew
 
@@ -206,7 +182,7 @@ def test_frozen_parts_keep_parameters_and_buffers(tmp_path):
 def test_an_unfrozen_backbone_does_move(tmp_path):
     session = small.session(tmp_path / "run", "method=source_only")
     start = {k: v.clone() for k, v in session.net["backbone"].state_dict().items()}
-    session.loop().fit()
+    session.trainer().fit()
     assert not equal(start, dict(session.net["backbone"].state_dict()))
 
 
@@ -222,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path):
     session = small.session(tmp_path / "run", "method=source_only", "trainer.checkpoint_every=2")
     session.method = Exploding()
     with pytest.raises(RunError, match=r"the loss 'penalty' is inf at step 4.*optimizer.lr"):
-        session.loop().fit()
+        session.trainer().fit()
     good = checkpoint.load_last(session.run_dir.checkpoints)
     assert good["step"] == 4
     assert all(torch.isfinite(v).all() for p in good["parts"].values() for v in p.values())
@@ -248,7 +224,7 @@ def test_a_phase_of_no_steps_is_evaluated_and_saved(tmp_path):
     session = small.session(tmp_path / "run", "select.min_effective_classes=0")
     session.method = ClosedForm()
     session.phases[:] = session.method.phases(session.data)
-    session.loop().fit()
+    session.trainer().fit()
     assert checkpoint.load_last(session.run_dir.checkpoints)["step"] == 0
     assert not session.net["classifier"].out.weight.any()
     (row,) = rows(session)
@@ -258,7 +234,7 @@ def test_a_phase_of_no_steps_is_evaluated_and_saved(tmp_path):
 
 def test_epochs_count_the_stream(tmp_path):
     session = small.session(tmp_path / "run", "trainer.epochs=2", "trainer.steps=null")
-    assert session.loop().total_steps(session.phases[0]) == 2 * 600 // 8
+    assert session.trainer().total_steps(session.phases[0]) == 2 * 600 // 8
 
 
 def test_phase_overrides(tmp_path):
@@ -273,11 +249,11 @@ def test_phase_overrides(tmp_path):
 
 def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     session = small.session(tmp_path / "run")
-    session.loop().fit()
+    session.trainer().fit()
     again = reopen(tmp_path / "run")
     again.process.world = 2
     with pytest.raises(ConfigError, match=r"trainer\.devices=1"):
-        again.loop()._restore(checkpoint.load_last(session.run_dir.checkpoints), None)
+        again.trainer().restore(checkpoint.load_last(session.run_dir.checkpoints), None)
 
 
 def test_an_update_without_anything_to_train_says_so(tmp_path):
@@ -285,7 +261,7 @@ def test_an_update_without_anything_to_train_says_so(tmp_path):
         tmp_path / "run", "method=mcd", "phases.train.frozen=[classifier, classifier2]"
     )
     with pytest.raises(ConfigError, match="has nothing to train: all of it is frozen"):
-        session.loop().fit()
+        session.trainer().fit()
 
 
 def test_setting_free_what_a_method_holds_still_is_said(tmp_path, caplog):
@@ -309,20 +285,26 @@ SCRIPTED = ("method=source_only", "trainer.eval_every=1", "trainer.checkpoint_ev
 IM = "information_maximization"
 
 
-def scripted(session, name="one phase"):
-    """With the figures of SCRIPT instead of measured ones."""
+class Scripted:
+    """An evaluator with the figures of SCRIPT instead of measured ones."""
+
+    rules = ()
+
+    def row(self, net):
+        score, source = SCRIPT[self.script_step()]
+        return {f"validator/{IM}": score, "source_val/accuracy": source}
+
+
+def scripted(session, name="one phase", hooks=None):
+    """A trainer whose evaluations follow SCRIPT."""
     if name == "two phases":  # the script begins with the second
         session.method = TwoPhases()
         session.phases[:] = session.method.phases(session.data)
     begin = 4 if name == "two phases" else 0
-    loop = session.loop()
-
-    def figures():
-        score, source = SCRIPT[max(0, loop.global_step - begin)]
-        return {f"validator/{IM}": score, "source_val/accuracy": source}
-
-    loop.evaluate = figures
-    return loop
+    session.evaluator = evaluator = Scripted()
+    trainer = session.trainer(hooks)
+    evaluator.script_step = lambda: max(0, trainer.global_step - begin)
+    return trainer
 
 
 def kept(session):
@@ -368,15 +350,9 @@ def test_a_longer_budget_may_choose_what_has_waited(tmp_path):
 
 def test_weights_that_were_deleted_by_hand_are_missed_aloud(tmp_path, caplog):
     session = small.session(tmp_path / "run", *SCRIPTED)
-    loop = scripted(session)
-    publish = loop._publish
-
-    def without_candidates():
-        checkpoint.keep_candidates(session.run_dir.checkpoints, {5})
-        publish()
-
-    loop._publish = without_candidates
-    loop.fit()
+    folder = session.run_dir.checkpoints
+    delete = Hooks(before_publish=lambda: checkpoint.keep_candidates(folder, {5}))
+    scripted(session, hooks=delete).fit()
     assert f"select={IM} chose step 3, whose weights are gone" in caplog.text
     assert session.selected_path.stem == "last"
     assert "the weights of the step that it chose (3) are gone" in session.why_last()
@@ -409,11 +385,11 @@ def strike_and_compare(name, moments, tmp_path, monkeypatch):
     for at in moments(total.count):
         folder = tmp_path / f"struck_{at}"
         session = small.session(folder, *SCRIPTED)
-        loop = scripted(session, name)
+        trainer = scripted(session, name)
         with monkeypatch.context() as patch:
             Strike(patch, at)
             with pytest.raises(Crash):
-                loop.fit()
+                trainer.fit()
         resumed = reopen(folder, *SCRIPTED)
         scripted(resumed, name).fit()
         assert rows(straight) == rows(resumed), at
@@ -439,10 +415,8 @@ def test_a_damaged_newest_checkpoint_costs_no_candidate(tmp_path):
     straight = small.session(tmp_path / "straight", *SCRIPTED)
     scripted(straight).fit()
     broken = small.session(tmp_path / "broken", *SCRIPTED)
-    loop = scripted(broken)
-    small.stop_after(loop, 6, Crash)
     with pytest.raises(Crash):
-        loop.fit()
+        scripted(broken, hooks=crash_after_save(6)).fit()
     (broken.run_dir.checkpoints / "last.pt").write_bytes(b"x")
     resumed = reopen(tmp_path / "broken", *SCRIPTED)
     scripted(resumed).fit()

@@ -90,7 +90,7 @@ def test_the_headline_is_of_the_task_that_was_trained(tmp_path, target, metric):
     """Two boxes or two classes: `target_test/accuracy` is no mean IoU."""
     options = ["data=digits_canvas", f"data.target={target}", "trainer.steps=2", "select=task_mean"]
     opened = session(tmp_path / "run", *options)
-    opened.loop().fit()
+    opened.trainer().fit()
     summary = conclude(opened)
     opened.run_dir.set_status("completed")
     assert summary["headline"] == f"target_test/{metric}"
@@ -130,7 +130,7 @@ def test_the_interval_of_episodes_goes_with_the_headline():
 def test_the_summary_says_that_training_failed(tmp_path, lr, kind):
     size = ["trainer.steps=60", "trainer.batch_size=32"] if kind is None else ["trainer.steps=8"]
     opened = session(tmp_path / "run", "method=source_only", f"optimizer.lr={lr}", *size)
-    opened.loop().fit()
+    opened.trainer().fit()
     summary = conclude(opened)
     opened.run_dir.set_status("completed")
     told = summary["training_failure"]

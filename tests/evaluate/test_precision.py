@@ -42,7 +42,7 @@ def test_zero_shot_figures_in_bf16_are_those_of_fp32(tmp_path):
         *("method=iap", "data=digits_attributes", "backbone.width=0.5", "trainer.steps=150"),
         *("trainer.eval_every=150", "trainer.batch_size=64"),
     )
-    session.loop().fit()
+    session.trainer().fit()
     figures = []
     for on in (False, True):
         with torch.no_grad(), half.autocast(on):

@@ -11,6 +11,7 @@ import torch
 from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
+from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, RunError
 from tlrun.experiment.checks import check_patterns
 from tlrun.experiment.initial_weights import InitialWeights
@@ -42,18 +43,16 @@ def parts(run_dir):
 
 
 def begun(folder, *overrides):
-    """(session, its weights at the first step): the loop is stopped before it."""
+    """(session, its weights at the first step): training is stopped before it."""
     session = small.session(folder, "trainer.steps=2", *overrides)
-    loop = session.loop()
     held = {}
 
-    def stop(*_):
+    def stop(_step):
         held.update({k: v.clone() for k, v in session.net.state_dict().items()})
         raise StopIteration
 
-    loop._step = stop
     with pytest.raises(StopIteration):
-        loop.fit()
+        session.trainer(Hooks(before_step=stop)).fit()
     return session, held
 
 
@@ -146,7 +145,7 @@ def test_source_has_a_phase_of_its_own_and_carries_its_weights(tmp_path):
         ("source", ("source",)),
         ("target", ("target",)),
     ]
-    session.loop().fit()
+    session.trainer().fit()
     assert {row["origin"] for row in fates(session.run_dir).values()} == {"carried"}
     assert session.net.carried == tuple(session.net.stages())
 

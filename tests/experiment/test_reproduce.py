@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from helpers.hooks import crash_at_call, in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
-from tlrun.engine.trainer import Loop
 from tlrun.experiment.compare import compare
 from tlrun.run_folder.run_dir import RunDir, runs_in
 
@@ -279,15 +279,7 @@ def test_a_run_that_starts_from_another(run: RunDir, capsys: pytest.CaptureFixtu
 
 
 def test_a_resumed_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    step, count = Loop._step, []
-
-    def stop(self: Loop, *given: Any) -> None:
-        count.append(1)
-        if len(count) == 5:
-            raise RuntimeError("power cut")
-        step(self, *given)
-
-    monkeypatch.setattr(Loop, "_step", stop)
+    in_every_trainer(monkeypatch, crash_at_call(5, RuntimeError("power cut")))
     words = [*QUICK, "method=dann", "hydra.run.dir=run"]
     assert main(words) == 1
     run = RunDir("run")

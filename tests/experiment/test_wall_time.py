@@ -48,7 +48,7 @@ def test_the_total_is_over_all_sittings(monkeypatch):
 def test_a_resumed_run_adds_up_its_sittings(tmp_path):
     first = session(tmp_path / "run", "trainer.log_every=null", "schedule=dann")
     first.began = time.time() - 100.0
-    first.loop().fit()
+    first.trainer().fit()
     folder = first.run_dir.checkpoints
     before = checkpoint.load_last(folder)["counters"]
     assert 100 < before["start_seconds"] < before["wall_seconds"] <= time.time() - first.began
@@ -58,7 +58,7 @@ def test_a_resumed_run_adds_up_its_sittings(tmp_path):
     again = session(tmp_path / "other", "trainer.steps=9", "schedule=dann")
     again.run_dir = RunDir(tmp_path / "run")
     again.began = time.time() - 1000.0
-    again.loop().fit()
+    again.trainer().fit()
     after = checkpoint.load_last(folder)["counters"]
     assert after["earlier_seconds"] == before["wall_seconds"]
     assert before["start_seconds"] + 1000 < after["start_seconds"] < after["wall_seconds"]
@@ -70,7 +70,7 @@ def test_a_resumed_run_adds_up_its_sittings(tmp_path):
 
 def test_the_peak_of_the_learning_rate_is_that_of_the_first_step(tmp_path):
     opened = session(tmp_path / "run", "trainer.log_every=3", "schedule=dann", "optimizer.lr=0.02")
-    opened.loop().fit()
+    opened.trainer().fit()
     summary = conclude(opened)
     logged = [row["lr"] for row in opened.run_dir.read_metrics() if row["split"] == "train"]
     assert max(logged) < 0.01

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from helpers import small
+from helpers.hooks import Crash
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
+from tlrun.engine.hooks import Hooks
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
 from tlrun.experiment.session import Session
@@ -26,25 +28,18 @@ FEW = (
 )
 
 
-class Stop(BaseException):
-    """As sudden as kill -9."""
-
-
 def paused(folder, *options: str, at: int = SOURCE_STEPS) -> tuple[Session, Any]:
     """(session, batch): before global step `at`, by default the first of the target phase."""
     session = small.session(folder, *FEW, *options)
-    loop, caught = session.loop(), []
-    step = loop._step
+    caught = []
 
-    def stopping(batch, *arguments):
-        if loop.global_step == at:
-            caught.append(batch)
-            raise Stop
-        step(batch, *arguments)
+    def stop(step):
+        if step.global_step == at:
+            caught.append(step.batch)
+            raise Crash
 
-    loop._step = stopping
-    with pytest.raises(Stop):
-        loop.fit()
+    with pytest.raises(Crash):
+        session.trainer(Hooks(before_step=stop)).fit()
     return session, caught[0]
 
 
@@ -80,11 +75,11 @@ def resumed_equals_straight(folder, *options: str, at: int = SOURCE_STEPS + 3) -
     """Kill before step `at`, resume, and compare weights and rows with a straight run."""
     words = (*FEW, "trainer.steps=5", "trainer.checkpoint_every=2", "trainer.eval_every=2")
     straight = small.session(folder / "straight", *words, *options)
-    straight.loop().fit()
+    straight.trainer().fit()
     paused(folder / "broken", *words, *options, at=at)
     torch.rand(3)  # another process has other random states
     resumed = reopened(folder / "broken", *words, *options)
-    resumed.loop().fit()
+    resumed.trainer().fit()
     ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert rows(straight) == rows(resumed)

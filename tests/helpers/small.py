@@ -75,15 +75,3 @@ QUICK = (
 def configured(kind: type, group: str = "method", **arguments: Any) -> Any:
     """What a configuration with these arguments builds: they are checked against the signature."""
     return build({"_target_": f"{kind.__module__}.{kind.__qualname__}", **arguments}, group)
-
-
-def stop_after(loop, done: int, error: type[BaseException]) -> None:
-    """Let the loop raise `error` as soon as it has saved step `done` of a phase."""
-    save = loop._save
-
-    def save_and_stop(index, phase, step, optimizer):
-        save(index, phase, step, optimizer)
-        if step == done:
-            raise error
-
-    loop._save = save_and_stop

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from helpers import small
+from helpers.hooks import crash_at_call, in_every_trainer
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.engine.distributed import Process
-from tlrun.engine.metrics_log import Record
-from tlrun.engine.trainer import Loop
+from tlrun.engine.metrics_log import MetricsLog
 from tlrun.errors import ConfigError
 from tlrun.loggers import make as loggers
 from tlrun.loggers.base import Logger
@@ -31,7 +31,7 @@ def test_tensorboard_gets_every_figure(tmp_path):
         "tensorboard.backend.event_processing.event_accumulator", reason="needs tlrun[tensorboard]"
     )
     session = small.session(tmp_path / "run", "logger=tensorboard")
-    session.loop().fit()
+    session.trainer().fit()
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert [e.step for e in events.Scalars("train/loss/classification")] == [2, 4, 6]
@@ -85,7 +85,7 @@ def test_only_the_first_process_logs(monkeypatch, tmp_path):
     monkeypatch.setattr(Process, "wait", lambda self: None)
     for rank in (1, 0):
         process = Process(rank=rank, world=2)
-        opening = Record(RunDir(tmp_path), process, torch.device("cpu"), [])
+        opening = MetricsLog(RunDir(tmp_path), process, torch.device("cpu"), [])
         opening.open({"name": "wandb"}, None)
         assert len(opened) == (rank == 0)
 
@@ -97,15 +97,8 @@ def test_only_the_first_process_logs(monkeypatch, tmp_path):
 def stopped_and_resumed(in_tmp, monkeypatch):
     """Runs the command with a fault after an evaluation past the last checkpoint, and goes on."""
     monkeypatch.setattr("tlrun.experiment.lifecycle.show", lambda run_dir: None)
-    step, count = Loop._step, []
-
-    def stop(self, *given):
-        count.append(1)
-        if len(count) == 6:  # rows of 2, 3 and 4 are there, the checkpoint is of 3
-            raise RuntimeError("power cut")
-        step(self, *given)
-
-    monkeypatch.setattr(Loop, "_step", stop)
+    # rows of 2, 3 and 4 are there, the checkpoint is of 3
+    in_every_trainer(monkeypatch, crash_at_call(6, RuntimeError("power cut")))
 
     def train(*words):
         assert main([*WORDS, *words]) == 1

@@ -33,14 +33,14 @@ def test_the_file_cites_its_source_and_stays_short(name):
 def test_generators_leave_no_context_open_at_a_yield(name, tmp_path):
     """A `no_grad` or autocast that is open at a yield would hold in the engine too."""
     session = session_of(name, tmp_path / "run")
-    net, loop = session.net, session.loop()
+    net, trainer = session.net, session.trainer()
     for phase in session.phases:
         session.method.build(phase, net, session.data)
         session.finish_build(net)
         session.method.start(phase, net, session.data)
-        if loop.total_steps(phase) == 0:
+        if trainer.total_steps(phase) == 0:
             continue
-        streams = loop.open_streams(phase)
+        streams = trainer.open_streams(phase)
         for step in range(4):
             batch = {key: stream.batch(step) for key, stream in streams.items()}
             for update in session.method.step(net.train(), batch, phase, Progress(step, 4)):
@@ -54,7 +54,7 @@ def test_generators_leave_no_context_open_at_a_yield(name, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_two_steps_on_the_bundled_data_of_its_kind(name, tmp_path):
     session = session_of(name, tmp_path / "run")
-    loop = session.loop()
+    trainer = session.trainer()
     before = {}
     build_parts = session.method.build
 
@@ -63,9 +63,9 @@ def test_two_steps_on_the_bundled_data_of_its_kind(name, tmp_path):
         before.update({k: v.clone() for k, v in session.net.state_dict().items()})
 
     session.method.build = remember
-    loop.fit()
-    assert loop.global_step == sum(loop.total_steps(phase) for phase in session.phases)
-    assert loop.counters.updates >= loop.global_step
+    trainer.fit()
+    assert trainer.global_step == sum(trainer.total_steps(phase) for phase in session.phases)
+    assert trainer.counters.updates >= trainer.global_step
     assert any(
         not torch.equal(value, before[key])
         for key, value in session.net.state_dict().items()

@@ -46,10 +46,10 @@ def questions(session):
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_and_losses_of_the_same_features(name, tmp_path):
     session = session_of(name, tmp_path / "run")
-    loop = session.loop()
+    trainer = session.trainer()
     for phase in phases(session):
-        if loop.total_steps(phase) > 0:
-            batch = {key: stream.batch(1) for key, stream in loop.open_streams(phase).items()}
+        if trainer.total_steps(phase) > 0:
+            batch = {key: stream.batch(1) for key, stream in trainer.open_streams(phase).items()}
             exact, losses = (losses_of(session, batch, phase, on) for on in (False, True))
             assert exact
             for key, value in losses.items():

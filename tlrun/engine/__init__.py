@@ -1,1 +1,1 @@
-"""The engine owns everything around a method's losses: see `loop.py`."""
+"""The engine owns everything around a method's losses: see `trainer.py`."""

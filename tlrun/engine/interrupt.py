@@ -45,7 +45,7 @@ def queue_again() -> None:
 class StopRequest:
     """Context manager: while it is open, the first signal is only remembered.
 
-    The loop finishes its step, saves, and raises `Interrupted(exit_code)`.
+    The trainer finishes its step, saves, and raises `Interrupted(exit_code)`.
     """
 
     def __init__(self) -> None:

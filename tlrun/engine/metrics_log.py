@@ -35,7 +35,7 @@ class Logged:
     value: Tensor
 
 
-class Record:
+class MetricsLog:
     """Train rows are means over the window since the last one; eval rows feed the selection.
 
     rules: the selection rules that keep a checkpoint, the deciding one first. Several processes
@@ -72,7 +72,8 @@ class Record:
         """The open window, for a checkpoint."""
         return [(entry.step, entry.name, entry.value.cpu()) for entry in self.window]
 
-    def remember(self, step: int, values: Mapping[str, Tensor]) -> None:
+    def add(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Scalars of a step, for the next train row."""
         self.window += [Logged(step, name, value) for name, value in values.items()]
 
     def _read(self, entries: list[Logged]) -> Tensor:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tlrun.data.pipeline.streams import Batch
+from tlrun.engine.durations import total_steps
+from tlrun.engine.hooks import Hooks
 from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
@@ -16,9 +19,9 @@ def dry_run(session: Session) -> None:
     data = session.data
     for domain, roles in data.domains.items():
         sizes = ", ".join(
-            f"{split} {len(found)}"
+            f"{split} {len(examples)}"
             for split in ("train", "val", "test")
-            if (found := getattr(roles, split)) is not None
+            if (examples := getattr(roles, split)) is not None
         )
         print(f"{domain:<8} {roles.name}: {sizes}")
     print(
@@ -32,41 +35,37 @@ def dry_run(session: Session) -> None:
 
 
 def rehearse(session: Session, folder: Path) -> None:
-    """Run the loop itself for a step of each phase, without evaluations, so that it refuses what a
-    run would refuse."""
-    planned = session.loop()
-    steps = [planned.total_steps(phase) for phase in session.phases]
+    """Train one step of each phase, without evaluations: what a run would refuse is refused now."""
+    trainer_cfg = session.cfg["trainer"]
+    steps = [total_steps(phase, trainer_cfg, session.data) for phase in session.phases]
     phases = list(session.phases)
     while phases and steps[len(phases) - 1] == 0:  # a closed form: not the work of a dry run
         print(f"phase {phases.pop().name}: no steps")
+    if not phases:
+        return
     phases = [replace(phase, steps=min(1, n)) for phase, n in zip(phases, steps, strict=False)]
-    cfg = copy.deepcopy(session.cfg)
-    cfg["logger"] = {"name": "none"}
-    cfg["trainer"]["log_every"] = 1
+    cfg = {**session.cfg, "logger": {"name": "none"}, "trainer": {**trainer_cfg, "log_every": 1}}
     short = replace(session, cfg=cfg, run_dir=RunDir(folder), phases=phases)
     short.run_dir.checkpoints.mkdir()
-    loop = short.loop()
-    loop.evaluate = dict  # no figures
-    loop.record.eval_row = lambda row, *, quiet: None  # type: ignore[method-assign]
-    loop.fit()
-    rows = short.run_dir.read_metrics()
+    batches: dict[str, Mapping[str, Batch]] = {}
+    hooks = Hooks(before_step=lambda step: batches.update({step.phase.name: step.batch}))
+    short.trainer(hooks, evaluates=False).fit()
+    rows = {row["phase"]: row for row in short.run_dir.read_metrics()}
     for phase in phases:
-        for name, stream in loop.open_streams(phase).items():
-            drawn = stream.batch(0)
-            stream.close()
-            labels = "no labels" if drawn.y is None else f"y {tuple(drawn.y.shape)}"
-            print(
-                f"phase {phase.name}: stream {name}: "
-                f"x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}"
-            )
-        losses = {
-            key.removeprefix("loss/"): value
-            for row in rows
-            for key, value in row.items()
-            if row.get("phase") == phase.name and key.startswith("loss/")
-        }
-        told = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        print(f"phase {phase.name}: {told or 'no steps'}")
+        print_batch(phase.name, batches.get(phase.name, {}))
+        losses = [
+            f"{key.removeprefix('loss/')} {value:.4f}"
+            for key, value in rows.get(phase.name, {}).items()
+            if key.startswith("loss/")
+        ]
+        print(f"phase {phase.name}: {', '.join(losses) or 'no steps'}")
+
+
+def print_batch(phase: str, batch: Mapping[str, Batch]) -> None:
+    """A line per stream: shapes and type."""
+    for name, drawn in batch.items():
+        labels = "no labels" if drawn.y is None else f"y {tuple(drawn.y.shape)}"
+        print(f"phase {phase}: stream {name}: x {tuple(drawn.x.shape)} {drawn.x.dtype}, {labels}")
 
 
 def print_parameters(session: Session) -> None:

@@ -26,7 +26,7 @@ from tlrun.config.packaged import conf_dir
 from tlrun.config.saved import load_config
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine.precision import resolve_device, resolve_precision
-from tlrun.engine.trainer import Loop
+from tlrun.engine.trainer import Trainer
 from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.selection import min_effective_classes, without_target
 from tlrun.experiment.assemble import open_session
@@ -155,8 +155,8 @@ def train(session: Session) -> None:
     check_patterns(session)
     world = int(session.cfg["trainer"]["devices"])
     if world == 1:
-        with closing_record(session.loop()) as loop:
-            loop.fit()
+        with flush_loggers_at_exit(session.trainer()) as trainer:
+            trainer.fit()
         return
     start_workers(session.run_dir.path, world, session.began)
     session.build_all()
@@ -170,19 +170,19 @@ def train_worker(path: Path, rank: int, world: int, began: float) -> None:
         session = open_session(run_dir, plain(load_config(run_dir.config)), rank, world)
         session.began = began
         try:
-            with closing_record(session.loop()) as loop:
-                loop.fit()
+            with flush_loggers_at_exit(session.trainer()) as trainer:
+                trainer.fit()
         finally:
             session.process.leave()
 
 
 @contextlib.contextmanager
-def closing_record(loop: Loop) -> Iterator[Loop]:
+def flush_loggers_at_exit(trainer: Trainer) -> Iterator[Trainer]:
     """However training ends, the logger writes out what it holds."""
     try:
-        yield loop
+        yield trainer
     finally:
-        loop.record.close()
+        trainer.metrics_log.close()
 
 
 # ---- the models that it is compared with -------------------------------------------------------

@@ -55,7 +55,7 @@ class Terminated(KeyboardInterrupt):
 def termination_told() -> Iterator[None]:
     """SIGTERM raises Terminated where it would end the process without a word.
 
-    The training loop has a handler of its own (engine/interrupt.py), and so has submitit.
+    The trainer has a handler of its own (engine/interrupt.py), and so has submitit.
     """
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -19,6 +19,7 @@ from tlrun.config.hashes import config_hash
 from tlrun.config.saved import load_config
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine import checkpoint
+from tlrun.engine.durations import total_steps
 from tlrun.engine.optimizers import learning_rate_factor, merged
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError, RunError
@@ -131,14 +132,14 @@ def summarise(
 
 def peak_learning_rate(session: Session) -> float | None:
     """The largest base learning rate of any step; None if no phase had one."""
-    loop, found = session.loop(), []
+    peaks = []
     for phase in session.phases:
-        total = loop.total_steps(phase)
+        total = total_steps(phase, session.cfg["trainer"], session.data)
         schedule = merged(session.cfg["schedule"], phase.schedule)
         factors = (learning_rate_factor(schedule, step, total) for step in range(total))
         lr = float(merged(session.cfg["optimizer"], phase.optimizer)["lr"])
-        found.append(lr * max(factors, default=0.0))
-    return max(found, default=0.0) or None
+        peaks.append(lr * max(factors, default=0.0))
+    return max(peaks, default=0.0) or None
 
 
 def write_model(run_dir: RunDir, session: Session) -> None:

@@ -53,7 +53,7 @@ def test_figures_of_every_way_and_shot(tmp_path):
 def test_the_best_step_has_one_figure(tmp_path):
     """That of the closing test where there is one: an evaluation in training has fewer episodes."""
     session = small.session(tmp_path / "run", *small.QUICK, *SHORT, "trainer.steps=1")
-    session.loop().fit()
+    session.trainer().fit()
     summary = conclude(session)
     (row,) = (
         r
@@ -135,10 +135,10 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(method, tmp_p
         return opened
 
     straight = session("straight")
-    straight.loop().fit()
+    straight.trainer().fit()
     with pytest.raises(KeyboardInterrupt):
-        session("cut", stop_at=4).loop().fit()
+        session("cut", stop_at=4).trainer().fit()
     resumed = session("cut")
-    resumed.loop().fit()
+    resumed.trainer().fit()
     for key, value in straight.net.state_dict().items():
         assert torch.equal(value, resumed.net.state_dict()[key]), key

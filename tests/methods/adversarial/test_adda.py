@@ -1,6 +1,7 @@
 """ADDA: its phases, which encoder serves which domain, what moves, resume."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from helpers.updates import MIDDLE, gap, moves, shifted, train
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
+from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
@@ -113,13 +115,13 @@ def test_each_domain_is_judged_through_its_own_encoder():
 def test_a_head_that_no_source_has_trained_is_refused(tmp_path):
     """It would be frozen as it is drawn."""
     source = small.session(tmp_path / "source", "method=source_only", "trainer.steps=1")
-    source.loop().fit()
+    source.trainer().fit()
     source.run_dir.config.write_text("{}")  # makes it a run folder
     words = ("method=adda", f"init={tmp_path / 'source'}", "trainer.steps=1")
-    small.session(tmp_path / "fits", *words).loop().fit()
+    small.session(tmp_path / "fits", *words).trainer().fit()
     other = small.session(tmp_path / "other", *words, "backbone.head.hidden=[9]")
     with pytest.raises(ConfigError, match=r"no weights of the source for classifier\.fc1"):
-        other.loop().fit()
+        other.trainer().fit()
 
 
 def test_before_the_second_phase_the_source_encoder_serves_both():
@@ -133,9 +135,7 @@ def test_before_the_second_phase_the_source_encoder_serves_both():
 
 def test_a_run_that_was_stopped_in_the_source_phase_predicts_with_its_encoder(tmp_path):
     session = small.session(tmp_path / "run", *SHORT)
-    loop = session.loop()
-    loop.phases = session.phases[:1]
-    loop.fit()
+    dataclasses.replace(session, phases=session.phases[:1]).trainer().fit()
     state = checkpoint.load(session.run_dir.checkpoints / "last.pt")
     session.build_all()  # with a target encoder that was never trained
     session.load(state)
@@ -174,24 +174,20 @@ def test_the_run_freezes_the_source_and_goes_on_after_a_stop(tmp_path):
     """Stopped in the second phase, resumed: the same weights, the copy is not made again."""
     words = (*SHORT, "trainer.checkpoint_every=2", "trainer.eval_every=2")
     whole = small.session(tmp_path / "whole", *words)
-    whole.loop().fit()
+    whole.trainer().fit()
     assert not same(weights(whole.net, ENCODER), weights(whole.net, "backbone"))
 
     part = small.session(tmp_path / "part", *words)
-    loop = part.loop()
-    step_of = loop._step
 
-    def stop_in_time(batch, progress, phase, optimizer):
-        if phase.name == "adversarial" and progress.step == 3:
+    def stop_in_time(step):
+        if step.phase.name == "adversarial" and step.progress.step == 3:
             raise KeyboardInterrupt
-        step_of(batch, progress, phase, optimizer)
 
-    loop._step = stop_in_time
     with pytest.raises(KeyboardInterrupt):
-        loop.fit()
+        part.trainer(Hooks(before_step=stop_in_time)).fit()
     cfg = plain(resolve(compose([*small.QUICK, *words])))
     again = open_session(RunDir(tmp_path / "part"), cfg)
-    again.loop().fit()
+    again.trainer().fit()
     assert same(whole.net.state_dict(), again.net.state_dict())
     rates = [r["lr"] for r in whole.run_dir.read_metrics() if r["split"] == "train"]
     assert max(rates[2:]) <= 2e-4 < max(rates)

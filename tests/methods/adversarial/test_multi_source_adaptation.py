@@ -204,7 +204,7 @@ def test_a_frozen_backbone_needs_no_gradient_of_its_own():
 def test_a_run_reports_every_source(name, tmp_path):
     words = (f"method={name}", "data=digits_styles_digitsm", "trainer.steps=2")
     session = small.session(tmp_path / "run", *words)
-    session.loop().fit()
+    session.trainer().fit()
     assert session.method.batch_norm == "per_domain"
     figures, _ = session.evaluator.test(session.net.eval())
     wanted = {f"{source}_test/accuracy" for source in session.data.sources}

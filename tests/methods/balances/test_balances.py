@@ -163,7 +163,7 @@ def test_through_the_engine(name, tmp_path):
     trained = small.session(
         tmp_path / "run", *WORDS, f"balance={name}", "trainer.steps=2", "optimizer.weight_decay=0.1"
     )
-    trained.loop().fit()
+    trained.trainer().fit()
     rows = [row for row in trained.run_dir.read_metrics() if row["split"] == "train"]
     assert {"loss/digit", "loss/place"} <= set(rows[-1])
     weighed = {"rlw", "gls", "uncertainty", "dwa", "famo"}
@@ -175,20 +175,20 @@ def test_a_resumed_run_equals_a_straight_one(name, tmp_path):
     words = (*WORDS, f"balance={name}", "trainer.steps=6", "trainer.checkpoint_every=1")
     words = (*words, "balance.window=2") if name == "dwa" else words
     straight = small.session(tmp_path / "straight", *words)
-    straight.loop().fit()
+    straight.trainer().fit()
     broken = small.session(tmp_path / "broken", *words)
-    loop, step = broken.loop(), broken.method.step
+    trainer, step = broken.trainer(), broken.method.step
 
     def stopping(net, batch, phase, progress):
-        loop.stop.exit_code = 143 if progress.step == 3 else None
+        trainer.stop.exit_code = 143 if progress.step == 3 else None
         return step(net, batch, phase, progress)
 
     broken.method.step = stopping
     with pytest.raises(Interrupted):
-        loop.fit()
+        trainer.fit()
     again = small.session(tmp_path / "again", *words)
     again.run_dir = broken.run_dir
-    again.loop().fit()
+    again.trainer().fit()
     a, b = (checkpoint.load(s.run_dir.checkpoints / "last.pt") for s in (straight, broken))
     assert a["parts"].keys() == b["parts"].keys()
     for part, state in a["parts"].items():

@@ -291,7 +291,7 @@ SHORT = (
 
 def figures_of(folder, *overrides):
     session = small.session(folder, *SHORT, *overrides)
-    session.loop().fit()
+    session.trainer().fit()
     with torch.no_grad():
         return session, session.evaluator.test(session.net.eval())[0]
 

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from helpers import small
+from helpers.hooks import Crash, crash_before, crash_before_save
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
-from tlrun.engine.trainer import Loop
+from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
@@ -56,24 +57,21 @@ def reopen(folder, *overrides):
 
 def test_the_source_comes_first_then_the_target_from_its_weights(tmp_path):
     session = small.session(tmp_path / "run", "method=finetune", *SHORT)
-    loop, held = session.loop(), {}
-    step_of = loop._step
+    held = {}
 
-    def watch(batch, progress, phase, optimizer):
-        if phase.name == "target" and progress.step == 0:
+    def watch(step):
+        if step.phase.name == "target" and step.progress.step == 0:
             held.update(weights(session))
-        assert list(batch) == [phase.name]
-        step_of(batch, progress, phase, optimizer)
+        assert list(step.batch) == [step.phase.name]
 
-    loop._step = watch
-    loop.fit()
+    session.trainer(Hooks(before_step=watch)).fit()
     done = [row for row in rows(session) if row["split"] == "train"]
     assert [(row["phase"], row["step"]) for row in done] == [
         ("source", 2), ("source", 4), ("target", 6), ("target", 8)
     ]  # fmt: skip
     assert not equal(held, weights(session))
     source = small.session(tmp_path / "source", "method=source_only", *SHORT[:2], "trainer.steps=4")
-    source.loop().fit()
+    source.trainer().fit()
     assert equal(held, weights(source))  # the source phase is source_only's training, bit by bit
 
 
@@ -100,7 +98,7 @@ def test_more_labels_include_the_fewer(tmp_path):
 def test_a_head_of_its_own_learning_rate_and_stages_of_theirs(tmp_path):
     keys = ("optimizer.head_lr_multiplier=10", "optimizer.layer_decay=0.5", "schedule=constant")
     session = small.session(tmp_path / "run", "method=finetune", *SHORT, *keys, "optimizer.lr=0.01")
-    session.loop().fit()
+    session.trainer().fit()
     groups = checkpoint.load_last(session.run_dir.checkpoints)["optimizer"]["param_groups"]
     assert {group["name"]: group["lr"] for group in groups} == {
         "backbone.conv1": 0.0025,
@@ -119,19 +117,16 @@ LP_FT = ("method=lp_ft", "method.probe_steps=3", *SHORT)
 def test_lp_ft_probes_with_a_still_backbone_then_tunes_with_a_small_rate(tmp_path):
     session = small.session(tmp_path / "run", *LP_FT, "method.probe_lr=0.1", "schedule=constant")
     assert names(session) == ["source", "probe", "target"]
-    loop, seen = session.loop(), []
-    step_of = loop._step
+    before, seen = {}, []
 
-    def watch(batch, progress, phase, optimizer):
-        before = weights(session)
-        step_of(batch, progress, phase, optimizer)
+    def watch(step):
         after = weights(session)
         moved = {key.split(".")[1] for key in after if not torch.equal(before[key], after[key])}
-        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        seen.append((phase.name, moved, rates, optimizer))  # held: an id may come again
+        rates = {group["name"]: group["lr"] for group in step.optimizer.param_groups}
+        seen.append((step.phase.name, moved, rates, step.optimizer))  # held: an id may come again
 
-    loop._step = watch
-    loop.fit()
+    remember = lambda _step: before.update(weights(session))  # noqa: E731
+    session.trainer(Hooks(before_step=remember, after_step=watch)).fit()
     both = {"backbone", "classifier"}
     assert [(name, moved) for name, moved, *_ in seen] == [
         *[("source", both)] * 4,
@@ -159,21 +154,18 @@ def test_gradual_unfreezing_goes_from_the_head_down(tmp_path):
         tmp_path / "run", "method=gradual_unfreeze", "method.thaw_steps=1", *SHORT
     )
     assert names(session) == ["source", "thaw0", "thaw1", "target"]
-    loop, moved = session.loop(), {}
-    step_of = loop._step
+    before, moved = {}, {}
 
-    def watch(batch, progress, phase, optimizer):
-        before = weights(session)
-        step_of(batch, progress, phase, optimizer)
+    def watch(step):
         after = weights(session)
-        moved[phase.name] = {
+        moved[step.phase.name] = {
             ".".join(key.split(".")[1:3])
             for key in after
             if not torch.equal(before[key], after[key])
         }
 
-    loop._step = watch
-    loop.fit()
+    remember = lambda _step: before.update(weights(session))  # noqa: E731
+    session.trainer(Hooks(before_step=remember, after_step=watch)).fit()
     head = {"classifier.fc1", "classifier.fc2", "classifier.out"}
     assert moved["thaw0"] == head
     assert moved["thaw1"] == head | {"backbone.conv2"}
@@ -194,7 +186,7 @@ def test_terms_are_started_once_and_go_on(tmp_path):
     started, joined = [], []
     term.start = lambda net, data: started.append(session.net.carried)
     term.loss = lambda update, net: joined.append(1) or {}
-    session.loop().fit()
+    session.trainer().fit()
     assert len(started) == 1
     assert len(started[0]) == 5
     assert len(joined) == 1 + 1 + 4
@@ -214,16 +206,13 @@ def test_frozen_stages_keep_parameters_and_buffers_bit_by_bit(optimizer, tmp_pat
     session = small.session(
         tmp_path / "run", "method=finetune", *SHORT, *keys, f"optimizer={optimizer}"
     )
-    loop, held = session.loop(), {}
-    step_of = loop._step
+    held = {}
 
-    def watch(batch, progress, phase, optimizer):
-        if phase.name == "target" and progress.step == 0:
+    def watch(step):
+        if step.phase.name == "target" and step.progress.step == 0:
             held.update(weights(session))
-        step_of(batch, progress, phase, optimizer)
 
-    loop._step = watch
-    loop.fit()
+    session.trainer(Hooks(before_step=watch)).fit()
     after = weights(session)
     still = {key for key in held if torch.equal(held[key], after[key])}
     assert still == {k for k in held if "backbone.conv1." in k or "classifier.fc1." in k}
@@ -233,7 +222,7 @@ def test_frozen_stages_keep_parameters_and_buffers_bit_by_bit(optimizer, tmp_pat
 def test_surgical_fine_tuning_of_the_first_block_alone(tmp_path):
     """Lee et al. 2023: all but one block are held still."""
     session = small.session(tmp_path / "run", "method=finetune", *SHORT, "transfer.freeze=['[1:]']")
-    session.loop().fit()
+    session.trainer().fit()
     frozen = {
         row["stage"]: row["frozen"] for row in RunDir.read_json(session.run_dir.transfer, list)
     }
@@ -241,22 +230,6 @@ def test_surgical_fine_tuning_of_the_first_block_alone(tmp_path):
 
 
 # ---- resume -------------------------------------------------------------------------------------
-
-
-class Crash(BaseException):
-    """As sudden as kill -9."""
-
-
-def crashing(monkeypatch, step, name="_step"):
-    """The loop dies at a global step: `_step` before the step, `_save` before the checkpoint."""
-    original = getattr(Loop, name)
-
-    def dying(self, *arguments):
-        if self.global_step == step:
-            raise Crash
-        original(self, *arguments)
-
-    monkeypatch.setattr(Loop, name, dying)
 
 
 METHODS = {
@@ -269,22 +242,23 @@ METHODS = {
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
-    ("at", "where"),
-    [(3, "_step"), (4, "_step"), (5, "_step"), (6, "_save"), (7, "_step")],
+    ("crash", "at"),
+    [
+        *[(crash_before, 3), (crash_before, 4), (crash_before, 5)],
+        *[(crash_before_save, 6), (crash_before, 7)],
+    ],
     ids=["in the source phase", "at the boundary", "past it", "before a save", "in the next"],
 )
-def test_a_crash_and_a_resume_equal_a_straight_run(name, at, where, tmp_path, monkeypatch):
+def test_a_crash_and_a_resume_equal_a_straight_run(name, crash, at, tmp_path):
     options = (*METHODS[name], "backbone.dropout=0.5")
     straight = small.session(tmp_path / "straight", *options)
-    straight.loop().fit()
+    straight.trainer().fit()
     broken = small.session(tmp_path / "broken", *options)
-    with monkeypatch.context() as patch:
-        crashing(patch, at, where)
-        with pytest.raises(Crash):
-            broken.loop().fit()
+    with pytest.raises(Crash):
+        broken.trainer(crash(at)).fit()
     torch.rand(3)  # another process has other random states
     resumed = reopen(tmp_path / "broken", *options)
-    resumed.loop().fit()
+    resumed.trainer().fit()
     assert equal(weights(straight), weights(resumed))
     assert rows(straight) == rows(resumed)
     assert straight.net.carried == resumed.net.carried
@@ -297,7 +271,7 @@ def test_a_crash_and_a_resume_equal_a_straight_run(name, at, where, tmp_path, mo
 
 def test_only_rows_of_the_last_phase_are_selected_among(tmp_path):
     session = small.session(tmp_path / "run", *LP_FT, "select.min_effective_classes=0")
-    session.loop().fit()
+    session.trainer().fit()
     evaluations = [row for row in rows(session) if row["split"] == "eval"]
     for row in evaluations:  # the earlier phases score best
         row["validator/source_accuracy"] = 0.9 if row["phase"] == "source" else 0.1
@@ -321,7 +295,7 @@ def test_earlier_phases_keep_no_checkpoint_of_a_rule(tmp_path):
     session.candidates = lambda found, rule: (
         kept.extend(row["phase"] for row in found[-1:]) or asked(found, rule)
     )
-    session.loop().fit()
+    session.trainer().fit()
     assert set(kept) == {"source", "probe", "target"}  # all rows are asked about
     state = checkpoint.load(session.run_dir.checkpoints / "source_accuracy.pt")
     assert state["phase"] == "target"
@@ -406,5 +380,5 @@ def test_a_head_of_other_classes_leaves_no_trace_of_the_target_in_the_source_pha
     keys = (*data, *SHORT, "trainer.steps=4")
     session = small.session(tmp_path / "run", "method=finetune", *keys)
     session.phases[:] = session.phases[:1]
-    session.loop().fit()
+    session.trainer().fit()
     assert "classifier" not in session.net.parts

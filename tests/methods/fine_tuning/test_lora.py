@@ -6,6 +6,7 @@ import torch
 from helpers import small
 from tlrun import load
 from tlrun.config.compose import compose
+from tlrun.engine.hooks import Hooks
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.fine_tuning.lora import adapt
 
@@ -35,16 +36,13 @@ def test_an_adapter_adds_its_scaled_product():
 def test_the_backbone_is_held_still_but_for_the_adapters(tmp_path):
     words = ("method=lora", "backbone.batch_norm=true", *SHORT)
     session = small.session(tmp_path / "run", *words)
-    loop, begun = session.loop(), {}
-    step_of = loop._step
+    begun = {}
 
-    def watch(batch, progress, phase, optimizer):
-        if phase.name == "target":
+    def watch(step):
+        if step.phase.name == "target":
             begun.setdefault("state", {k: v.clone() for k, v in session.net.state_dict().items()})
-        step_of(batch, progress, phase, optimizer)
 
-    loop._step = watch
-    loop.fit()
+    session.trainer(Hooks(before_step=watch)).fit()
     moved = {
         key
         for key, value in session.net.state_dict().items()

@@ -47,7 +47,7 @@ def test_labels_of_the_source_change_nothing(tmp_path):
         source = session.data.role("source_train")
         if name == "b":
             source.labels = source.labels.flip(0)
-        session.loop().fit()
+        session.trainer().fit()
         nets.append(session.net.state_dict())
     assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
 
@@ -55,7 +55,7 @@ def test_labels_of_the_source_change_nothing(tmp_path):
 def test_the_turns_are_learned_and_the_backbone_is_carried_into_a_probe(tmp_path):
     steps = ("phases.source.steps=60", "backbone.width=0.3", "optimizer.lr=0.003")
     session = small.session(tmp_path / "run", *TURNS, *steps, "transfer.freeze=[backbone]")
-    session.loop().fit()
+    session.trainer().fit()
     rows = session.run_dir.read_metrics()
     learned = [r["metric/rotation_accuracy"] for r in rows if "metric/rotation_accuracy" in r]
     assert learned[-1] > 0.5 > learned[0]  # 0.25 is chance

@@ -48,7 +48,7 @@ def test_labels_of_the_source_change_nothing(tmp_path):
         source = session.data.role("source_train")
         if name == "b":
             source.labels = source.labels.flip(0)
-        session.loop().fit()
+        session.trainer().fit()
         nets.append(session.net.state_dict())
     assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
 
@@ -58,7 +58,7 @@ def test_views_of_one_image_are_told_from_others_and_the_backbone_is_carried(tmp
     session = small.session(
         tmp_path / "run", *START, *steps, "transfer.freeze=[backbone]", "trainer.log_every=20"
     )
-    session.loop().fit()
+    session.trainer().fit()
     rows = [r for r in session.run_dir.read_metrics() if "loss/contrastive" in r]
     assert rows[-1]["loss/contrastive"] < rows[0]["loss/contrastive"] - 0.1
     fates = {f["stage"]: f for f in session.run_dir.read_json(session.run_dir.transfer, list)}

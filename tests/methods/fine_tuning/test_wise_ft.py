@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers import sessions, small
+from helpers.hooks import Crash
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 
@@ -17,13 +18,13 @@ def ends(tmp_path):
     start, _ = sessions.paused(tmp_path / "start", "trainer.steps=4")
     begin = {k: v.clone() for k, v in start.net.state_dict().items()}
     tuned = small.session(tmp_path / "tuned", *sessions.FEW, "trainer.steps=4")
-    tuned.loop().fit()
+    tuned.trainer().fit()
     return begin, tuned.net.state_dict()
 
 
 def run(folder, *options):
     session = small.session(folder, *sessions.FEW, *WISE, *options)
-    session.loop().fit()
+    session.trainer().fit()
     return session
 
 
@@ -92,14 +93,14 @@ def test_kill_and_resume(at, tmp_path, monkeypatch):
 
     def dying(phase, *arguments):
         if phase.name == "alpha_0.25":
-            raise sessions.Stop
+            raise Crash
         start(phase, *arguments)
 
     broken.method.start = dying
-    with pytest.raises(sessions.Stop):
-        broken.loop().fit()
+    with pytest.raises(Crash):
+        broken.trainer().fit()
     resumed = sessions.reopened(tmp_path / "broken", *sessions.FEW, *WISE)
-    resumed.loop().fit()
+    resumed.trainer().fit()
     ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert sessions.rows(straight) == sessions.rows(resumed)

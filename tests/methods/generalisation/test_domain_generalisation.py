@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from helpers import small
+from helpers.hooks import crash_after_save
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch
@@ -271,7 +272,7 @@ def test_separate_forward_passes_work_but_for_mixstyle(tmp_path):
     session = small.session(
         tmp_path / "run", "method=vrex", *WORDS, "batch_norm=separate_forward", "trainer.steps=2"
     )
-    session.loop().fit()
+    session.trainer().fit()
     with pytest.raises(ConfigError, match="this method takes joint"):
         small.session(tmp_path / "other", "method=mixstyle", *WORDS, "batch_norm=separate_forward")
 
@@ -323,16 +324,14 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(method, tmp_path):
     """The weights of one, the draws of the other."""
     words = (f"method={method}", *WORDS, "trainer.checkpoint_every=3", "trainer.eval_every=6")
     whole = small.session(tmp_path / "whole", *words)
-    whole.loop().fit()
+    whole.trainer().fit()
     part = small.session(tmp_path / "part", *words)
-    loop = part.loop()
-    small.stop_after(loop, 3, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        loop.fit()
+        part.trainer(crash_after_save(3, KeyboardInterrupt)).fit()
     torch.manual_seed(99)
     cfg = plain(resolve(compose([*small.QUICK, *words])))
     again = open_session(RunDir(tmp_path / "part"), cfg)
-    again.loop().fit()
+    again.trainer().fit()
     before, after = ({**s.net.state_dict(), **s.method.state_dict()} for s in (whole, again))
     assert all(torch.equal(before[key], after[key]) for key in before)
 

@@ -52,7 +52,7 @@ def test_mme_needs_some_target_labels(tmp_path):
     unlabelled = session.data.stream_set("target_unlabelled")
     assert unlabelled.labels is None
     assert len(unlabelled) > 500
-    session.loop().fit()
+    session.trainer().fit()
 
 
 def test_pada_weighs_images_of_the_source_by_their_class():
@@ -78,7 +78,7 @@ def test_pada_finds_the_mean_prediction_on_the_target(tmp_path):
     session = small.session(tmp_path / "run", "method=pada", *words, "backbone.dropout=0")
     assert session.data.classes == tuple("0123456789")
     assert set(session.data.role("target_test").labels.tolist()) == {3, 5}
-    session.loop().fit()
+    session.trainer().fit()
     method, net, data = session.method, session.net, session.data
     method.start(session.phases[0], net, data)
     method.refresh(session.phases[0], net, data, Progress(0, 6))
@@ -145,7 +145,7 @@ def test_a_term_beside_mme_looks_at_the_images_without_labels():
 def test_pada_leaves_frozen_stages_still_when_it_looks_at_the_target(tmp_path):
     words = ("method=pada", "method.reweight_every=2", "phases.train.frozen=[backbone.conv1]")
     session = small.session(tmp_path / "run", *words, "backbone.batch_norm=true")
-    session.loop().fit()
+    session.trainer().fit()
     stage = session.net.module_of("backbone.conv1")
     counts = [b for n, b in stage.named_buffers() if n.endswith("num_batches_tracked")]
     assert counts
@@ -161,7 +161,7 @@ def test_osbp_needs_an_open_set(tmp_path):
     labels = session.data.role("target_test").labels
     assert set(labels.tolist()) == {0, 1, 2, 3}
     assert set(session.data.role("source_test").labels.tolist()) == {0, 1, 2}
-    session.loop().fit()
+    session.trainer().fit()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def ready(folder, *options):
     phase = session.phases[0]
     session.method.build(phase, session.net, session.data)
     session.finish_build(session.net)
-    streams = session.loop().open_streams(phase)
+    streams = session.trainer().open_streams(phase)
     return session, {name: stream.batch(0) for name, stream in streams.items()}
 
 
@@ -103,7 +103,7 @@ def test_epochs_count_the_largest_or_the_smallest_set(tmp_path):
             "trainer.steps=null",
             "trainer.epochs=1",
         )
-        assert session.loop().total_steps(session.phases[0]) == steps
+        assert session.trainer().total_steps(session.phases[0]) == steps
 
 
 def test_one_after_the_other_tunes_the_backbone_and_keeps_the_first_head(tmp_path):

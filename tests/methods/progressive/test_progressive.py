@@ -9,6 +9,7 @@ import torch
 from helpers import small
 from tlrun.config.build import build
 from tlrun.engine import checkpoint
+from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.experiment.dry_run import dry_run
@@ -32,16 +33,13 @@ def test_earlier_tasks_stay_as_they_were_to_the_bit(lateral, tmp_path):
     trained = session(tmp_path / "run", f"method.lateral={lateral}")
     x, seen = probe(trained), {}
 
-    def remember():
-        row = trained.evaluator.row(trained.net)
+    @torch.no_grad()
+    def remember(_row):
         for task in trained.data.tasks:
             scores = trained.method.predict(trained.net, x, task=task).scores
             seen.setdefault(task, []).append(scores)
-        return row
 
-    loop = trained.loop()
-    loop.evaluate = remember
-    loop.fit()
+    trained.trainer(Hooks(after_evaluation=remember)).fit()
     net = trained.net.eval()
     with torch.no_grad():
         for task, k in (("zero", 1), ("zero_one", 3)):  # at the end of their phases
@@ -59,7 +57,7 @@ def eval_rows(trained):
 
 def test_frozen_columns_have_no_gradient_and_no_drift(tmp_path):
     trained = session(tmp_path / "run", "backbone.batch_norm=true")
-    loop, before = trained.loop(), {}
+    trainer, before = trained.trainer(), {}
     start = trained.method.start
 
     def snapshot(phase, net, data):
@@ -68,7 +66,7 @@ def test_frozen_columns_have_no_gradient_and_no_drift(tmp_path):
             before.update({k: v.clone() for k, v in net.state_dict().items()})
 
     trained.method.start = snapshot
-    loop.fit()
+    trainer.fit()
     after = trained.net.state_dict()
     old = [k for k in before if "_ten." not in k and "classifier" not in k]
     assert any("running_mean" in k for k in old)
@@ -87,7 +85,7 @@ def test_without_the_freeze_earlier_columns_learn_too(tmp_path):
         before.append(net["backbone"].conv1[0].weight.detach().clone())
 
     trained.method.start = snapshot
-    trained.loop().fit()
+    trained.trainer().fit()
     assert not torch.equal(before[1], before[2])
 
 
@@ -97,21 +95,21 @@ def test_without_the_freeze_earlier_columns_learn_too(tmp_path):
 )
 def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(options, tmp_path):
     straight = small.session(tmp_path / "straight", *DATA, *options)
-    straight.loop().fit()
+    straight.trainer().fit()
     broken = small.session(tmp_path / "broken", *DATA, *options, "trainer.checkpoint_every=1")
-    loop, step = broken.loop(), broken.method.step
+    trainer, step = broken.trainer(), broken.method.step
 
     def stopping(net, batch, phase, progress):
-        if loop.global_step == 4:  # in the second phase
-            loop.stop.exit_code = 143
+        if trainer.global_step == 4:  # in the second phase
+            trainer.stop.exit_code = 143
         return step(net, batch, phase, progress)
 
     broken.method.step = stopping
     with pytest.raises(Interrupted):
-        loop.fit()
+        trainer.fit()
     again = small.session(tmp_path / "again", *DATA, *options, "trainer.checkpoint_every=1")
     again.run_dir = broken.run_dir
-    again.loop().fit()
+    again.trainer().fit()
     a, b = (checkpoint.load(s.run_dir.checkpoints / "last.pt")["parts"] for s in (straight, broken))
     for part, state in a.items():
         assert all(torch.equal(value, b[part][key]) for key, value in state.items()), part
@@ -120,7 +118,7 @@ def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(options, tmp_pat
 def test_the_matrix_is_in_summary_table_and_picture(tmp_path):
     trained = session(tmp_path / "run")
     describe(trained)
-    trained.loop().fit()
+    trained.trainer().fit()
     summary = conclude(trained)
     found = summary["task_matrix"]
     assert found["phases"] == found["tasks"] == ["zero", "zero_one", "ten"]
@@ -151,7 +149,7 @@ def test_a_sequence_with_conservative_terms(term, tmp_path):
     """Terms look back at every head that was learned before."""
     terms = [] if term == "none" else [f"terms=[{term}]"]
     trained = small.session(tmp_path / "run", "method=sequential", *DATA, *terms)
-    trained.loop().fit()
+    trained.trainer().fit()
     assert set(trained.net.learned) == {"head_zero", "head_zero_one"}
     losses = {key for row in trained.run_dir.read_metrics() for key in row}
     assert term == "none" or losses & {f"loss/{term}", f"metric/{term}"}
@@ -165,18 +163,18 @@ def test_a_sequence_with_conservative_terms(term, tmp_path):
 def test_lwf_keeps_the_answers_of_a_target_that_is_not_the_last_task(tmp_path):
     words = ("method=sequential", *DATA, "data.target=zero_one", "terms=[lwf]")
     trained = small.session(tmp_path / "run", *words)
-    trained.loop().fit()
+    trained.trainer().fit()
     assert trained.terms["lwf"].heads == ["head_zero", "classifier"]
 
 
 def test_lwf_sums_over_the_old_heads(tmp_path):
     trained = small.session(tmp_path / "run", "method=sequential", *DATA, "terms=[lwf]")
-    trained.loop().fit()
+    trained.trainer().fit()
     net, term = trained.net.eval(), trained.terms["lwf"]
     teacher = Teacher()
     teacher.load_state_dict(term.teacher.state_dict())
     x = probe(trained)
-    batch = {"ten": trained.loop().open_streams(trained.phases[-1])["ten"].batch(0)}
+    batch = {"ten": trained.trainer().open_streams(trained.phases[-1])["ten"].batch(0)}
     update = next(iter(trained.method.step(net, batch, trained.phases[-1], None)))
     old, x = term.teacher.of(net), batch["ten"].x
     expected = 0.0

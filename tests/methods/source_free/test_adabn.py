@@ -23,7 +23,7 @@ def adapted(folder, *options):
     # channels last, torch sums in another order, too coarsely for the bounds below
     session.net.to(memory_format=torch.contiguous_format)
     before = before_adapting(session)
-    session.loop().fit()
+    session.trainer().fit()
     return session, before
 
 

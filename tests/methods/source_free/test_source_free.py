@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from helpers import sessions, small
+from helpers.hooks import Crash, crash_before
 from helpers.sessions import before_adapting, moved
 from tlrun.engine.checkpoint import load_last
 from tlrun.errors import ConfigError
@@ -44,7 +45,7 @@ def test_the_last_phase_reads_no_image_of_the_source(method, tmp_path):
         start(phase, net, data)
 
     session.method.start = close
-    session.loop().fit()
+    session.trainer().fit()
     assert session.run_dir.read_metrics()[-1]["phase"] == session.phases[-1].name
 
 
@@ -57,7 +58,7 @@ def test_the_hypothesis_stays_to_the_bit(method, hypothesis, tmp_path):
     words = options(method, f"method.hypothesis={hypothesis}", "optimizer.weight_decay=0.1")
     session = small.session(tmp_path / "run", *words)
     before = before_adapting(session)
-    session.loop().fit()
+    session.trainer().fit()
     held = "parts.classifier." if hypothesis == "classifier" else "parts.classifier.out."
     changed = moved(session, before)
     for key, value in before.items():
@@ -106,7 +107,7 @@ def test_a_class_without_images_gets_none_in_the_second_round():
 @pytest.mark.parametrize("hypothesis", ["classifier", "classifier.out"])
 def test_labels_come_from_what_the_hypothesis_is_given_in_eval_mode(hypothesis, tmp_path):
     session = small.session(tmp_path / "run", *options("shot", f"method.hypothesis={hypothesis}"))
-    session.loop().fit()
+    session.trainer().fit()
     net, data = session.net, session.data
     net.train().hold_still([hypothesis]) if hypothesis in net.stages() else net.train()
     modes = [module.training for module in net.modules()]
@@ -142,7 +143,7 @@ def test_labels_are_found_by_index_and_computed_anew_in_time(tmp_path):
         return found
 
     session.method.refresh, session.method.losses = counting, looking
-    session.loop().fit()
+    session.trainer().fit()
     assert steps == [0, 2, 4]
     assert len(torch.cat(seen).unique()) > 20
     kept = load_last(session.run_dir.checkpoints)["method"]["labels"]
@@ -152,7 +153,7 @@ def test_labels_are_found_by_index_and_computed_anew_in_time(tmp_path):
 def test_the_output_layer_can_be_weight_normalised(tmp_path):
     words = options("shot_im", "method.weight_norm=true", "method.hypothesis=classifier.out")
     session = small.session(tmp_path / "run", *words)
-    session.loop().fit()
+    session.trainer().fit()
     state = session.net["classifier"].out.state_dict()
     g, v = (state[f"parametrizations.weight.original{i}"] for i in (0, 1))
     weight = session.net["classifier"].out.weight
@@ -174,22 +175,13 @@ def test_a_crash_and_a_resume_equal_a_straight_run(method, at, tmp_path):
     if method == "shot":
         words += ("method.refresh_every=2", "method.cls_par=1")
     straight = small.session(tmp_path / "straight", *words)
-    straight.loop().fit()
+    straight.trainer().fit()
     broken = small.session(tmp_path / "broken", *words)
-    loop = broken.loop()
-    step = loop._step
-
-    def dying(*arguments):
-        if loop.global_step == at:
-            raise sessions.Stop
-        step(*arguments)
-
-    loop._step = dying
-    with pytest.raises(sessions.Stop):
-        loop.fit()
+    with pytest.raises(Crash):
+        broken.trainer(crash_before(at)).fit()
     torch.rand(3)  # another process has other random states
     resumed = sessions.reopened(tmp_path / "broken", *words)
-    resumed.loop().fit()
+    resumed.trainer().fit()
     ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert sessions.rows(straight) == sessions.rows(resumed)
@@ -202,7 +194,7 @@ def test_a_crash_and_a_resume_equal_a_straight_run(method, at, tmp_path):
 
 def source_run(folder, *further):
     session = small.session(folder, "method=source_only", "trainer.steps=3", *HEAD, *further)
-    session.loop().fit()
+    session.trainer().fit()
     session.run_dir.config.write_text("{}")  # makes it a run folder
     return session
 
@@ -214,7 +206,7 @@ def test_the_model_of_another_run_is_adapted_without_a_source_phase(method, tmp_
     session = small.session(tmp_path / "run", *words)
     assert [phase.streams for phase in session.phases] == [("target",)]
     before = before_adapting(session)
-    session.loop().fit()
+    session.trainer().fit()
     kept = source.net.state_dict()
     assert all(torch.equal(value, kept[key]) for key, value in before.items())
 
@@ -226,7 +218,7 @@ def test_a_start_that_knows_no_classes_is_refused(tmp_path):
     words = ("method=shot_im", f"init={tmp_path / 'source'}", "trainer.steps=2")
     session = small.session(tmp_path / "b", *words, "backbone.head.hidden=[9]")
     with pytest.raises(ConfigError, match=r"no weights of the source for classifier\.fc1"):
-        session.loop().fit()
+        session.trainer().fit()
 
 
 def test_what_it_is_compared_with():

@@ -20,7 +20,7 @@ def moved_by(folder, *options):
     """Names of what differs after the target phase."""
     session = small.session(folder, *OPTIONS, *HEAD, *options)
     before = before_adapting(session)
-    session.loop().fit()
+    session.trainer().fit()
     return moved(session, before)
 
 

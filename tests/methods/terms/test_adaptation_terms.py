@@ -151,7 +151,7 @@ def test_it_joins_a_run_from_the_command_line(name, tmp_path):
     assert (conf_dir() / "terms" / f"{name}.yaml").exists()
     session = small.session(tmp_path / "run", f"terms=[{name}]", "trainer.steps=2")
     assert vars(session.terms[name]) == vars(TERMS[name]())  # the file's defaults are the class's
-    session.loop().fit()
+    session.trainer().fit()
     rows = [row for row in session.run_dir.read_metrics() if row["split"] == "train"]
     assert rows
     assert all(f"loss/{name}" in row for row in rows)

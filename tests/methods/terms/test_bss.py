@@ -65,6 +65,6 @@ def test_arguments_and_methods_that_do_not_fit():
 
 def test_it_joins_a_run(tmp_path):
     session = small.session(tmp_path / "run", *sessions.FEW, "terms=[bss]")
-    session.loop().fit()
+    session.trainer().fit()
     trained = [row for row in session.run_dir.read_metrics() if row["split"] == "train"]
     assert all(("loss/bss" in row) == (row["phase"] == "target") for row in trained)

@@ -37,11 +37,11 @@ def test_alpha_of_two_lambda_is_the_plain_form(tmp_path):
     sgd = ("optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=0.1", "schedule=constant")
     options = (*sgd, TERM, f"terms.l2_sp.alpha={2 * lam}", "terms.l2_sp.beta=0", "trainer.steps=4")
     session = small.session(tmp_path / "run", *sessions.FEW, *options)
-    session.loop().fit()
+    session.trainer().fit()
     by_hand, _ = sessions.paused(tmp_path / "hand", *options)
     net = by_hand.net
     start = {n: p.detach().clone() for n, p in net.named_parameters()}
-    stream = by_hand.loop().open_streams(by_hand.phases[1])["target"]
+    stream = by_hand.trainer().open_streams(by_hand.phases[1])["target"]
     for step in range(4):
         batch = stream.batch(sessions.SOURCE_STEPS + step)
         loss = torch.nn.functional.cross_entropy(net(batch.x).logits, batch.y)
@@ -70,7 +70,7 @@ def test_the_anchor_is_a_clone_that_does_not_move_and_survives_a_kill(tmp_path):
 def distance(folder, *options):
     """From the weights at the start of the target phase to those at its end, without the term's."""
     session = small.session(folder, *sessions.FEW, TERM, "schedule=constant", *options)
-    session.loop().fit()
+    session.trainer().fit()
     anchor = session.terms["l2_sp"].anchor.values
     return max(
         float((p.detach() - anchor[n]).abs().max()) for n, p in session.net.named_parameters()
@@ -115,7 +115,7 @@ def test_without_carried_weights_it_says_so(tmp_path):
     options = ("method=finetune", "target_labels=2", "init=scratch", TERM)
     session = small.session(tmp_path / "run", *options)
     with pytest.raises(ConfigError, match="carried over"):
-        session.loop().fit()
+        session.trainer().fit()
 
 
 def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
@@ -125,6 +125,6 @@ def test_accumulation_gives_the_same_weights_without_batch_norm(tmp_path):
         session = small.session(
             tmp_path / str(count), *sessions.FEW, *options, f"trainer.accumulate={count}"
         )
-        session.loop().fit()
+        session.trainer().fit()
         nets.append(session.net.state_dict())
     assert all(torch.allclose(nets[0][k], nets[1][k], atol=1e-6) for k in nets[0])

@@ -83,6 +83,6 @@ def test_kill_and_resume(tmp_path):
 def test_without_an_old_head_it_says_so(tmp_path):
     options = (*sessions.FEW, TERM, "transfer.reinit=[classifier.out]")
     with pytest.raises(ConfigError, match="head that was learned on the source"):
-        small.session(tmp_path / "run", *options).loop().fit()
+        small.session(tmp_path / "run", *options).trainer().fit()
     with pytest.raises(ConfigError, match=r"terms\.lwf\.temperature=0: expected a number above 0"):
         build({"_target_": "tlrun.methods.terms.lwf.LwF", "temperature": 0}, "terms.lwf")

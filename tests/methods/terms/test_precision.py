@@ -21,7 +21,7 @@ def started(folder, name):
     (phase,) = session.phases
     session.method.build(phase, session.net, session.data)
     session.finish_build(session.net)
-    streams = session.loop().open_streams(phase)
+    streams = session.trainer().open_streams(phase)
     return session, {key: stream.batch(0) for key, stream in streams.items()}
 
 

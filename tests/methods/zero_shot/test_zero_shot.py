@@ -264,7 +264,7 @@ def figures(folder: Path, *overrides: str):
         "optimizer.lr=0.01",
         *overrides,
     )
-    session.loop().fit()
+    session.trainer().fit()
     with torch.no_grad():
         return session.evaluator.test(session.net.eval())[0]
 
