@@ -1,4 +1,4 @@
-"""The runner's loop against a bare one: same net, batches and precision, alternating in a process.
+"""The trainer against a bare one: same net, batches and precision, alternating in a process.
 
     TLRUN_DATA=... python scripts/bench_loop.py [--data mnist_mnistm] [--steps 60] [--rounds 6]
 
@@ -46,7 +46,7 @@ def runner_session(folder: Path, data: str, steps: int, precision: str, batch: i
 
 
 def time_runner(session: Session) -> float:
-    """Steps a second of Loop.fit, evaluations left out (a bare loop has none)."""
+    """Steps a second of Trainer.fit, evaluations left out (a bare loop has none)."""
     trainer = session.trainer()
     trainer.fit()
     return trainer.global_step / trainer.counters.train_seconds

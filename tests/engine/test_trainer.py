@@ -247,7 +247,7 @@ def test_phase_overrides(tmp_path):
         small.session(tmp_path / "other", "phases.probe.steps=3")
 
 
-def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+def test_another_number_of_processes_is_refused(tmp_path):
     session = small.session(tmp_path / "run")
     session.trainer().fit()
     again = reopen(tmp_path / "run")
