@@ -37,9 +37,10 @@ def test_other_checkpoints(image_run):
         load(path, "lasst")
 
 
-def test_without_a_selected_checkpoint_the_last_one_is_used(image_run, monkeypatch):
-    monkeypatch.setattr(RunDir, "summary", image_run.run.path / "absent.json")
-    assert load(image_run.run.path)(raw()).abs().max() == 0
+def test_without_a_selected_checkpoint_the_last_one_is_used(image_run, tmp_path):
+    folder = shutil.copytree(image_run.run.path, tmp_path / "run")
+    RunDir(folder).summary.unlink()
+    assert load(folder)(raw()).abs().max() == 0
 
 
 def test_floats_and_other_sizes_are_accepted(image_run):

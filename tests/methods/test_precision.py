@@ -9,7 +9,7 @@ from helpers import half
 from helpers.every_method import METHODS, session_of
 from tlrun.data.problems.episodes import ClassTable, Shape, labels_of
 from tlrun.methods.base import Progress
-from tlrun.methods.few_shot.episodic import Support
+from tlrun.methods.query import Query, Support
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 
@@ -24,7 +24,7 @@ def phases(session):
 
 
 def questions(session):
-    """Arguments of `predict`: images, and whatever else the kind of data asks for."""
+    """What `predict` is asked: images, and a query of the kind of data."""
     data = session.data
     if data.kind == "episodes":
         shape, examples = Shape(**data.facts["train"]), data.stream_set("source")
@@ -33,14 +33,14 @@ def questions(session):
             data.preprocess(examples.read(index.flatten()))
             for index in drawn.split([shape.shot, shape.query], dim=1)
         )
-        return [(query, {"support": Support(support, labels_of(shape.way, shape.shot))})]
-    asked = [{"domain": domain} for domain in ("source", "target")]
+        return [(query, Query(support=Support(support, labels_of(shape.way, shape.shot))))]
+    asked = [Query(domain=domain) for domain in ("source", "target")]
     if data.kind == "tasks":
-        asked = [{"task": t.name, "domain": t.domain or t.name} for t in data.tasks.values()]
-    sets = (data.role(f"{about['domain']}_test") for about in asked)
+        asked = [Query(t.name, t.domain or t.name) for t in data.tasks.values()]
+    sets = (data.role(f"{query.domain}_test") for query in asked)
     examples = next(found for found in sets if found is not None)
     x = data.preprocess(examples.read(torch.arange(0, len(examples), len(examples) // 24)))
-    return [(x, about) for about in asked]
+    return [(x, query) for query in asked]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -62,7 +62,7 @@ def test_scores_and_losses_of_the_same_features(name, tmp_path):
             net, method = copy.deepcopy((session.net, session.method))
             half.same_features(net.eval(), scale)
             with torch.no_grad(), half.autocast(on):
-                found.append([method.predict(net, x, **about).scores for x, about in asked])
+                found.append([method.predict(net, x, query).scores for x, query in asked])
         for exact, scores in zip(*found, strict=True):
             assert exact.dtype == scores.dtype == torch.float32
             assert scores.isfinite().all()

@@ -34,6 +34,7 @@ from tlrun.evaluate.selection import TASK
 from tlrun.files import csv_file
 from tlrun.inference.descriptions import handicap, with_classes
 from tlrun.methods.base import Method
+from tlrun.methods.query import Query, Support
 from tlrun.models.build import assemble
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
@@ -122,7 +123,7 @@ class Model(nn.Module):
         super().__init__()
         self.net, self.method, self.preprocess = net, method, preprocess
         self.classes, self.task, self.boxes = tuple(classes), task, boxes
-        self.support: Any = None  # labelled images of new classes (learn)
+        self.support: Support | None = None  # labelled images of new classes (learn)
         self.handicap: Tensor | None = None  # (K,), taken off the scores
         self.unknown_below = 0.0  # confidence under which the answer is UNKNOWN
         self.eval()
@@ -133,9 +134,8 @@ class Model(nn.Module):
         if size and tuple(x.shape[-2:]) != tuple(size):
             unit = x.float() / 255 if x.dtype == torch.uint8 else x.float()
             x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)
-        out = self.method.predict(
-            self.net, self.preprocess(x), task=self.task, support=self.support
-        )
+        query = Query(self.task, support=self.support)
+        out = self.method.predict(self.net, self.preprocess(x), query)
         scores = out.boxes if self.boxes else out.scores
         if scores is None:
             raise ConfigError(self._why_no_scores())
@@ -146,7 +146,7 @@ class Model(nn.Module):
 
         Raises ConfigError for a method that cannot, DataError for a folder without classes.
         """
-        from tlrun.methods.few_shot.episodic import FewShot, Support
+        from tlrun.methods.few_shot.episodic import FewShot
 
         if not isinstance(self.method, FewShot):
             raise ConfigError(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from tlrun.methods.query import Query
 from tlrun.models.net import Net
 
 if TYPE_CHECKING:  # methods know the shape of the data, not how they are read
@@ -178,17 +179,9 @@ class Method:
         """Yield the updates of one step of a phase. batch: one Batch for each of its streams."""
         raise NotImplementedError
 
-    def predict(
-        self,
-        net: Net,
-        x: Tensor,
-        *,
-        task: str | None = None,
-        domain: str = "target",
-        support: Any = None,
-    ) -> Output:
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         """x: (B, ...) preprocessed -> scores (B, K). Called in eval mode under no_grad."""
-        net.domain = domain
+        net.domain = query.domain
         out = net(x)
         return Output(scores=out.logits, features=out.features)
 

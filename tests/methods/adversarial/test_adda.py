@@ -18,6 +18,7 @@ from tlrun.experiment.assemble import open_session
 from tlrun.experiment.lifecycle import resolve
 from tlrun.methods.adversarial.adda import ADDA, ENCODER
 from tlrun.methods.base import Phase, Progress
+from tlrun.methods.query import Query
 from tlrun.run_folder.run_dir import RunDir
 
 ADVERSARIAL = Phase("adversarial", ("source", "target"))
@@ -104,8 +105,8 @@ def test_each_domain_is_judged_through_its_own_encoder():
     torch.nn.init.zeros_(next(net[ENCODER].parameters()))
     net.eval()
     x = small.batch()["target"].x
-    own = method.predict(net, x, domain="target")
-    other = method.predict(net, x, domain="source")
+    own = method.predict(net, x, Query(domain="target"))
+    other = method.predict(net, x, Query(domain="source"))
     assert torch.equal(own.features, net[ENCODER](x))
     assert torch.equal(other.features, net.backbone(x))
     assert torch.equal(own.scores, net["classifier"](own.features))
@@ -130,7 +131,7 @@ def test_before_the_second_phase_the_source_encoder_serves_both():
     method.build(method.phases(None)[0], net, small.SimpleNamespace(num_classes=4))
     assert ENCODER not in net.parts
     x = small.batch()["target"].x
-    assert torch.equal(method.predict(net.eval(), x).features, net.backbone(x))
+    assert torch.equal(method.predict(net.eval(), x, Query()).features, net.backbone(x))
 
 
 def test_a_run_that_was_stopped_in_the_source_phase_predicts_with_its_encoder(tmp_path):
@@ -140,7 +141,7 @@ def test_a_run_that_was_stopped_in_the_source_phase_predicts_with_its_encoder(tm
     session.build_all()  # with a target encoder that was never trained
     session.load(state)
     x = torch.randn(2, *session.data.input_shape)
-    out = session.method.predict(session.net, x)
+    out = session.method.predict(session.net, x, Query())
     assert torch.equal(out.features, session.net.backbone(x))
 
 
@@ -151,7 +152,7 @@ def test_the_targets_features_come_to_resemble_the_sources():
     def apart():
         net.eval()
         with torch.no_grad():
-            found = [method.predict(net, batch[d].x, domain=d).features for d in batch]
+            found = [method.predict(net, batch[d].x, Query(domain=d)).features for d in batch]
         return gap(*found)
 
     before = apart()

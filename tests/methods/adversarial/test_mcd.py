@@ -12,6 +12,7 @@ from tlrun.errors import ConfigError
 from tlrun.losses.disparity import discrepancy
 from tlrun.methods.adversarial.mcd import MCD
 from tlrun.methods.base import Phase
+from tlrun.methods.query import Query
 
 HEADS = {"classifier", "classifier2"}
 
@@ -95,7 +96,7 @@ def test_the_prediction_is_the_mean_of_both_heads():
     method, net = ready()
     net.eval()
     x = small.batch()["target"].x
-    out = method.predict(net, x)
+    out = method.predict(net, x, Query())
     assert net.domain == "target"
     expected = (net["classifier"](out.features) + net["classifier2"](out.features)) / 2
     assert torch.allclose(out.scores, expected)

@@ -16,6 +16,7 @@ from tlrun.losses.disparity import moment_distance
 from tlrun.methods.adversarial.m3sda import M3SDA
 from tlrun.methods.adversarial.multi_source_dann import MultiSourceDANN
 from tlrun.methods.base import Phase
+from tlrun.methods.query import Query
 from tlrun.models.batch_norm import BatchNorm, convert
 
 SOURCES = ("a", "b", "c")
@@ -96,7 +97,7 @@ def test_evaluation_reads_the_targets_statistics_for_the_target(kind):
     method, drawn = kind(), batch()
     net = train(method, ready(method), drawn, steps=3).eval()
     x = drawn["target"].x
-    found = [method.predict(net, x, domain=d).scores for d in ("source", "target")]
+    found = [method.predict(net, x, Query(domain=d)).scores for d in ("source", "target")]
     assert not torch.allclose(*found)
 
 

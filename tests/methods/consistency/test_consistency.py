@@ -15,6 +15,7 @@ from tlrun.methods.consistency.dirt_t import DirtT
 from tlrun.methods.consistency.fixmatch_da import FixMatchDA
 from tlrun.methods.consistency.self_ensembling import SelfEnsembling
 from tlrun.methods.consistency.vada import VADA
+from tlrun.methods.query import Query
 
 FIRST = Progress(0, 10)
 QUICK = [cls(ema=0.5, threshold=0.7) for cls in (FixMatchDA, SelfEnsembling)]
@@ -108,7 +109,7 @@ def test_only_the_student_trains_and_the_teacher_predicts():
     (moved,) = updates.moves(method, net, batch)
     assert moved == {"backbone", "classifier"} or "teacher" in moved  # it follows at the start
     net.eval()
-    said = method.predict(net, batch["target"].x).scores
+    said = method.predict(net, batch["target"].x, Query()).scores
     assert torch.equal(said, net["teacher"](batch["target"].x).logits)
 
 
@@ -196,7 +197,7 @@ def test_what_the_teacher_is_sure_of_holds_for_the_distorted_view(method):
     updates.train(method, net, batch, steps=150)
     net.eval()
     with torch.no_grad():
-        plain = method.predict(net, x).scores.argmax(1)
+        plain = method.predict(net, x, Query()).scores.argmax(1)
         net.domain = "target"
         distorted = net(strong).logits.argmax(1)
     assert (plain == distorted).float().mean() > 0.9

@@ -13,13 +13,13 @@ from tlrun.methods.base import Phase, Progress
 from tlrun.methods.few_shot.anil import ANIL
 from tlrun.methods.few_shot.baseline import Baseline
 from tlrun.methods.few_shot.baseline_pp import BaselinePP, CosineHead
-from tlrun.methods.few_shot.episodic import Support
 from tlrun.methods.few_shot.fomaml import FOMAML
 from tlrun.methods.few_shot.maml import MAML
 from tlrun.methods.few_shot.matching_net import MatchingNet
 from tlrun.methods.few_shot.protonet import ProtoNet
 from tlrun.methods.few_shot.relation_net import RelationNet, map_shape
 from tlrun.methods.few_shot.simple_shot import SimpleShot
+from tlrun.methods.query import Query, Support
 from tlrun.models.backbones import Conv4
 from tlrun.models.net import Net
 
@@ -254,15 +254,15 @@ def test_maml_leaves_the_net_as_it_was():
     before = {k: v.clone() for k, v in net.state_dict().items()}
     support = Support(torch.randn(3, 1, 16, 16), torch.arange(3))
     with torch.no_grad():
-        several = method.predict(net, torch.randn(4, 1, 16, 16), support=support).scores
-        one = method.predict(net, torch.randn(1, 1, 16, 16), support=support).scores
+        several = method.predict(net, torch.randn(4, 1, 16, 16), Query(support=support)).scores
+        one = method.predict(net, torch.randn(1, 1, 16, 16), Query(support=support)).scores
     assert several.shape == (4, 3)
     assert one.shape == (1, 3)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert not net.training
     assert not any(m.training for m in net.modules())
     two = Support(torch.randn(2, 1, 16, 16), torch.arange(2))
-    assert method.predict(net, torch.randn(4, 1, 16, 16), support=two).scores is None
+    assert method.predict(net, torch.randn(4, 1, 16, 16), Query(support=two)).scores is None
 
 
 def test_maml_batch_norm_is_by_the_queries_or_running():
@@ -271,8 +271,8 @@ def test_maml_batch_norm_is_by_the_queries_or_running():
         method = MAML(transductive=transductive)
         net = net_of(method).eval()
         with torch.no_grad():
-            together = method.predict(net, x, support=support).scores[:3]
-            apart = method.predict(net, x[:3], support=support).scores
+            together = method.predict(net, x, Query(support=support)).scores[:3]
+            apart = method.predict(net, x[:3], Query(support=support)).scores
         assert torch.allclose(together, apart, atol=1e-4) is not transductive
 
 

@@ -11,6 +11,7 @@ from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.fine_tuning.rotation import HEAD, Rotation, rotated
+from tlrun.methods.query import Query
 
 TURNS = ("method=rotation", "target_labels=2", "backbone.dropout=0")
 
@@ -74,8 +75,8 @@ def test_a_source_of_other_classes_is_not_judged_by_the_targets_head():
     for phase in (Phase("source", ("source",)), Phase("target", ("target",))):
         method.build(phase, net, data)
     x = small.batch("target")["target"].x
-    assert method.predict(net, x, domain="source").scores is None
-    assert method.predict(net, x, domain="target").scores.shape == (8, 4)
+    assert method.predict(net, x, Query(domain="source")).scores is None
+    assert method.predict(net, x, Query(domain="target")).scores.shape == (8, 4)
 
 
 def test_oblong_images_are_refused():

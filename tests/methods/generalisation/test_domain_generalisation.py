@@ -24,6 +24,7 @@ from tlrun.methods.generalisation.group_dro import GroupDRO, reweighted
 from tlrun.methods.generalisation.mixstyle import EPS, MixStyle, mixed, partners
 from tlrun.methods.generalisation.multi_source_coral import MultiSourceCoral, distance
 from tlrun.methods.generalisation.vrex import VREx
+from tlrun.methods.query import Query
 from tlrun.run_folder.run_dir import RunDir
 
 SOURCES = ("a", "b", "c")
@@ -217,9 +218,9 @@ def test_mixstyle_mixes_in_training_steps_and_nowhere_else():
     assert torch.equal(net(x).logits, unmixed)  # the hooks are gone
     net.eval()
     with torch.no_grad():
-        found = method.predict(net, x).scores
+        found = method.predict(net, x, Query()).scores
         assert torch.equal(found, net(x).logits)
-        assert torch.equal(method.predict(net, x[:1]).scores, found[:1])
+        assert torch.equal(method.predict(net, x[:1], Query()).scores, found[:1])
 
 
 def test_with_p_0_it_is_plain_training():

@@ -13,6 +13,7 @@ from tlrun.errors import ConfigError
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load, main
 from tlrun.methods.base import Progress
+from tlrun.methods.query import Query
 from tlrun.run_folder.run_dir import RunDir
 
 DIGITS = ("data=digits_fours_nines", "backbone.dropout=0")
@@ -89,7 +90,8 @@ def test_one_task_alone_and_what_it_leaves_out(tmp_path):
     session, batch = ready(tmp_path / "run", *DIGITS, "method.tasks=[four]")
     assert list(update(session, batch).losses) == ["four"]
     assert list(session.net.parts) == ["backbone", "head_four"]
-    assert session.method.predict(session.net, batch["four"].x).scores is None  # the target's
+    target = session.method.predict(session.net, batch["four"].x, Query())
+    assert target.scores is None
     with pytest.raises(ConfigError, match="did you mean 'four'"):
         small.session(tmp_path / "other", *DIGITS, "method.tasks=[foor]")
 

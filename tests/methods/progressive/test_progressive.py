@@ -14,6 +14,7 @@ from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.experiment.dry_run import dry_run
 from tlrun.experiment.summary import conclude, describe
+from tlrun.methods.query import Query
 from tlrun.methods.terms.memory import Teacher
 
 DATA = ("data=digits_curriculum", "trainer.steps=3", "backbone.width=0.2", "trainer.batch_size=16")
@@ -36,14 +37,14 @@ def test_earlier_tasks_stay_as_they_were_to_the_bit(lateral, tmp_path):
     @torch.no_grad()
     def remember(_row):
         for task in trained.data.tasks:
-            scores = trained.method.predict(trained.net, x, task=task).scores
+            scores = trained.method.predict(trained.net, x, Query(task)).scores
             seen.setdefault(task, []).append(scores)
 
     trained.trainer(Hooks(after_evaluation=remember)).fit()
     net = trained.net.eval()
     with torch.no_grad():
         for task, k in (("zero", 1), ("zero_one", 3)):  # at the end of their phases
-            end = trained.method.predict(net, x, task=task).scores
+            end = trained.method.predict(net, x, Query(task)).scores
             assert torch.equal(end, seen[task][k])
     assert trained.evaluator.history(eval_rows(trained))["forgetting"] == {
         "zero": 0.0,

@@ -12,6 +12,7 @@ from helpers.sessions import before_adapting, moved
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.errors import ConfigError
 from tlrun.experiment.checks import check_patterns
+from tlrun.methods.query import Query
 from tlrun.methods.source_free.adabn import Moments
 
 OPTIONS = ("method=adabn", "trainer.steps=3", "backbone.dropout=0")
@@ -69,9 +70,11 @@ def test_all_the_rest_stays_to_the_bit(tmp_path):
     assert moved(session, before) == {key for key in before if "target_" in key}
     net, x = session.net.eval(), images_of(session)[:50]
     with torch.no_grad():
-        logits = {d: session.method.predict(net, x, domain=d).scores for d in ("source", "target")}
+        logits = {
+            d: session.method.predict(net, x, Query(domain=d)).scores for d in ("source", "target")
+        }
         net.load_state_dict(before)
-        old = session.method.predict(net, x, domain="source").scores
+        old = session.method.predict(net, x, Query(domain="source")).scores
     assert torch.equal(logits["source"], old)
     assert not torch.equal(logits["target"], old)
 

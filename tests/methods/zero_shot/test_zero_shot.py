@@ -12,6 +12,7 @@ from helpers import half, small, zero_shot
 from helpers.data_files import real_data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Phase, Progress
+from tlrun.methods.query import Query
 from tlrun.methods.zero_shot.ale import ALE
 from tlrun.methods.zero_shot.class_attributes import Signatures
 from tlrun.methods.zero_shot.conse import ConSE
@@ -32,7 +33,7 @@ def case(method, missing=False):
     net = zero_shot.built(method, data)
     x = torch.randn(7, 10, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        return data, net, x, method.predict(net, x).scores.double().numpy()
+        return data, net, x, method.predict(net, x, Query()).scores.double().numpy()
 
 
 def unit_rows(rows, training):
@@ -129,7 +130,7 @@ def test_iap_with_a_head_that_is_sure(autocast):
 def test_a_zero_shot_method_gives_the_same_scores_under_autocast(method):
     _, net, x, scores = case(method())
     with torch.no_grad(), half.autocast():
-        found = method().predict(net, x).scores
+        found = method().predict(net, x, Query()).scores
     np.testing.assert_allclose(found.double().numpy(), scores, rtol=1e-4, atol=1e-5)
 
 
@@ -160,7 +161,7 @@ def test_half_tiger_half_lion_is_the_liger():
     torch.nn.init.eye_(net["classifier"].out.weight)
     torch.nn.init.zeros_(net["classifier"].out.bias)
     x = torch.tensor([[9.0, 9.0, 0.0]])
-    assert method.predict(net, x).scores.argmax(1).item() == 3
+    assert method.predict(net, x, Query()).scores.argmax(1).item() == 3
     names = ["tiger", "lion", "zebra", "liger"]
     assert method.remarks(net, x, names) == ["50 % tiger, 50 % lion"]
 
@@ -215,7 +216,8 @@ def test_a_class_added_later_changes_no_score_of_the_others(kind):
     for name, part in net.parts.items():
         other[name].load_state_dict(part.state_dict())
     with torch.no_grad():
-        scores, more = kind().predict(net, x).scores, kind().predict(other, x).scores
+        scores = kind().predict(net, x, Query()).scores
+        more = kind().predict(other, x, Query()).scores
     assert more.shape == (5, 9)
     assert more.isfinite().all()
     torch.testing.assert_close(more[:, :8], scores)

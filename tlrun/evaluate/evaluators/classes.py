@@ -26,6 +26,7 @@ from tlrun.evaluate.figures import ACCURACY, KINDS, Figure, Figures
 from tlrun.evaluate.validators import Predictions, compute_validators
 from tlrun.files import csv_file
 from tlrun.methods.base import Method
+from tlrun.methods.query import Query
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
@@ -125,7 +126,7 @@ class ClassEvaluator(Evaluator):
         domain = "source" if domain in self.data.sources else domain
         features, logits = [], []
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
-            out = self.method.predict(net, x, domain=domain)
+            out = self.method.predict(net, x, Query(domain=domain))
             if out.scores is None:
                 return None
             assert out.features is not None

@@ -23,7 +23,8 @@ from tlrun.evaluate.evaluators.classes import Evaluator
 from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
 from tlrun.files import csv_file
 from tlrun.methods.base import Method
-from tlrun.methods.few_shot.episodic import FewShot, Support
+from tlrun.methods.few_shot.episodic import FewShot
+from tlrun.methods.query import Query, Support
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
@@ -159,8 +160,8 @@ class EpisodeEvaluator(Evaluator):
                 right.append(scores.argmax(2).cpu())
         else:
             for a, b, labels in zip(query, support, y, strict=True):
-                known = Support(self._read(examples, b), labels.to(self.device))
-                out = self.method.predict(net, self._read(examples, a), support=known).scores
+                asked = Query(support=Support(self._read(examples, b), labels.to(self.device)))
+                out = self.method.predict(net, self._read(examples, a), asked).scores
                 if out is None:
                     return None
                 right.append(out.argmax(1).cpu()[None])
@@ -178,7 +179,7 @@ class EpisodeEvaluator(Evaluator):
             return None
         found = []
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
-            features = self.method.predict(net, x).features
+            features = self.method.predict(net, x, Query()).features
             assert features is not None
             found.append(features.float())
         return torch.cat(found)

@@ -45,6 +45,7 @@ from tlrun.evaluate.figures import (
 )
 from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.methods.base import Output
+from tlrun.methods.query import Query
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
@@ -227,7 +228,7 @@ class TaskEvaluator(ClassEvaluator):
             return None
         found: dict[str, list[Tensor]] = {}
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
-            out = self.method.predict(net, x, task=task.name, domain=domain)
+            out = self.method.predict(net, x, Query(task.name, domain))
             for key in ("scores", "boxes", "features"):
                 if (value := getattr(out, key)) is not None:
                     found.setdefault(key, []).append(value.detach().float().cpu())

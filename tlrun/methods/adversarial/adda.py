@@ -23,6 +23,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
 from tlrun.methods.base import Batches, Needs, Output, Phase, Progress, Seen, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
+from tlrun.methods.query import Query
 from tlrun.methods.source_free.source_hypothesis import check_carried
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Net
@@ -100,8 +101,8 @@ class ADDA(SourceOnly):
         net.domain = domain
         return net[ENCODER if domain == "target" and self.adapts else "backbone"](x)
 
-    def predict(self, net: Net, x: Tensor, *, domain: str = "target", **_: object) -> Output:
-        found = self.features(net, x, domain)
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
+        found = self.features(net, x, query.domain)
         return Output(scores=net["classifier"](found), features=found)
 
     def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from tlrun.losses.disparity import discrepancy
 from tlrun.methods.adversarial.second_head import head_by_domain
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.query import Query
 from tlrun.models.net import Forward, Net
 
 HEADS = ("classifier", "classifier2")
@@ -94,8 +95,8 @@ class MCD(Method):
             for name, own in zip(names, logits["source"], strict=True)
         }
 
-    def predict(self, net: Net, x: Tensor, *, domain: str = "target", **_: object) -> Output:
-        net.domain = domain
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
+        net.domain = query.domain
         features = net.features(x)
         return Output(scores=_mean(*(net[head](features) for head in HEADS)), features=features)
 

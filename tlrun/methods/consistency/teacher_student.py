@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tlrun.data.problems.pair import Data
 from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Seen
+from tlrun.methods.query import Query
 from tlrun.models.ema import EmaTeacher
 from tlrun.models.net import Forward, Net
 
@@ -48,16 +49,8 @@ class Averaged(Method):
             self.followed = progress.step
         return teacher
 
-    def predict(
-        self,
-        net: Net,
-        x: Tensor,
-        *,
-        task: str | None = None,
-        domain: str = "target",
-        support: Any = None,
-    ) -> Output:
-        net.domain = domain
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
+        net.domain = query.domain
         out = teacher_of(net)(x)
         return Output(scores=out.logits, features=out.features)
 

@@ -8,9 +8,8 @@ the net to the support (MAML) writes `predict`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,24 +18,12 @@ from torch import Tensor
 from tlrun.data.problems.episodes import EpisodeBatch, EpisodeStream, Shape, labels_of, split
 from tlrun.fp32 import in_fp32
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
+from tlrun.methods.query import Query
 from tlrun.models.net import Net
 
 if TYPE_CHECKING:
     from tlrun.data.pipeline.streams import Batch
     from tlrun.data.problems.pair import Data
-
-
-@dataclass
-class Support:
-    """Labelled images of the classes to tell apart. x: (M, ...) preprocessed; y: (M,) int64 from 0
-    to way - 1, every class at least once."""
-
-    x: Tensor
-    y: Tensor
-
-    @property
-    def way(self) -> int:
-        return int(self.y.max()) + 1
 
 
 class FewShot(Method):
@@ -58,21 +45,13 @@ class FewShot(Method):
         the same labels y (M,) -> (E, Q, way)."""
         raise NotImplementedError
 
-    def predict(
-        self,
-        net: Net,
-        x: Tensor,
-        *,
-        task: str | None = None,
-        domain: str = "target",
-        support: Any = None,
-    ) -> Output:
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         """x: (B, ...); scores (B, way) for the classes of the `Support`, None without one."""
         features = net(x, head=None).features
-        if support is None:
+        if query.support is None:
             return Output(features=features)
-        known = net(support.x, head=None).features
-        scores = self.classify(net, features[None], known[None], support.y)
+        support = net(query.support.x, head=None).features
+        scores = self.classify(net, features[None], support[None], query.support.y)
         return Output(scores=scores[0], features=features)
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:

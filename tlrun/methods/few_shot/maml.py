@@ -27,7 +27,8 @@ from tlrun.data.problems.pair import Data
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.base import Batches, Output, Phase, Progress, Update
-from tlrun.methods.few_shot.episodic import FewShot, Support, share_right
+from tlrun.methods.few_shot.episodic import FewShot, share_right
+from tlrun.methods.query import Query, Support
 from tlrun.models.net import Net
 
 
@@ -87,17 +88,10 @@ class MAML(FewShot):
             fast = {name: value - self.inner_lr * slope for (name, value), slope in paired}
         return fast
 
-    def predict(
-        self,
-        net: Net,
-        x: Tensor,
-        *,
-        task: str | None = None,
-        domain: str = "target",
-        support: Any = None,
-    ) -> Output:
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         """No scores without a support, or for one whose way is not the head's."""
         head: Any = net["classifier"]
+        support = query.support
         if support is None or support.way != head.out.out_features:
             return Output(features=net(x, head=None).features)
         norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -20,6 +20,7 @@ from tlrun.config.ranges import BelowOne
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.query import Query
 from tlrun.models.net import Net
 
 SOURCE_HEAD = "source_classifier"  # exists only where the classes differ
@@ -62,16 +63,8 @@ class Finetune(Method):
         """The head of a domain's classes."""
         return SOURCE_HEAD if domain == "source" and SOURCE_HEAD in net.parts else "classifier"
 
-    def predict(
-        self,
-        net: Net,
-        x: Tensor,
-        *,
-        task: str | None = None,
-        domain: str = "target",
-        support: object = None,
-    ) -> Output:
-        domain = "source" if task == "source" else domain
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
+        domain = "source" if query.task == "source" else query.domain
         head = self.head(net, domain)
         # no scores without a head for the classes: the source phase comes first, or there was none
         known = head in net.parts and (

@@ -25,6 +25,7 @@ from tlrun.errors import ConfigError, did_you_mean
 from tlrun.losses.tasks import box_loss, known_class_loss
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.query import Query
 from tlrun.models.heads import BoxHead
 from tlrun.models.net import Net
 
@@ -104,8 +105,8 @@ class MultiTask(Method):
                 losses[name] = known_class_loss(found, truth, self.label_smoothing)
         yield Update(losses, tasks=tuple(losses), seen=seen(batch, out))
 
-    def predict(self, net: Net, x: Tensor, *, task: str | None = None, **_: Any) -> Output:
-        task = task or self.target
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
+        task = query.task or self.target
         head = self.head(task)
         out = net(x, head=head if head in net.parts else None)
         key = "boxes" if self.tasks[task].kind == "box" else "scores"

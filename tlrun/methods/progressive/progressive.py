@@ -25,6 +25,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.tasks import known_class_loss
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.query import Query
 from tlrun.models.columns import Column, fresh_copy, run, through
 from tlrun.models.net import Net
 
@@ -99,8 +100,8 @@ class Progressive(Method):
         loss = known_class_loss(logits, drawn.y, self.label_smoothing)
         yield Update({"classification": loss}, seen={domain: Seen(drawn.x, features, logits)})
 
-    def predict(self, net: Net, x: Tensor, *, task: str | None = None, **_: Any) -> Output:
-        k = self.names.index(task or self.target)
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
+        k = self.names.index(query.task or self.target)
         column, head = self.parts(self.names, k)
         if column not in net.parts or head not in net.parts:
             return Output()  # its phase is still to come

@@ -20,6 +20,7 @@ from tlrun.errors import ConfigError
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.query import Query
 from tlrun.methods.zero_shot import mapping as maps
 from tlrun.models.net import Forward, Net
 
@@ -108,15 +109,7 @@ class AttributeMethod(Method):
         """(B, C) over all classes; None before there is a mapping."""
         raise NotImplementedError
 
-    def predict(
-        self,
-        net: Net,
-        x: Tensor,
-        *,
-        task: str | None = None,
-        domain: str = "target",
-        support: object = None,
-    ) -> Output:
+    def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         out = net(x)
         return Output(scores=self.scores(net, out), features=out.features)
 
