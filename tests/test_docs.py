@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -240,6 +241,18 @@ def test_run_folder_lists_every_file() -> None:
     for name, member in vars(RunDir).items():
         if isinstance(member, property):
             assert f"`{getattr(RunDir('x'), name).name}" in text, name
+
+
+@pytest.mark.parametrize("name", [*NAMES, "CHANGELOG.md"])
+def test_files_and_modules_that_are_named_exist(name: str) -> None:
+    text = text_of(name)
+    for path in re.findall(r"\b((?:tlrun|tests|scripts)/[\w/.-]*\w\.\w+)", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`([\w/]+\.py)`", text):
+        inside = any((ROOT / folder / path).exists() for folder in ("", "tlrun", "scripts"))
+        assert inside or path.startswith("my_") or "/" not in path, path
+    for dotted in re.findall(r"`(tlrun\.[a-z_]+\.[\w.]+)[`(]", text):
+        pkgutil.resolve_name(dotted)
 
 
 def test_sections_that_the_code_refers_to_exist() -> None:
