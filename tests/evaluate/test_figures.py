@@ -22,7 +22,7 @@ from tlrun.evaluate.figures import (
     with_unit,
     written,
 )
-from tlrun.evaluate.selection import score, select_row
+from tlrun.evaluate.selection import Guard, score, select_row
 from tlrun.experiment.summary import conclude
 from tlrun.report.pages.text import text_summary
 
@@ -81,8 +81,8 @@ def test_rules_that_see_target_labels_take_the_iou_of_a_box():
         {"oracle/target_test_iou": 0.3, "target_val/iou": 0.4},
     ]
     assert [score(row, "oracle") for row in rows] == [0.2, 0.3]
-    assert select_row(rows, "oracle", num_classes=0) is rows[1]
-    assert select_row(rows, "target_accuracy", num_classes=0) is rows[0]
+    assert select_row(rows, "oracle", Guard(0)) is rows[1]
+    assert select_row(rows, "target_accuracy", Guard(0)) is rows[0]
 
 
 @pytest.mark.parametrize(("target", "metric"), [("place", "iou"), ("digit", "accuracy")])

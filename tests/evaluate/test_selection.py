@@ -1,17 +1,18 @@
 import math
 import random
+from dataclasses import asdict
 
 import pytest
 
 from tlrun.errors import ConfigError
 from tlrun.evaluate import selection
 from tlrun.evaluate.selection import (
+    Guard,
     candidates,
     check_rule,
     eligible,
-    least_effective_classes,
-    min_effective_classes,
     regrets,
+    resolve_min_effective_classes,
     rules,
     select_row,
     why_none,
@@ -32,8 +33,8 @@ def row(step, value, source=0.9, used=9.0, oracle=None):
 
 
 def step_of(rows, rule=IM, **kwargs):
-    found = select_row(rows, rule, num_classes=10, **kwargs)
-    return found["step"] if found else None
+    chosen = select_row(rows, rule, Guard(10, **kwargs))
+    return chosen["step"] if chosen else None
 
 
 def test_the_best_value_wins_and_the_later_of_equals():
@@ -45,7 +46,7 @@ def test_a_source_that_was_forgotten_is_guarded_out():
     """The floor is relative to the best of all rows: early rows know no mercy either."""
     rows = [row(1, 3.0, source=0.5), row(2, 0.4, source=0.98), row(3, 2.0, source=0.85)]
     assert step_of(rows) == 2
-    assert eligible(rows, 10) == [False, True, False]
+    assert eligible(rows, Guard(10)) == [False, True, False]
     assert step_of(rows, source_floor=0.8) == 3
     assert step_of(rows, source_floor=0.5) == 1
 
@@ -55,19 +56,19 @@ def test_a_row_at_the_limit_passes_in_floating_point_too():
     assert 0.9 * (10 / 13) > 9 / 13  # in double precision
     rows = [row(1, 2.0, source=9 / 13), row(2, 1.0, source=10 / 13), row(3, 3.0, source=8 / 13)]
     assert step_of(rows) == 1
-    assert [found["step"] for found in candidates(rows, IM, num_classes=10)] == [1, 2]
+    assert [found["step"] for found in candidates(rows, IM, Guard(10))] == [1, 2]
     used = math.exp(-2 * 0.5 * math.log(0.5)) - 1e-7  # as single precision has it
-    assert eligible([row(1, 1.0, used=used)], 3) == [True]
-    assert eligible([row(1, 1.0, used=1.99)], 3) == [False]
+    assert eligible([row(1, 1.0, used=used)], Guard(3)) == [True]
+    assert eligible([row(1, 1.0, used=1.99)], Guard(3)) == [False]
 
 
 def test_a_row_before_the_first_update_is_chosen_by_no_rule():
     untrained = {**row(0, 9.0, used=10.0, oracle=0.9), "phase_step": 0}
     rows = [untrained, {**row(5, 1.0, oracle=0.5), "phase_step": 5}]
-    assert eligible(rows, 10) == [False, True]
+    assert eligible(rows, Guard(10)) == [False, True]
     for rule in (IM, "oracle", "last"):
         assert step_of(rows, rule) == 5
-    assert regrets(rows, 10) == {IM: 0.0, "last": 0.0}
+    assert regrets(rows, Guard(10)) == {IM: 0.0, "last": 0.0}
     assert step_of([untrained]) is None
     assert step_of([row(0, 9.0)]) == 0  # a phase of no steps has no phase_step
 
@@ -78,9 +79,9 @@ def test_photographs_to_sketches():
     rows = [{**row(0, 0.01, source=0.089, used=4.3), "phase_step": 0}]
     for k, used in enumerate([2.8, 3.0, 3.2, 3.1], start=1):
         rows.append({**row(50 * k, 0.5, source=0.6, used=used), "phase_step": 50 * k})
-    assert select_row(rows, IM, num_classes=7) is None
-    assert selection.choices(rows, 7)[IM]["step"] == 200
-    assert why_none(rows, IM, num_classes=7) == (
+    assert select_row(rows, IM, Guard(7)) is None
+    assert selection.choices(rows, Guard(7))[IM]["step"] == 200
+    assert why_none(rows, IM, Guard(7)) == (
         f"no evaluation of 4 passed the guard of {IM}: 4 in too few classes (at most 3.2 "
         "effective ones, where 4.0 of 7 are asked for)"
     )
@@ -112,18 +113,28 @@ def effective(*counts):
     ],
 )
 def test_collapse_is_told_from_what_a_right_model_does(classes, spaces, counts, passes):
-    share = min_effective_classes("auto", spaces)
+    share = resolve_min_effective_classes("auto", spaces)
     rows = [row(1, 1.0, used=effective(*counts))]
-    assert eligible(rows, classes, min_effective_classes=share) == [passes]
-    assert (why_none(rows, IM, num_classes=classes, min_effective_classes=share) == "") is False
+    assert eligible(rows, Guard(classes, min_effective_classes=share)) == [passes]
+    assert (why_none(rows, IM, Guard(classes, min_effective_classes=share)) == "") is False
 
 
 def test_the_limit_on_classes():
-    assert [least_effective_classes(k, 0.5) for k in (1, 2, 7, 10)] == [1.0, 1.5, 4.0, 5.5]
-    assert least_effective_classes(10, 0) == 1  # which every model has: no guard
-    assert least_effective_classes(10, 1) == 10
-    assert min_effective_classes("auto") == 0.5
-    assert min_effective_classes(0.7, "partial") == 0.7
+    def least(classes, share):
+        return Guard(classes, min_effective_classes=share).least_effective_classes
+
+    assert [least(k, 0.5) for k in (1, 2, 7, 10)] == [1.0, 1.5, 4.0, 5.5]
+    assert least(10, 0) == 1  # which every model has: no guard
+    assert least(10, 1) == 10
+    assert resolve_min_effective_classes("auto") == 0.5
+    assert resolve_min_effective_classes(0.7, "partial") == 0.7
+
+
+def test_the_guard_of_a_summary_is_read_and_never_guessed():
+    guard = Guard(7, source_floor=0.0, min_effective_classes=0.2)
+    assert Guard.from_summary({"selection_guard": asdict(guard)}) == guard
+    for summary in ({}, {"selection_guard": None}, {"selection_guard": {"num_classes": 7}}):
+        assert Guard.from_summary(summary) is None
 
 
 def steps(found):
@@ -131,7 +142,7 @@ def steps(found):
 
 
 def waiting(rows, **kwargs):
-    return steps(candidates(rows, IM, num_classes=10, **kwargs))
+    return steps(candidates(rows, IM, Guard(10, **kwargs)))
 
 
 def test_who_may_still_win():
@@ -146,7 +157,7 @@ def test_who_may_still_win():
     assert waiting(rows) == [2, 5, 4]
     assert waiting([*rows, row(7, 0.1, source=0.80)]) == [5, 4, 7]
     assert waiting([*rows, row(7, 0.9, source=0.80)]) == [7]
-    assert steps(candidates([*rows, row(7, 0.1, oracle=0.5)], "oracle", num_classes=10)) == [7]
+    assert steps(candidates([*rows, row(7, 0.1, oracle=0.5)], "oracle", Guard(10))) == [7]
 
 
 def test_who_is_above_the_highest_possible_floor_waits_for_nobody():
@@ -177,9 +188,8 @@ def test_candidates_kept_while_training_are_enough_for_the_choice_over_all_rows(
             now = set(waiting(rows[: k + 1]))
             assert now <= kept | {k}  # who is out never comes back
             kept = now
-        passing = [
-            r for r, ok in zip(rows, eligible(rows, 10), strict=True) if ok and r[VALUE] is not None
-        ]
+        allowed = eligible(rows, Guard(10))
+        passing = [r for r, ok in zip(rows, allowed, strict=True) if ok and r[VALUE] is not None]
         best = max(passing, key=lambda r: (r[VALUE], r["step"]), default=None)
         assert step_of(rows) == (best["step"] if best else None)
         assert best is None or best["step"] in kept
@@ -202,9 +212,9 @@ def test_the_candidate_that_another_can_stand_for_goes(monkeypatch):
 
 
 def test_why_no_row_was_chosen():
-    assert why_none([row(1, None)], IM, num_classes=10) == f"no evaluation has a value for {IM}"
+    assert why_none([row(1, None)], IM, Guard(10)) == f"no evaluation has a value for {IM}"
     rows = [row(1, 1.0, source=0.3), row(2, 1.0, source=0.9, used=2.0)]
-    assert why_none(rows, IM, num_classes=10) == (
+    assert why_none(rows, IM, Guard(10)) == (
         f"no evaluation of 2 passed the guard of {IM}: 1 in too few classes (at most 2.0 "
         "effective ones, where 5.5 of 10 are asked for), 1 with the source forgotten (at most "
         "30.0 % right, where 81.0 % are asked for)"
@@ -257,18 +267,19 @@ def test_regrets_by_hand():
         {**row(3, 0.8, oracle=0.7), "validator/mine": -4, "validator/bnm": None},
         row(4, 2.0, oracle=0.2, used=1.0),
     ]
-    found = regrets(rows, 10)
+    found = regrets(rows, Guard(10))
     assert found == pytest.approx({IM: 0.2, "mine": 0.0, "last": 0.7})
-    assert regrets(rows, 10, min_effective_classes=0)[IM] == pytest.approx(0.7)
+    assert regrets(rows, Guard(10, min_effective_classes=0))[IM] == pytest.approx(0.7)
 
 
 def test_regrets_where_the_guard_leaves_nothing_are_those_of_the_last_row():
     rows = [row(1, 0.9, used=1.0, oracle=0.8), row(2, 0.1, used=1.0, oracle=0.5)]
-    assert regrets(rows, 10) == pytest.approx({IM: 0.3, "last": 0.3})
+    assert regrets(rows, Guard(10)) == pytest.approx({IM: 0.3, "last": 0.3})
 
 
 def test_no_regrets_without_an_oracle():
-    assert regrets([row(1, 0.5), row(2, 0.6)], 10) == {}
-    assert regrets([], 10) == {}
+    assert regrets([row(1, 0.5), row(2, 0.6)], Guard(10)) == {}
+    assert regrets([], Guard(10)) == {}
     measured_once = [row(1, 0.5, oracle=0.4), row(2, 0.6)]
-    assert regrets(measured_once, 10) == {}  # the rows that the rules choose have no figure
+    # The rows that the rules choose have no figure
+    assert regrets(measured_once, Guard(10)) == {}

@@ -11,7 +11,7 @@ import torch
 from tlrun.data.problems.pair import Data
 from tlrun.engine.distributed import Process
 from tlrun.evaluate.evaluators.classes import Evaluator
-from tlrun.evaluate.selection import candidates, min_effective_classes
+from tlrun.evaluate.selection import Guard, candidates, resolve_min_effective_classes
 from tlrun.methods.balances.base import PART, Balance
 from tlrun.methods.base import Method, Phase, Term
 from tlrun.models.batch_norm import convert
@@ -87,20 +87,17 @@ class TrainingSetup:
         return [rule for rule in dict.fromkeys([*asked, *self.evaluator.rules]) if rule != "last"]
 
     @property
-    def guard(self) -> dict[str, Any]:
-        """The limits as applied, arguments of the functions of `selection`.
-
-        The floor on the source applies where the last phase trains on it.
-        """
+    def guard(self) -> Guard:
+        """The limits as applied: a floor on the source where the last phase trains on it."""
         select, last = self.cfg["select"], self.phases[-1]
         trains_on_source = not {"source", *self.data.sources}.isdisjoint(last.streams)
-        return {
-            "num_classes": self.data.num_classes,
-            "source_floor": float(select["source_floor"]) if trains_on_source else 0.0,
-            "min_effective_classes": min_effective_classes(
+        return Guard(
+            num_classes=self.data.num_classes,
+            source_floor=float(select["source_floor"]) if trains_on_source else 0.0,
+            min_effective_classes=resolve_min_effective_classes(
                 select["min_effective_classes"], self.cfg["data"].get("label_spaces", "shared")
             ),
-        }
+        )
 
     def competing(self, rows: list[Row], rule: str) -> list[Row]:
         """Evaluations that a rule looks at: of the last phase, what comes before is preparation.
@@ -113,7 +110,7 @@ class TrainingSetup:
 
     def candidates(self, rows: list[Row], rule: str) -> list[Row]:
         """Evaluations that a rule may still choose, its choice so far first."""
-        return candidates(self.competing(rows, rule), rule, **self.guard)  # type: ignore[return-value]
+        return candidates(self.competing(rows, rule), rule, self.guard)  # type: ignore[return-value]
 
     def choose(self, rows: list[Row], rule: str) -> Row | None:
         """The evaluation that a rule picks."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from tlrun.errors import ConfigError, did_you_mean
@@ -88,56 +89,64 @@ def without_target(rule: str) -> str:
     )
 
 
-def min_effective_classes(asked: float | str, label_spaces: str = "shared") -> float:
+def resolve_min_effective_classes(asked: float | str, label_spaces: str = "shared") -> float:
     """What "auto" means: 0.5, but 0.2 where the target may lack classes (partial, open)."""
     if asked != "auto":
         return float(asked)
     return 0.5 if label_spaces == "shared" else 0.2
 
 
-def least_effective_classes(num_classes: int, share: float) -> float:
-    """The guard's limit: share 0 asks for nothing (one class is always used), 1 for all evenly."""
-    return 1 + share * (num_classes - 1)
+@dataclass(frozen=True)
+class Guard:
+    """The limits that a run applies, `selection_guard` of its summary.
+
+    num_classes: of the task that selection looks at. source_floor: share of the best source
+    accuracy (0 = no floor). min_effective_classes: share of the classes beyond the first.
+    """
+
+    num_classes: int
+    source_floor: float = 0.9
+    min_effective_classes: float = 0.5
+
+    @classmethod
+    def from_summary(cls, summary: Mapping[str, Any]) -> Guard | None:
+        """What summary.json says; None for a run that does not say it whole (of an older tlrun)."""
+        stated = summary.get("selection_guard")
+        if not isinstance(stated, Mapping):
+            return None
+        limits = {limit.name: _number(stated.get(limit.name)) for limit in fields(cls)}
+        if None in limits.values():
+            return None
+        return cls(**{**limits, "num_classes": int(stated["num_classes"])})  # type: ignore[arg-type]
+
+    @property
+    def least_effective_classes(self) -> float:
+        """A share of 0 asks for nothing (one class is always used), 1 for all classes evenly."""
+        return 1 + self.min_effective_classes * (self.num_classes - 1)
+
+    def passes_use(self, row: Row) -> bool:
+        """Whether the predictions of a row use enough classes."""
+        used = _number(row.get(USED))
+        return used is None or _reaches(used, self.least_effective_classes)
 
 
-def select_row(
-    rows: Sequence[Row],
-    rule: str,
-    *,
-    num_classes: int,
-    source_floor: float = 0.9,
-    min_effective_classes: float = 0.5,
-) -> Row | None:
+def select_row(rows: Sequence[Row], rule: str, guard: Guard) -> Row | None:
     """The row that `rule` chooses among evaluation rows in order of time; the later one wins a tie.
 
     None if no row has a value for the rule, or all that have one are guarded out. "last" and rules
     that see target labels are not guarded.
     """
-    found = candidates(
-        rows,
-        rule,
-        num_classes=num_classes,
-        source_floor=source_floor,
-        min_effective_classes=min_effective_classes,
-    )
-    return found[0] if found else None
+    return next(iter(candidates(rows, rule, guard)), None)
 
 
 class _Candidate(NamedTuple):
     score: float
-    place: int  # among the rows
+    number: int  # among the rows
     reach: float  # how high the floor may rise: source accuracy up to source_floor, enough for ever
     row: Row
 
 
-def candidates(
-    rows: Sequence[Row],
-    rule: str,
-    *,
-    num_classes: int,
-    source_floor: float = 0.9,
-    min_effective_classes: float = 0.5,
-) -> list[Row]:
+def candidates(rows: Sequence[Row], rule: str, guard: Guard) -> list[Row]:
     """Rows that `rule` may still choose, whatever rows follow; the choice so far comes first.
 
     The floor rises with the best source accuracy, so a row is out for good once another one is as
@@ -151,16 +160,16 @@ def candidates(
     if sees_target_labels(rule):
         best = _best((row for row in rows if _trained(row)), rule)
         return [] if best is None else [best]
-    least = least_effective_classes(num_classes, min_effective_classes)
+    highest_floor = guard.source_floor  # no accuracy exceeds 1
     best_source = 0.0
     waiting: list[_Candidate] = []
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         source, value = _number(row.get(SOURCE)), score(row, rule)
         best_source = max(best_source, source or 0.0)
-        if value is not None and _trained(row) and _uses(row, least):
-            reach = source_floor if source is None else min(source, source_floor)
-            waiting.append(_Candidate(value, place, reach, row))
-        waiting = _front(c for c in waiting if _reaches(c.reach, source_floor * best_source))
+        if value is not None and _trained(row) and guard.passes_use(row):
+            reach = highest_floor if source is None else min(source, highest_floor)
+            waiting.append(_Candidate(value, number, reach, row))
+        waiting = _front(c for c in waiting if _reaches(c.reach, guard.source_floor * best_source))
     return [candidate.row for candidate in waiting]
 
 
@@ -176,17 +185,11 @@ def _front(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return front
 
 
-def eligible(
-    rows: Iterable[Row],
-    num_classes: int,
-    source_floor: float = 0.9,
-    min_effective_classes: float = 0.5,
-) -> list[bool]:
+def eligible(rows: Iterable[Row], guard: Guard) -> list[bool]:
     """For every row, whether a validator may choose it."""
     rows = list(rows)
-    floor = source_floor * best_source(rows)
-    least = least_effective_classes(num_classes, min_effective_classes)
-    return [_trained(row) and _uses(row, least) and _remembers(row, floor) for row in rows]
+    floor = guard.source_floor * best_source(rows)
+    return [_trained(row) and guard.passes_use(row) and _remembers(row, floor) for row in rows]
 
 
 def best_source(rows: Iterable[Row]) -> float:
@@ -194,28 +197,20 @@ def best_source(rows: Iterable[Row]) -> float:
     return max((_number(row.get(SOURCE)) or 0.0 for row in rows), default=0.0)
 
 
-def why_none(
-    rows: Sequence[Row],
-    rule: str,
-    *,
-    num_classes: int,
-    source_floor: float = 0.9,
-    min_effective_classes: float = 0.5,
-) -> str:
+def why_none(rows: Sequence[Row], rule: str, guard: Guard) -> str:
     """Why `select_row` found no row, in words that follow "the last step stands for it:"."""
     valued = [row for row in rows if _trained(row) and score(row, rule) is not None]
     if not valued:
         return f"no evaluation has a value for {rule}"
-    least = least_effective_classes(num_classes, min_effective_classes)
-    floor = source_floor * best_source(rows)
-    few = [row for row in valued if not _uses(row, least)]
+    floor = guard.source_floor * best_source(rows)
+    few = [row for row in valued if not guard.passes_use(row)]
     low = [row for row in valued if not _remembers(row, floor)]
     parts = []
     if few:
         most = max(row[USED] for row in few)
         parts.append(
             f"{len(few)} in too few classes (at most {most:.1f} effective ones, where "
-            f"{least:.1f} of {num_classes} are asked for)"
+            f"{guard.least_effective_classes:.1f} of {guard.num_classes} are asked for)"
         )
     if low:
         most = max(row[SOURCE] for row in low)
@@ -231,12 +226,8 @@ def _trained(row: Row) -> bool:
     return row.get("phase_step") != 0
 
 
-def _uses(row: Row, least: float) -> bool:
-    used = _number(row.get(USED))
-    return used is None or _reaches(used, least)
-
-
 def _remembers(row: Row, floor: float) -> bool:
+    """Whether the source is not forgotten."""
     source = _number(row.get(SOURCE))
     return source is None or _reaches(source, floor)
 
@@ -246,12 +237,7 @@ def _reaches(value: float, limit: float) -> bool:
     return value >= limit - ROUNDING
 
 
-def choices(
-    rows: Sequence[Row],
-    num_classes: int,
-    source_floor: float = 0.9,
-    min_effective_classes: float = 0.5,
-) -> dict[str, Row]:
+def choices(rows: Sequence[Row], guard: Guard) -> dict[str, Row]:
     """{rule: the row it would choose}, of every validator with a value in some row, and of "last".
 
     rows: evaluations of the last phase in order of time. Where the guard leaves no row it is the
@@ -263,31 +249,24 @@ def choices(
         for key in row
         if key.startswith("validator/") and _number(row[key]) is not None
     )
-    guard = {"source_floor": source_floor, "min_effective_classes": min_effective_classes}
-    found: dict[str, Row] = {}
+    chosen: dict[str, Row] = {}
     for rule in [*validators, *(["last"] if rows else [])]:
-        row = select_row(rows, rule, num_classes=num_classes, **guard)
-        found[rule] = rows[-1] if row is None else row
-    return found
+        row = select_row(rows, rule, guard)
+        chosen[rule] = rows[-1] if row is None else row
+    return chosen
 
 
-def regrets(
-    rows: Sequence[Row],
-    num_classes: int,
-    source_floor: float = 0.9,
-    min_effective_classes: float = 0.5,
-) -> dict[str, float]:
+def regrets(rows: Sequence[Row], guard: Guard) -> dict[str, float]:
     """{rule: the oracle's target test accuracy − that of the row the rule chooses}, in [0, 1].
 
     Over the rules and rows of `choices`; {} if no row has target test accuracy. It looks at test
     labels: for judging rules after the fact, never for choosing one.
     """
     measured = [row for row in rows if _number(row.get(ORACLE)) is not None]
-    best = select_row(measured, "oracle", num_classes=num_classes)
+    best = select_row(measured, "oracle", guard)
     if best is None:
         return {}
-    chosen = choices(rows, num_classes, source_floor, min_effective_classes)
-    reached = {rule: _number(row.get(ORACLE)) for rule, row in chosen.items()}
+    reached = {rule: _number(row.get(ORACLE)) for rule, row in choices(rows, guard).items()}
     return {rule: best[ORACLE] - value for rule, value in reached.items() if value is not None}
 
 

@@ -28,7 +28,7 @@ from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.engine.trainer import Trainer
 from tlrun.errors import ConfigError, RunError
-from tlrun.evaluate.selection import min_effective_classes, without_target
+from tlrun.evaluate.selection import resolve_min_effective_classes, without_target
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.checks import check_patterns
 from tlrun.experiment.processes import start_workers
@@ -267,7 +267,7 @@ def resolve(cfg: DictConfig) -> DictConfig:
             and needs.target_labels == "none"
         )
         cfg.baseline = "auto" if adapts else False
-    cfg.select.min_effective_classes = min_effective_classes(
+    cfg.select.min_effective_classes = resolve_min_effective_classes(
         cfg.select.min_effective_classes, cfg.data.get("label_spaces", "shared")
     )
     if cfg.target_images == "none":

@@ -86,7 +86,7 @@ class Session(TrainingSetup):
         rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
         chosen = self.choose(rows, rule)
         if chosen is None:
-            return why_none(self.competing(rows, rule), rule, **self.guard)
+            return why_none(self.competing(rows, rule), rule, self.guard)
         return (
             f"training has not come to its end, where {rule} chooses, or the weights of the step "
             f"that it chose ({chosen['step']}) are gone"

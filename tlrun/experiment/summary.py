@@ -108,7 +108,7 @@ def summarise(
         "selection_rule": cfg["select"]["name"],
         "selection_fell_back": why_last is not None,
         **({"selection_why_last": why_last} if why_last else {}),
-        "selection_guard": session.guard,
+        "selection_guard": asdict(session.guard),
         "selection_saw_target_labels": sees_target_labels(cfg["select"]["name"]),
         "training_failure": failed and asdict(failed),
         "chance": chances,

@@ -45,8 +45,8 @@ class Choice:
 def judge(record: Record) -> list[Choice]:
     """The choice of every validator and of "last", the least loss first; [] without an oracle."""
     rows, guard = competing(record), _guard(record)
-    losses = selection.regrets(rows, **guard)
-    chosen = selection.choices(rows, **guard)
+    losses = selection.regrets(rows, guard)
+    chosen = selection.choices(rows, guard)
     tables = beside_oracle(record)
     found = [
         Choice(
@@ -60,13 +60,13 @@ def judge(record: Record) -> list[Choice]:
     return sorted(found, key=lambda choice: choice.loss)
 
 
-def _guard(record: Record) -> dict[str, Any]:
+def _guard(record: Record) -> selection.Guard:
     """The limits that the run applied; of an older or unfinished run those of its config."""
     applied = mapping(record.summary.get("selection_guard"))
     limits = {"num_classes": len(record.classes), **mapping(record.config.get("select")), **applied}
-    known = ("num_classes", "source_floor", "min_effective_classes")
+    known = ("source_floor", "min_effective_classes")
     found = {key: value for key in known if (value := number(limits.get(key))) is not None}
-    return {**found, "num_classes": int(found["num_classes"])}
+    return selection.Guard(int(limits["num_classes"]), **found)
 
 
 def regret_table(record: Record) -> Table | None:
@@ -75,7 +75,7 @@ def regret_table(record: Record) -> Table | None:
     if not choices:
         return None
     rows = [_line(c.rule, c.row, c.loss, c.spearman) for c in choices]
-    best = selection.select_row(competing(record), "oracle", **_guard(record))
+    best = selection.select_row(competing(record), "oracle", _guard(record))
     assert best is not None
     rows.append(_line("oracle", best, 0.0, None))
     return Table("", "", COLUMNS, rows, numeric=[False, True, True, True, True])
@@ -107,7 +107,7 @@ def draw_regrets(record: Record, path: Path) -> None:
             "it needs three evaluations with both validators and target test accuracy (the oracle)"
         )
     rows = competing(record)
-    allowed = selection.eligible(rows, **_guard(record))
+    allowed = selection.eligible(rows, _guard(record))
     shut = {row["at"] for row, ok in zip(rows, allowed, strict=True) if not ok}
     at, accuracy = series(rows, ORACLE)
     below = 0.42 * len(lanes) + 0.3
@@ -119,7 +119,7 @@ def draw_regrets(record: Record, path: Path) -> None:
         top.plot(at, 100 * accuracy, color=TARGET, lw=1.6)
         for choice in lanes:
             top.plot(choice.row["at"], 100 * choice.accuracy, "o", color=LINES[0], ms=6)
-        best = selection.select_row(rows, "oracle", **_guard(record))
+        best = selection.select_row(rows, "oracle", _guard(record))
         assert best is not None  # there are losses against it
         top.plot(best["at"], 100 * best[ORACLE], "*", color="#000000", ms=13)
         top.set(
