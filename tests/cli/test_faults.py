@@ -26,8 +26,8 @@ from PIL import Image
 from helpers.hooks import in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
-from tlrun.config import schema
 from tlrun.config.build import argument_hints, locate
+from tlrun.config.hints import matches
 from tlrun.config.packaged import conf_dir
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
@@ -538,4 +538,4 @@ def test_no_packaged_argument_takes_a_word_where_its_file_has_a_number(group: st
             hints = argument_hints(factory)
             for name, default in block.items():
                 if isinstance(default, int | float) and name in hints:
-                    assert not schema.matches("word", hints[name]), f"{file.name}: {name}"
+                    assert not matches("word", hints[name]), f"{file.name}: {name}"

@@ -15,6 +15,7 @@ from tlrun.config import schema
 from tlrun.config.build import build
 from tlrun.config.compose import compose, validate
 from tlrun.config.hashes import config_hash
+from tlrun.config.hints import matches
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError
@@ -136,11 +137,11 @@ def test_nesterov_needs_momentum() -> None:
 
 
 def test_a_hint_may_ask_for_a_number_of_values() -> None:
-    assert schema.matches([1, "a"], tuple[int, str])
-    assert not schema.matches([1], tuple[int, str])
-    assert not schema.matches(["a", 1], tuple[int, str])
-    assert schema.matches([1, 2, 3], tuple[int, ...])
-    assert not schema.matches([1, "a"], tuple[int, ...])
+    assert matches([1, "a"], tuple[int, str])
+    assert not matches([1], tuple[int, str])
+    assert not matches(["a", 1], tuple[int, str])
+    assert matches([1, 2, 3], tuple[int, ...])
+    assert not matches([1, "a"], tuple[int, ...])
 
 
 def test_mistakes_in_files_of_ones_own(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tlrun.config import schema
 from tlrun.config.build import argument_hints, build, check_targets, locate
+from tlrun.config.hints import describe, matches
 from tlrun.config.packaged import conf_dir
 from tlrun.config.ranges import Count, Positive, Range, Share, Weight, Width
 from tlrun.errors import ConfigError
@@ -53,7 +54,7 @@ def test_every_default_lies_in_its_range(target: str) -> None:
     hints = argument_hints(locate(target))
     for name, parameter in inspect.signature(locate(target)).parameters.items():
         if parameter.default is not parameter.empty:
-            assert schema.matches(parameter.default, hints[name]), name
+            assert matches(parameter.default, hints[name]), name
 
 
 def test_every_number_of_the_schema_has_a_range() -> None:
@@ -67,7 +68,7 @@ def test_every_number_of_the_schema_has_a_range() -> None:
 @pytest.mark.parametrize("kind", [Count, Positive, Share, Weight, Width, float, int])
 def test_what_no_number_can_be(value: float, kind: Any) -> None:
     if not (kind is float and value in (1e30, HUGE)):  # a hint of one's own, without a range
-        assert not schema.matches(value, kind)
+        assert not matches(value, kind)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_what_no_number_can_be(value: float, kind: Any) -> None:
     ],
 )
 def test_ranges_in_words(kind: Any, words: str) -> None:
-    assert schema.describe(kind) == words
+    assert describe(kind) == words
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.experiment.initial_weights import predicting
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.sweep.command import check_words
+from tlrun.sweep.command import check_overrides
 
 RAN = "open('ran', 'w')"  # what foreign code does first
 MODULE = f"""
@@ -356,11 +356,11 @@ HARMLESS = [
 @pytest.mark.parametrize("word", HOSTILE, ids=str)
 def test_words_of_a_saved_command_that_are_refused(word: Any) -> None:
     with pytest.raises(ConfigError, match="is not taken from a file"):
-        check_words([word], Path("sweep"))
+        check_overrides([word], Path("sweep"))
 
 
 def test_words_that_are_taken(in_tmp: Path) -> None:
-    check_words(HARMLESS, Path("sweep"))
+    check_overrides(HARMLESS, Path("sweep"))
 
 
 def sweep(*words: str, **more: Any) -> None:

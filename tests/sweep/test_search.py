@@ -131,7 +131,7 @@ def test_the_command_line_wins_over_a_preset_space() -> None:
     }
     typed = ["optimizer.lr=0.5", "method.trade_off=interval(2, 3)", "seed=4,5", "data=mnist_usps"]
     command = read_command(typed, preset)
-    assert command.words == ["optimizer.lr=0.5", "data=mnist_usps"]
+    assert command.fixed == ["optimizer.lr=0.5", "data=mnist_usps"]
     assert {d.key: d.text for d in command.space} == {
         "a.b": "1,2",
         "method.trade_off": "interval(2, 3)",

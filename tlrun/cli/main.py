@@ -19,9 +19,9 @@ from tlrun.errors import ConfigError, did_you_mean
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code. Only --debug shows tracebacks."""
-    began, words = time.time(), list(sys.argv[1:] if argv is None else argv)
+    began = time.time()
     try:
-        return run_command(_prepared(words), began)
+        return run_command(_prepared(list(sys.argv[1:] if argv is None else argv)), began)
     except SystemExit as stop:  # an interrupted sweep, Hydra's own help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BrokenPipeError:  # `tlrun list | head`
@@ -38,49 +38,49 @@ def main(argv: list[str] | None = None) -> int:
         return report_error(error)
 
 
-def _prepared(words: list[str]) -> list[str]:
-    """The words without --debug and with the verb first, after the environment was set for them."""
-    if "--debug" in words:
-        words = [word for word in words if word != "--debug"]
+def _prepared(argv: list[str]) -> list[str]:
+    """The same without --debug and with the verb first; sets the environment for them."""
+    if "--debug" in argv:
+        argv = [argument for argument in argv if argument != "--debug"]
         os.environ["TLRUN_DEBUG"] = "1"  # the environment reaches the processes of a launcher too
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra must let exceptions through to `report_error`
     # Threads that spin while they wait crawl on a busy machine (docs/decisions.md, "Threads").
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if words[:1] in (["--config-dir"], ["-cd"]) and words[2:3] and words[2] in VERBS:
-        words = [words[2], *words[:2], *words[3:]]  # the flag may stand before its verb
-    return words
+    if argv[:1] in (["--config-dir"], ["-cd"]) and argv[2:3] and argv[2] in VERBS:
+        return [argv[2], *argv[:2], *argv[3:]]  # the flag may stand before its verb
+    return argv
 
 
-def run_command(words: list[str], began: float) -> int:
+def run_command(argv: list[str], began: float) -> int:
     """A verb, help, or training. began: time.time() when the command did."""
-    verb = words[0] if words and "=" not in words[0] else ""
+    verb = argv[0] if argv and "=" not in argv[0] else ""
     if verb in VERBS:
         from tlrun.cli.verbs import run_verb
 
-        return run_verb(verb, words[1:])
-    if any(word in ("--help", "-h") for word in words):
+        return run_verb(verb, argv[1:])
+    if any(argument in ("--help", "-h") for argument in argv):
         print(HELP)
         return 0
-    if "--version" in words:
+    if "--version" in argv:
         from tlrun import __version__
 
         print(f"tlrun {__version__}")
         return 0
     if verb and not verb.startswith("-"):
         check_first_word(verb)
-    words, modules = without_trust(words)
+    argv, modules = without_trust(argv)
     from tlrun.cli.train import train
     from tlrun.config.trust import trusting
 
     with trusting(modules):
-        return train(words, began)
+        return train(argv, began)
 
 
-def without_trust(words: list[str]) -> tuple[list[str], list[str]]:
-    """(words for Hydra, the modules of `--trust MODULE`), which Hydra does not know."""
+def without_trust(argv: list[str]) -> tuple[list[str], list[str]]:
+    """(arguments for Hydra, the modules of `--trust MODULE`), which Hydra does not know."""
     parser = Parser(prog="tlrun", add_help=False, allow_abbrev=False)
     parser.add_argument("--trust", action="append", default=[])
-    args, rest = parser.parse_known_args(words)
+    args, rest = parser.parse_known_args(argv)
     return rest, args.trust
 
 

@@ -30,7 +30,7 @@ from tlrun.config.compose import (
     version_base,
 )
 from tlrun.config.explain import explain
-from tlrun.config.hashes import config_dir_of, words_of
+from tlrun.config.hashes import config_dir_of, override_list
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, RecordedFault
@@ -63,13 +63,13 @@ def train(argv: list[str], began: float | None = None) -> int:
     parser = get_args_parser()
     parser.error = _command_error  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(argv)
-    words = [*open_keys(args.overrides), *(word for word in argv if word not in args.overrides)]
+    flags = [argument for argument in argv if argument not in args.overrides]
     shows = args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
     with sweep_state(began) as state:
         try:
             if not shows:
                 check(args)
-            with _sys_argv(words), progress_bar(state):
+            with _sys_argv([*open_keys(args.overrides), *flags]), progress_bar(state):
                 hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(
                     job
                 )()
@@ -141,9 +141,9 @@ def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     axes = [values for values in map(_values, parsed) if values]
     yield [axis[0] for axis in axes]
-    for at, axis in enumerate(axes):
+    for axis in axes:
         for value in axis[1:VALUES_CHECKED]:
-            yield [value if i == at else other[0] for i, other in enumerate(axes)]
+            yield [value if other is axis else other[0] for other in axes]
 
 
 def _values(override: Override) -> list[str]:
@@ -159,10 +159,10 @@ def _command_error(message: str) -> NoReturn:
 
 
 @contextmanager
-def _sys_argv(words: Sequence[str]) -> Iterator[None]:
+def _sys_argv(arguments: Sequence[str]) -> Iterator[None]:
     """Hydra reads the command from sys.argv, launchers too."""
     before = sys.argv
-    sys.argv = [before[0], *words]
+    sys.argv = [before[0], *arguments]
     try:
         yield
     finally:
@@ -184,7 +184,7 @@ def job(cfg: DictConfig) -> None:
         config = resolve_and_check(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
             run = start.create_run_folder(
-                config, hydra_cfg.runtime.output_dir, words_of(hydra_cfg.overrides.task)
+                config, hydra_cfg.runtime.output_dir, override_list(hydra_cfg.overrides.task)
             )
             start.run_experiment(run, state.began)
     except Exception as error:
@@ -196,7 +196,7 @@ def run_overrides(
 ) -> dict[str, Any]:
     """`tlrun.run([...])`: the command `tlrun` from Python; the summary also names its "run_dir"."""
     cfg = compose(overrides, config_dir=config_dir, keep_hydra=True)
-    folder, typed = str(cfg.hydra.run.dir), words_of(cfg.hydra.overrides.task)
+    folder, typed = str(cfg.hydra.run.dir), override_list(cfg.hydra.overrides.task)
     config = resolve_and_check(cfg, cfg.hydra)
     check_built(config)
     run = start.create_run_folder(config, folder, typed)

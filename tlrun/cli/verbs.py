@@ -11,10 +11,10 @@ from tlrun.cli.parsers import parser_of
 from tlrun.errors import ConfigError
 
 
-def run_verb(verb: str, words: list[str]) -> int:
+def run_verb(verb: str, arguments: list[str]) -> int:
     """Check the arguments cheaply, then import what the verb needs and run it: the exit code."""
     try:
-        args = parser_of(verb).parse_intermixed_args(words)
+        args = parser_of(verb).parse_intermixed_args(arguments)
     except SystemExit:  # --help
         return 0
     if verb in WITHOUT_A_RUN:

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from tlrun.config import schema
+from tlrun.config import hints
 from tlrun.config.trust import current
 from tlrun.errors import ConfigError, did_you_mean
 
@@ -30,7 +30,7 @@ def build(cfg: Mapping[str, Any] | DictConfig, key: str = "", /, **extra: Any) -
     """
     given = plain(cfg)
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{key}={schema.show(given)}: it is a group of keys, not a value")
+        raise ConfigError(f"{key}={hints.show(given)}: it is a group of keys, not a value")
     spec: dict[str, Any] = dict(given)
     target = spec.pop("_target_", None)
     if not isinstance(target, str):
@@ -79,23 +79,24 @@ def locate(target: str) -> Any:
             f"_target_ '{target}': cannot import '{parts[0]}'; it must be installed or lie in the "
             f"working folder {' or in '.join(folders)}, and the form is module.Name"
         )
-    found: Any = module
+    attribute: Any = module
     for part in parts[cut:]:
-        if not hasattr(found, part):
+        if not hasattr(attribute, part):
             raise ConfigError(
-                f"_target_ '{target}': {getattr(found, '__name__', found)} has no '{part}': "
-                f"{did_you_mean(part, [n for n in vars(found) if not n.startswith('_')])}"
+                f"_target_ '{target}': {getattr(attribute, '__name__', attribute)} has no "
+                f"'{part}': "
+                f"{did_you_mean(part, [n for n in vars(attribute) if not n.startswith('_')])}"
             )
-        found = getattr(found, part)
-    if not callable(found):
+        attribute = getattr(attribute, part)
+    if not callable(attribute):
         raise ConfigError(
-            f"_target_ '{target}' is a {type(found).__name__}, not a class or function"
+            f"_target_ '{target}' is a {type(attribute).__name__}, not a class or function"
         )
-    return found
+    return attribute
 
 
 def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any], key: str) -> None:
-    def said(name: str) -> str:
+    def full_key(name: str) -> str:
         return f"{key}.{name}" if key else name
 
     try:
@@ -107,12 +108,14 @@ def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any], ke
         for name in arguments:
             if name not in named:
                 raise ConfigError(
-                    f"unknown key '{said(name)}', which is no argument of {target}: "
+                    f"unknown key '{full_key(name)}', which is no argument of {target}: "
                     f"{did_you_mean(name, named)}"
                 )
     missing = [n for n, p in named.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise ConfigError(f"{target} needs the argument '{said(missing[0])}', which has no value")
+        raise ConfigError(
+            f"{target} needs the argument '{full_key(missing[0])}', which has no value"
+        )
     check_values(factory, arguments, key)
 
 
@@ -121,15 +124,13 @@ def check_values(factory: Any, arguments: Mapping[str, Any], key: str) -> None:
 
     key: where the arguments lie in the configuration ("method"), for the sentence.
     """
-    hints = argument_hints(factory)
+    kinds = argument_hints(factory)
     for name, value in arguments.items():
-        kind = hints.get(name)
-        if kind is not None and not schema.matches(value, kind):
+        kind = kinds.get(name)
+        if kind is not None and not hints.matches(value, kind):
             name_typed = f"{key}.{name}" if key else name
             target = f"{factory.__module__}.{factory.__qualname__}"
-            raise ConfigError(
-                f"{schema.refusal(name_typed, value, kind)} (an argument of {target})"
-            )
+            raise ConfigError(f"{hints.refusal(name_typed, value, kind)} (an argument of {target})")
 
 
 def check_targets(node: Any, key: str = "") -> None:

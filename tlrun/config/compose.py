@@ -19,7 +19,15 @@ from tlrun import machine
 from tlrun.config import schema
 from tlrun.config.build import plain
 from tlrun.config.explain import explain
-from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash, key_of, words_of
+from tlrun.config.hashes import (
+    PATH_KEYS,
+    command_hash,
+    config_hash,
+    job_hash,
+    key_of,
+    override_list,
+)
+from tlrun.config.hints import show
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, TlrunError
 
@@ -94,8 +102,8 @@ def resolve_and_check(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
         job.logger.folder = str(Path(str(job.logger.folder)).expanduser().absolute())
     job.choices = choices
     if isinstance(chosen := choices.get("terms"), list) and len(set(chosen)) < len(chosen):
-        raise ConfigError(f"terms={schema.show(list(chosen))}: a term is named once")
-    settle_budget(job, words_of(hydra_cfg.overrides.task))
+        raise ConfigError(f"terms={show(list(chosen))}: a term is named once")
+    settle_budget(job, override_list(hydra_cfg.overrides.task))
     validate(job)
     OmegaConf.set_struct(job, True)
     return job

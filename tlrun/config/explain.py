@@ -99,7 +99,7 @@ def options(group: str, search: Iterable[Path]) -> list[str]:
 def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
     full_key = str(cause.full_key or "")
     parent: Any = cause.parent_node
-    known = (
+    keys = (
         [str(k) for k in parent if k not in ("hydra", "choices", "_target_")]
         if isinstance(parent, DictConfig)
         else []
@@ -108,14 +108,14 @@ def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
         name = full_key.removeprefix(of_hydra)
         if name != full_key and re.search(r" (is )?not in ", str(cause)):
             basic = isinstance(parent, DictConfig) and ".Basic" in str(parent.get("_target_"))
-            hint = f"it needs {needs} beside it" if basic else did_you_mean(name, known)
+            hint = f"it needs {needs} beside it" if basic else did_you_mean(name, keys)
             return ConfigError(f"unknown key '{short}{name}': {hint}")
     if "is not in struct" in str(cause) and full_key:
         name = str(cause.key)
         prefix = full_key[: -len(name)] if full_key.endswith(name) else ""
         inside = _leaves(parent._get_root()) if parent is not None else []
         same = [leaf for leaf in inside if leaf.rpartition(".")[2] == name]
-        hint = did_you_mean(name, known)
+        hint = did_you_mean(name, keys)
         if same and not hint.startswith("did you mean"):
             hint = f"did you mean '{same[0]}'?"
         return ConfigError(f"unknown key '{prefix}{name}': {hint}")

@@ -59,16 +59,16 @@ def command_hash(cfg: DictConfig) -> str:
 
     cfg: as composed, with its `hydra` node. Of one key given twice the last word counts.
     """
-    words = [*words_of(cfg.hydra.overrides.hydra), *words_of(cfg.hydra.overrides.task)]
-    words = sorted((word for word in words if names_jobs(key_of(word))), key=key_of)
+    typed = [*override_list(cfg.hydra.overrides.hydra), *override_list(cfg.hydra.overrides.task)]
+    naming = sorted((override for override in typed if names_jobs(key_of(override))), key=key_of)
     folder = config_dir_of(cfg.hydra)
-    return _hash([words, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
+    return _hash([naming, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
 
 
-def words_of(overrides: Any) -> list[str]:
+def override_list(overrides: Any) -> list[str]:
     """Hydra's list of overrides as typed; to iterate over it would resolve `a=${b}` in it."""
-    found: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(found)
+    as_typed: Any = OmegaConf.to_container(overrides, resolve=False)
+    return list(as_typed)
 
 
 def key_of(override: str) -> str:
@@ -109,11 +109,11 @@ def _numbers_alike(node: Any) -> Any:
     return int(node) if isinstance(node, float) and node.is_integer() else node
 
 
-def fresh_seeds_command(words: Sequence[str], used: Iterable[int]) -> str:
+def fresh_seeds_command(overrides: Sequence[str], used: Iterable[int]) -> str:
     """The command that runs a trial's setting with three seeds that its search did not use.
 
-    words: overrides of a job of the trial. Target test is for then, so it is not left out.
+    overrides: of a job of the trial. Target test is for then, so it is not left out.
     """
-    typed = [word for word in words if not key_of(word).startswith(NOT_REPEATED)]
+    typed = [word for word in overrides if not key_of(word).startswith(NOT_REPEATED)]
     first = max(used, default=-1) + 1
     return shlex.join(["tlrun", "-m", *typed, f"seed={first},{first + 1},{first + 2}"])

@@ -12,9 +12,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from tlrun.config import saved_code, schema, trust
+from tlrun.config import saved_code, trust
 from tlrun.config.compose import OPEN_KEYS, compose, open_keys, settle_budget, validate
 from tlrun.config.explain import explain
+from tlrun.config.hints import matches
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.files.yaml_file import read_yaml
@@ -71,19 +72,19 @@ def _command_again(folder: Path) -> str:
     Whoever reads the sentence will type it, and the file may come from anybody.
     """
     try:
-        words = read_yaml(folder / "overrides.yaml")
+        overrides = read_yaml(folder / "overrides.yaml")
     except ConfigError:
         return ""
-    if not schema.matches(words, list[str]) or not all(map(_sets_a_value, words)):
+    if not matches(overrides, list[str]) or not all(map(_sets_a_value, overrides)):
         return ""
-    return f", as its overrides.yaml says: {shlex.join(['tlrun', *words])}"
+    return f", as its overrides.yaml says: {shlex.join(['tlrun', *overrides])}"
 
 
-def _sets_a_value(word: str) -> bool:
+def _sets_a_value(override: str) -> bool:
     return bool(
-        re.fullmatch(r"(?!hydra)[+\w./@]+=[^$]*", word)
-        and word.isprintable()
-        and "_target_" not in word
+        re.fullmatch(r"(?!hydra)[+\w./@]+=[^$]*", override)
+        and override.isprintable()
+        and "_target_" not in override
     )
 
 

@@ -73,13 +73,13 @@ def check(tree: Mapping[str, Any], origin: str) -> None:
                 f"{origin} was written by an earlier tlrun, whose modules had other names "
                 f"({place} is {target}): train it again"
             )
-        told = f"{origin}: {place or 'the top'}: _target_ is {target}"
+        named = f"{origin}: {place or 'the top'}: _target_ is {target}"
         if not is_foreign(target) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
             kind = f" nothing that tlrun builds as {group}" if group else " nothing that it builds"
-            raise ConfigError(f"{told},{kind}: it is not run (see docs/security.md)")
+            raise ConfigError(f"{named},{kind}: it is not run (see docs/security.md)")
         raise ConfigError(
-            f"{told}, code that is no part of tlrun, and a saved file may come from anybody: it is "
-            f"not run. If it is yours, name it: --trust {target.rpartition('.')[0]}, or "
+            f"{named}, code that is no part of tlrun, and a saved file may come from anybody: it "
+            f"is not run. If it is yours, name it: --trust {target.rpartition('.')[0]}, or "
             "--config-dir with the folder whose files name it"
         )
 
@@ -125,14 +125,14 @@ def refuse_interpolations(node: Any, origin: str) -> None:
 
 def _check_kind(target: str, place: str, group: str, trust: Trust) -> None:
     """Of a trusted module: what it defines itself, and a thing of the kind that stands there."""
-    found = locate(target)  # the module is named now: it may be imported
-    home = str(getattr(found, "__module__", None))
+    factory = locate(target)  # the module is named now: it may be imported
+    home = str(getattr(factory, "__module__", None))
     if not replace(trust, modules=(*trust.modules, "tlrun")).covers(f"{home}."):
         raise ConfigError(
             f"{place}: {target} comes from the module {home}, which is not trusted: it is not run"
         )
     if group not in KINDS:
         raise ConfigError(f"{place}: nothing is built there, so {target} is not run")
-    wanted = locate(KINDS[group])
-    if inspect.isclass(found) and not issubclass(found, wanted):
-        raise ConfigError(f"{place}: {target} is no {wanted.__name__}: it is not run")
+    kind = locate(KINDS[group])
+    if inspect.isclass(factory) and not issubclass(factory, kind):
+        raise ConfigError(f"{place}: {target} is no {kind.__name__}: it is not run")

@@ -47,9 +47,9 @@ _trust: ContextVar[Trust | None] = ContextVar("trust", default=None)
 
 def current() -> Trust:
     """What is trusted here: said in this process, else by the process that started it."""
-    found = _trust.get()
-    if found is not None:
-        return found
+    trust = _trust.get()
+    if trust is not None:
+        return trust
     try:
         given: dict[str, Any] = json.loads(os.environ[VARIABLE])
         fields: dict[str, Any] = {
@@ -85,13 +85,13 @@ def trusting(
         if not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"--trust {name}: give the name of a Python module, as in my_methods")
     if config_dir is not None:
-        place = Path(config_dir).absolute()
-        if not place.is_dir():
+        folder = Path(config_dir).absolute()
+        if not folder.is_dir():
             raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
         named += sorted(
-            {t.rpartition(".")[0] for t in targets_named_in(place) if is_foreign(t)} - {""}
+            {t.rpartition(".")[0] for t in targets_named_in(folder) if is_foreign(t)} - {""}
         )
-        config_dir = str(place)
+        config_dir = str(folder)
     if received or named:
         folders = folders or (str(Path.cwd()),)
     if config_dir is not None:

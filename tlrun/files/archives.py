@@ -99,8 +99,8 @@ def load_mat(path: Path, names: list[str] | None = None) -> dict[str, Any]:
 
     with described(path):
         refuse_bomb(path, _unpacked_mat(path))
-        found = loadmat(path, variable_names=names)
-        return {key: value for key, value in found.items() if not key.startswith("__")}
+        variables = loadmat(path, variable_names=names)
+        return {key: value for key, value in variables.items() if not key.startswith("__")}
 
 
 def _unpacked_mat(path: Path) -> int:

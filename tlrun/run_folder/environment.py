@@ -13,11 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tlrun.config.packaged import PACKAGE, conf_dir
+
 PACKAGES = (
     "tlrun torch torchvision numpy scipy scikit-learn pillow hydra-core omegaconf timm safetensors "
     "peft torchjd quadprog"
 ).split()
-HERE = Path(__file__).resolve().parent.parent
 COMPARED = ("versions", "cpu", "device", "threads", "git", "code")  # what may change a result
 
 
@@ -39,7 +40,7 @@ def collect_environment(data_info: dict[str, Any], device: Any = None) -> dict[s
         "devices": devices(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "git": {"working_folder": git_state(Path.cwd()), "tlrun": git_state(HERE)},
+        "git": {"working_folder": git_state(Path.cwd()), "tlrun": git_state(PACKAGE)},
         "code": {"tlrun": source_hashes(), "own": own_modules()},
         "command": sys.argv,
         "working_folder": str(Path.cwd()),
@@ -60,9 +61,9 @@ def package_versions() -> dict[str, str]:
 def with_history(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """`now` of a run that goes on, with what it was trained in so far where that was another."""
     earlier = list(before.get("earlier", ()))
-    had = {key: before[key] for key in COMPARED if key in before}
-    if had and any(now.get(key) != value for key, value in had.items()):
-        earlier.append(had)
+    compared = {key: before[key] for key in COMPARED if key in before}
+    if any(now.get(key) != value for key, value in compared.items()):
+        earlier.append(compared)
     origin = {"init": before["init"]} if "init" in before else {}  # it may be gone by now
     return {**now, **origin, **({"earlier": earlier} if earlier else {})}
 
@@ -104,33 +105,31 @@ def source_hashes() -> dict[str, str]:
 
     By folder, so that a comparison tells where the code is another, with or without git.
     """
-    from tlrun.config.packaged import conf_dir  # Hydra comes in with it
-
     conf, folders = conf_dir().resolve(), dict[str, list[bytes]]()
-    files = [("tlrun", HERE, file) for file in HERE.rglob("*.py")]
+    files = [("tlrun", PACKAGE, file) for file in PACKAGE.rglob("*.py")]
     files += [("conf", conf, file) for file in conf.rglob("*.yaml")]
     for name, root, file in sorted(files, key=lambda entry: str(entry[2])):
         parts = file.relative_to(root).parts
-        held = folders.setdefault("/".join([name, *parts[:-1][:1]]), [])
-        held += ["/".join(parts).encode(), file.read_bytes()]
+        pieces = folders.setdefault("/".join([name, *parts[:-1][:1]]), [])
+        pieces += ["/".join(parts).encode(), file.read_bytes()]
     return {folder: _short_hash(content) for folder, content in sorted(folders.items())}
 
 
 def own_modules() -> dict[str, str]:
     """Loaded modules that lie below the working folder (the user's own methods) -> their hash."""
-    here, found = Path.cwd().resolve(), {}
+    here, hashes = Path.cwd().resolve(), {}
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if not file or not Path(file).is_file():
             continue
         path = Path(file).resolve()
         if "site-packages" in path.parts or any(
-            path.is_relative_to(place) for place in (HERE, sys.prefix, sys.base_prefix)
+            path.is_relative_to(folder) for folder in (PACKAGE, sys.prefix, sys.base_prefix)
         ):
             continue
         if path.is_relative_to(here):
-            found[path.relative_to(here).as_posix()] = _short_hash([path.read_bytes()])
-    return dict(sorted(found.items()))
+            hashes[path.relative_to(here).as_posix()] = _short_hash([path.read_bytes()])
+    return dict(sorted(hashes.items()))
 
 
 def _short_hash(pieces: Iterable[bytes]) -> str:

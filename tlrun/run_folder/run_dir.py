@@ -16,8 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from tlrun.config.hints import describe, matches
 from tlrun.config.ranges import Count
-from tlrun.config.schema import describe, matches
 from tlrun.errors import ConfigError, RunError
 from tlrun.run_folder import json_file, metrics_file
 from tlrun.run_folder.json_file import Damaged
@@ -157,14 +157,14 @@ class RunDir:
 
     def read_label_space(self) -> dict[str, Any]:
         """label_space.json with all of its keys. Raises Damaged."""
-        found: dict[str, Any] = self.read_json(self.label_space)
+        label_space: dict[str, Any] = self.read_json(self.label_space)
         for key, kind in get_type_hints(LabelSpaceKeys, include_extras=True).items():
-            if key not in found or not matches(found[key], kind):
+            if key not in label_space or not matches(label_space[key], kind):
                 raise Damaged(
                     f"{self.label_space} is damaged: expected {key} to be {describe(kind)}; "
                     f"tlrun resume {self.path} writes it anew"
                 )
-        return found
+        return label_space
 
     def missing(self, *, page: bool = True) -> list[str]:
         """Names of the files of a complete run that are lost or damaged, as far as can be told.
@@ -201,8 +201,10 @@ class RunDir:
 
     def read_summary(self) -> dict[str, Any]:
         """summary.json; {} if there is none. Raises Damaged."""
-        found: dict[str, Any] = self.read_json(self.summary) if self.summary.is_file() else {}
-        return found
+        summary: dict[str, Any] = {}
+        if self.summary.is_file():
+            summary = self.read_json(self.summary)
+        return summary
 
     # ---- metrics ----------------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config import trust
-from tlrun.config.hashes import command_hash, config_dir_of, key_of, words_of
+from tlrun.config.hashes import command_hash, config_dir_of, key_of, override_list
+from tlrun.config.hints import matches
 from tlrun.config.packaged import conf_dir
-from tlrun.config.schema import matches
 from tlrun.errors import ConfigError
 from tlrun.files.atomic import write_atomic
 from tlrun.files.yaml_file import read_yaml
@@ -61,10 +61,10 @@ class SweepCommand:
 def command_of(config: DictConfig) -> SweepCommand:
     """The command of a sweep, from its config with the `hydra` node, as Hydra composed it."""
     overrides = config.hydra.overrides
-    words = [*words_of(overrides.hydra), *words_of(overrides.task)]
+    typed = [*override_list(overrides.hydra), *override_list(overrides.task)]
     return SweepCommand(
         key=command_hash(config),
-        overrides=[word for word in words if key_of(word) not in NOT_SAVED],
+        overrides=[override for override in typed if key_of(override) not in NOT_SAVED],
         config_dir=config_dir_of(config.hydra),
         config_name=config.hydra.job.config_name,
         folder=str(Path.cwd()),
@@ -94,7 +94,7 @@ def saved_commands(folder: Path) -> dict[str, Any]:
 
 
 def checked_command(key: str, saved: dict[str, Any], folder: Path) -> SweepCommand:
-    """A command that `add_command` wrote; its words are checked by `check_words`.
+    """A command that `add_command` wrote; its overrides are checked by `check_overrides`.
 
     folder: the sweep's. Raises ConfigError for anything that could run code, or read configuration
     from where this command does not say.
@@ -114,27 +114,27 @@ def checked_command(key: str, saved: dict[str, Any], folder: Path) -> SweepComma
     return SweepCommand(key, **{name: saved[name] for name in kinds})
 
 
-def check_words(words: list[Any], folder: Path) -> None:
+def check_overrides(overrides: list[Any], folder: Path) -> None:
     """Raise ConfigError for a saved override that could run code before the job is checked."""
-    for word in words:
-        if why := _refused(word):
+    for saved in overrides:
+        if why := _refused(saved):
             raise ConfigError(
-                f"{folder / 'sweep.yaml'} holds {str(word)[:80]!r}, {why}: it is not taken from a "
+                f"{folder / 'sweep.yaml'} holds {str(saved)[:80]!r}, {why}: it is not taken from a "
                 "file; if the sweep is yours, give its command again instead of resume"
             )
 
 
-def _refused(word: Any) -> str:
-    """Why a word of a saved command is not given again; "" if it is harmless."""
-    if not isinstance(word, str) or word.startswith("-"):
+def _refused(saved: Any) -> str:
+    """Why an override of a saved command is not given again; "" if it is harmless."""
+    if not isinstance(saved, str) or saved.startswith("-"):
         return "which is no key=value"
-    if not word.isprintable():
+    if not saved.isprintable():
         return "with a control character"
     try:
-        override = OverridesParser.create().parse_overrides([word])[0]
+        override = OverridesParser.create().parse_overrides([saved])[0]
     except Exception:
         return "which Hydra cannot read"
-    if RESOLVER.search(word):
+    if RESOLVER.search(saved):
         return "which reads something else than the experiment"
     key = override.key_or_group
     of_hydra = key.startswith(("hydra", "launcher")) or key.partition("/")[0] in ("search",)

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, flag_override
 
 from tlrun.config import trust
-from tlrun.config.hashes import words_of
+from tlrun.config.hashes import override_list
 from tlrun.messages import say
 from tlrun.run_folder.locks import held_by_another, locked
 from tlrun.run_folder.run_dir import RunDir, numbered, runs_in
@@ -52,7 +52,7 @@ def _tell_jobs(folder: Path, config: DictConfig) -> None:
         more += [f"++hydra.job.env_set.{name}={quoted(value)}" for name, value in variables]
     with flag_override(config, ["struct", "readonly"], [False, False]):
         config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra = [*words_of(config.hydra.overrides.hydra), *more]
+        config.hydra.overrides.hydra = [*override_list(config.hydra.overrides.hydra), *more]
 
 
 def claim_new(folder: Path) -> Path:

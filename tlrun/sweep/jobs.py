@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.build import plain
 from tlrun.config.compose import resolve_and_check
-from tlrun.config.hashes import config_dir_of, job_hash, words_of
+from tlrun.config.hashes import config_dir_of, job_hash, override_list
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, RecordedFault, TlrunError
 from tlrun.experiment import start
@@ -164,7 +164,7 @@ def _write_config(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
         config.trainer.threads = threads
     if hydra_cfg.output_subdir is None:
         _write_hydra(run.path / ".hydra", cfg, hydra_cfg)
-    start.write_config(run, config, words_of(hydra_cfg.overrides.task))
+    start.write_config(run, config, override_list(hydra_cfg.overrides.task))
     return config
 
 

@@ -25,19 +25,19 @@ ALSO = {"hydra/launcher=joblib": "launcher=joblib", "hydra/launcher=ray": "launc
 }
 
 
-def check_extras(words: Sequence[str], multirun: bool) -> None:
+def check_extras(overrides: Sequence[str], multirun: bool) -> None:
     """Raise ConfigError where a chosen launcher or search is not installed, or needs `-m`."""
-    for word in words:
-        if word == "hydra.launcher.n_jobs=0":
+    for override in overrides:
+        if override == "hydra.launcher.n_jobs=0":
             raise ConfigError("launcher.n_jobs=0: give a number of jobs, or -1 for one per core")
-        chosen = ALSO.get(word, word)
+        chosen = ALSO.get(override, override)
         if chosen not in NEEDS:
             continue
         module, extra = NEEDS[chosen]
         if importlib.util.find_spec(module) is None:
-            raise ConfigError(f'{word} needs an extra: pip install "tlrun[{extra}]"')
+            raise ConfigError(f'{override} needs an extra: pip install "tlrun[{extra}]"')
         if not multirun:
-            raise ConfigError(f"{word} is for sweeps: add -m, as in tlrun -m {word} ...")
+            raise ConfigError(f"{override} is for sweeps: add -m, as in tlrun -m {override} ...")
 
 
 def at_once(launcher: Any) -> int:

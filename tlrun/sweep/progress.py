@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from tlrun.config.hashes import words_of
+from tlrun.config.hashes import override_list
 from tlrun.evaluate.score import selected_score
 from tlrun.messages import say
 from tlrun.run_folder.run_dir import RunDir, runs_in
@@ -174,11 +174,11 @@ def result_line(run: RunDir) -> str:
 
 def count_jobs(config: DictConfig) -> int | None:
     """How many jobs a command has, from its config with the `hydra` node; None with a glob."""
-    words = words_of(config.hydra.overrides.task)
-    words += [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = override_list(config.hydra.overrides.task)
+    overrides += [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]
     trials = config.hydra.sweeper.get("trials")
     number = 1
-    for override in OverridesParser.create().parse_overrides(words):
+    for override in OverridesParser.create().parse_overrides(overrides):
         if trials is not None and override.key_or_group != "seed":
             continue  # a search asks for values of its own, and repeats each with every seed
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP:

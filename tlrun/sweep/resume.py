@@ -14,7 +14,7 @@ from tlrun.config.hashes import key_of
 from tlrun.errors import RunError
 from tlrun.messages import report_error
 from tlrun.run_folder.run_dir import runs_in
-from tlrun.sweep.command import SweepCommand, check_words, checked_command, saved_commands
+from tlrun.sweep.command import SweepCommand, check_overrides, checked_command, saved_commands
 from tlrun.sweep.folder import close_sweep, quoted
 
 
@@ -38,11 +38,11 @@ def resume_sweep(
         return close_sweep(folder, failed=0)
     code = 0
     for command in _commands_to_give(folder, {key_of(word) for word in overrides}):
-        words = [*command.overrides, *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
+        arguments = [*command.overrides, *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
         if command.config_dir and (config_dir := trust.current().config_dir):
-            words += ["--config-dir", config_dir]
+            arguments += ["--config-dir", config_dir]
         with trust.trusting(received=True), working_folder(Path(command.folder)):
-            code = max(code, train(["-m", *words, "--config-name", command.config_name]))
+            code = max(code, train(["-m", *arguments, "--config-name", command.config_name]))
     return code
 
 
@@ -51,15 +51,15 @@ def _commands_to_give(folder: Path, given: set[str]) -> list[SweepCommand]:
     checked = [checked_command(*entry, folder) for entry in saved_commands(folder).items()]
     commands = []
     for command in checked:
-        words = _without(command.overrides, given)
-        check_words(words, folder)
-        commands.append(replace(command, overrides=words))
+        overrides = _without(command.overrides, given)
+        check_overrides(overrides, folder)
+        commands.append(replace(command, overrides=overrides))
     return commands
 
 
-def _without(words: list[str], given: set[str]) -> list[str]:
-    """The words of a saved command, but for what is given now; another launcher has other keys."""
-    left = [word for word in words if key_of(str(word)) not in given]
+def _without(overrides: list[str], given: set[str]) -> list[str]:
+    """Those whose keys are not given now; another launcher has other keys."""
+    left = [word for word in overrides if key_of(str(word)) not in given]
     if given & {"launcher", "hydra/launcher"}:
         of_launcher = ("hydra/l", "hydra.l", "launcher")
         left = [word for word in left if not key_of(str(word)).startswith(of_launcher)]

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.compose import resolve_and_check
 from tlrun.config.hashes import fresh_seeds_command, key_of, names_jobs
-from tlrun.config.schema import matches
+from tlrun.config.hints import matches
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.evaluate.score import selected_score
 from tlrun.files.locks import LockTaken, file_lock
@@ -107,7 +107,7 @@ def run_search(
 ) -> None:
     """Ask, run and write down until `settings.trials` are tried. Raises ConfigError, RunError."""
     command = read_command(arguments, settings.space)
-    base = compose(config, [*command.words, f"seed={command.seeds[0]}"])
+    base = compose(config, [*command.fixed, f"seed={command.seeds[0]}"])
     study = Study(settings, command, base, Path(config.hydra.sweep.dir))
     study.folder.mkdir(parents=True, exist_ok=True)
     with study.alone():
@@ -134,15 +134,15 @@ def _run_trials(
     study: Study, batch: Sequence[Trial], config: DictConfig, compose: Compose, launch: Launch
 ) -> None:
     """The jobs of some trials together; what came of them is in search.json afterwards."""
-    jobs = [(trial, words) for trial in batch for words in study.words(trial)]
+    jobs = [(trial, overrides) for trial in batch for overrides in study.overrides(trial)]
     first = batch[0].number * len(study.command.seeds)
     for trial in batch:
         trial.jobs, trial.state = [], "running"
-    for number, (trial, words) in enumerate(jobs, first):
-        trial.jobs.append(_folder_of(compose(config, words), number))
+    for number, (trial, overrides) in enumerate(jobs, first):
+        trial.jobs.append(_folder_of(compose(config, overrides), number))
     study.write()
     try:
-        returns = launch([words for _, words in jobs], first)
+        returns = launch([overrides for _, overrides in jobs], first)
     except Exception as error:  # its process died: the next settings may do better
         say(f"tlrun: error: {type(error).__name__}: {error}")
         returns = []
@@ -236,7 +236,7 @@ class Study:
         """What a search is; the number of its trials may grow."""
         return {
             "space": {d.key: d.text for d in self.space},
-            "words": sorted(word for word in self.command.words if names_jobs(key_of(word))),
+            "words": sorted(word for word in self.command.fixed if names_jobs(key_of(word))),
             "seeds": list(self.command.seeds),
             "seed": self.settings.seed,
             "start": self.settings.start,
@@ -302,10 +302,10 @@ class Study:
             asked = study.ask(distributions).params
         return {d.key: d.rounded(asked[d.key]) for d in self.space}
 
-    def words(self, trial: Trial) -> list[list[str]]:
+    def overrides(self, trial: Trial) -> list[list[str]]:
         """The overrides of a trial's jobs, one for each seed."""
         params = [] if trial.start else [f"{key}={value}" for key, value in trial.params.items()]
-        return [[*self.command.words, *params, f"seed={seed}"] for seed in self.command.seeds]
+        return [[*self.command.fixed, *params, f"seed={seed}"] for seed in self.command.seeds]
 
     def note(self, trial: Trial) -> None:
         """Read what became of a trial's jobs in their folders."""
@@ -333,5 +333,5 @@ class Study:
         return (
             f"best of {len(done)} trials by {self.rule}: trial {best.number}, "
             f"{best.value:.4g}{against}: {setting or 'as it is'}\n"
-            f"on fresh seeds: {fresh_seeds_command(self.words(best)[0], self.command.seeds)}"
+            f"on fresh seeds: {fresh_seeds_command(self.overrides(best)[0], self.command.seeds)}"
         )

@@ -120,7 +120,7 @@ class Dimension:
 class SearchCommand:
     """A search's command line: what is fixed, what is searched, with which seeds each setting."""
 
-    words: list[str]
+    fixed: list[str]  # overrides
     space: list[Dimension]
     seeds: list[int]
 
@@ -130,7 +130,7 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchC
 
     Raises ConfigError for what cannot be searched.
     """
-    words, seeds, typed = [], [0], {}
+    fixed, seeds, typed = [], [0], {}
     given = set()
     for override in parse(arguments):
         key = str(override.get_key_element())
@@ -139,7 +139,7 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchC
             if key == "seed":
                 seeds = [int(override.value())]  # type: ignore[arg-type]
             else:
-                words.append(str(override.input_line))
+                fixed.append(str(override.input_line))
         elif key == "seed":
             seeds = [int(text.partition("=")[2] or text) for text in _values(override)]
         elif key in ("method", "data", "experiment"):
@@ -155,7 +155,7 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchC
     dimensions = [Dimension(key, text) for key, text in space.items()]
     for dimension in dimensions:
         dimension.check()
-    return SearchCommand(words, dimensions, seeds)
+    return SearchCommand(fixed, dimensions, seeds)
 
 
 def _values(override: Override) -> list[str]:
@@ -164,9 +164,9 @@ def _values(override: Override) -> list[str]:
     return [str(text) for text in override.sweep_string_iterator()]
 
 
-def parse(words: Sequence[str]) -> list[Override]:
+def parse(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(words))
+        return OverridesParser.create().parse_overrides(list(overrides))
     except Exception as error:
         raise explain(error) or error from error
 
