@@ -19,8 +19,8 @@ from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.run_folder.record import recorded
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.sweep.search import Settings, Study
 from tlrun.sweep.space import Dimension, read_command
+from tlrun.sweep.study import Settings, Study
 
 pytest.importorskip("optuna")
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))

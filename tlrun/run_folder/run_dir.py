@@ -222,7 +222,7 @@ class RunDir:
 
 
 def is_sweep(path: str | Path) -> bool:
-    """Whether a folder is a sweep's (see tlrun/sweep/jobs.py)."""
+    """Whether a folder is a sweep's (see tlrun/sweep/folder.py)."""
     return (Path(path) / COMMANDS).is_file()
 
 
