@@ -1,16 +1,14 @@
-"""Launchers: presets, threads, GPUs for each job, preemption, several processes within a job."""
+"""Launchers: presets, threads, preemption, several processes within a job."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +20,7 @@ from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.engine import interrupt
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.sweep import gpus, launchers
+from tlrun.sweep import launchers
 
 NAMED = "hydra.sweep.dir=sweep"
 
@@ -87,80 +85,6 @@ def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(machine, "visible_gpus", lambda: 4)
     assert settings("launcher=joblib").n_jobs == 4  # one job per GPU
     assert threads(settings("launcher=joblib")) == 2
-
-
-# ---- GPUs -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "visible_gpus", lambda: 2)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
-def test_jobs_get_a_gpu_each_then_share_evenly(two_gpus: None, tmp_path: Path) -> None:
-    with (
-        gpus.reserve_gpus(0, "auto", folder=tmp_path) as first,
-        gpus.reserve_gpus(2, "cuda", folder=tmp_path) as second,
-        gpus.reserve_gpus(2, "auto", folder=tmp_path) as third,
-        gpus.reserve_gpus(3, "auto", folder=tmp_path) as fourth,
-    ):
-        assert (first, second) == ([0], [1])  # 0 was taken
-        assert sorted(third + fourth) == [0, 1]
-        assert machine.assigned_gpu() == fourth[0]
-    assert machine.assigned_gpu() is None
-    with gpus.reserve_gpus(7, "auto", folder=tmp_path) as again:
-        assert again == [1]  # all are free: that of its number
-
-
-def test_a_job_of_two_processes_gets_two(two_gpus: None, tmp_path: Path) -> None:
-    with gpus.reserve_gpus(0, "auto", devices=2, folder=tmp_path) as mine:
-        assert sorted(mine) == [0, 1]
-        assert [machine.assigned_gpu(rank) for rank in range(2)] == mine
-
-
-def test_no_gpu_is_taken_where_none_is_wanted_or_there(
-    two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with gpus.reserve_gpus(0, "cpu", folder=tmp_path) as mine:
-        assert mine == []
-    monkeypatch.setattr(machine, "visible_gpus", lambda: 0)
-    with gpus.reserve_gpus(0, "auto", folder=tmp_path) as mine:
-        assert mine == []
-        assert machine.assigned_gpu() is None
-    assert not list(tmp_path.iterdir())
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from tlrun import machine
-from tlrun.sweep import gpus
-machine.visible_gpus = lambda: 2
-with gpus.reserve_gpus(int(sys.argv[1]), "auto", folder=Path("locks")) as mine:
-    Path(f"has_{sys.argv[1]}").write_text(str(mine[0]))
-    while not Path("go").exists():
-        time.sleep(0.02)
-"""
-
-
-def test_processes_never_hold_the_same_gpu_and_a_killed_one_gives_it_back(
-    two_gpus: None, in_tmp: Path
-) -> None:
-    Path("locks").mkdir()
-    both = [subprocess.Popen([sys.executable, "-c", HOLD, str(job)]) for job in (0, 2)]
-    while len(list(Path().glob("has_*"))) < 2:
-        assert [process.poll() for process in both] == [None, None]
-        time.sleep(0.02)
-    taken = {Path(f"has_{job}").read_text() for job in (0, 2)}
-    assert taken == {"0", "1"}
-    both[0].kill()
-    both[0].wait()
-    lost = int(Path("has_0").read_text())
-    with gpus.reserve_gpus(lost, "auto", folder=Path("locks")) as mine:
-        assert mine == [lost]
-    Path("go").touch()
-    both[1].wait()
 
 
 # ---- really run -------------------------------------------------------------------------------
@@ -289,36 +213,3 @@ def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert interrupt.scheduler_signal() is None  # nobody would queue it again
-
-
-def test_bar_counts_and_status_files(
-    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tlrun.sweep.progress import SweepProgress
-
-    def finish(name: str, seconds: float) -> None:
-        run = RunDir(Path("sweep") / name)
-        run.path.mkdir(parents=True)
-        run.config.write_text("select: {name: bnm}\n")
-        row = {"step": 8, "split": "eval", "validator/bnm": 0.5}
-        run.metrics.write_text(json.dumps(row) + "\n")
-        chosen = {
-            "selected": {"step": 8, "target_test/accuracy": 0.9},
-            "wall_seconds": {"total": seconds},
-        }
-        run.write_json(run.summary, {"selection_rule": "bnm", **chosen})
-        run.set_status("completed")
-
-    clock = [0.0]
-    monkeypatch.setattr("tlrun.sweep.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    finish("before", 1.0)
-    progress = SweepProgress(Path("sweep"), total=3)
-    clock[0] = 96.0
-    finish("one", 90.0)
-    progress.look()
-    progress.look()
-    finish("two", 60.0)
-    progress.close()
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 1.6 min left")
-    assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"

@@ -1,0 +1,43 @@
+"""What the bar of a sweep says where there is no terminal: a line for each job that ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tlrun.run_folder.run_dir import RunDir
+from tlrun.sweep.progress import SweepProgress
+
+
+def test_bar_counts_and_status_files(
+    in_tmp: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finish(name: str, seconds: float) -> None:
+        run = RunDir(Path("sweep") / name)
+        run.path.mkdir(parents=True)
+        run.config.write_text("select: {name: bnm}\n")
+        row = {"step": 8, "split": "eval", "validator/bnm": 0.5}
+        run.metrics.write_text(json.dumps(row) + "\n")
+        chosen = {
+            "selected": {"step": 8, "target_test/accuracy": 0.9},
+            "wall_seconds": {"total": seconds},
+        }
+        run.write_json(run.summary, {"selection_rule": "bnm", **chosen})
+        run.set_status("completed")
+
+    clock = [0.0]
+    monkeypatch.setattr("tlrun.sweep.progress.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    finish("before", 1.0)
+    progress = SweepProgress(Path("sweep"), total=3)
+    clock[0] = 96.0
+    finish("one", 90.0)
+    progress.look()
+    progress.look()
+    finish("two", 60.0)
+    progress.close()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 1.6 min left")
+    assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"
