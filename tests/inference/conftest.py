@@ -38,9 +38,8 @@ def write_run(path, overrides, shape, normalize) -> SimpleNamespace:
     torch.manual_seed(0)
     net = assemble(cfg, method, method.phases(data), data, shape)
     for domain in ("source", "target"):  # statistics of their own
-        net.domain = domain
         with torch.no_grad():
-            net(torch.randn(16, *shape) + (domain == "target"))
+            net(torch.randn(16, *shape) + (domain == "target"), domain)
     run.checkpoints.mkdir()
     parts = {name: part.state_dict() for name, part in net.parts.items()}
     chosen = {"parts": parts, "method": method.state_dict()}

@@ -21,12 +21,11 @@ def test_load_gives_the_selected_net_with_the_targets_statistics(image_run):
     model = load(image_run.run.path)
     assert model.classes == ("cat", "dog", "fox")
     assert not model.training
-    image_run.net.domain = "target"
     with torch.no_grad():
         logits = model(raw())
-        assert torch.equal(logits, image_run.net(image_run.preprocess(raw())).logits)
-        image_run.net.domain = "source"
-        assert not torch.equal(logits, image_run.net(image_run.preprocess(raw())).logits)
+        x = image_run.preprocess(raw())
+        assert torch.equal(logits, image_run.net(x, "target").logits)
+        assert not torch.equal(logits, image_run.net(x, "source").logits)
 
 
 def test_other_checkpoints(image_run):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tlrun.errors import ConfigError
-from tlrun.models.batch_norm import BatchNorm, convert
+from tlrun.models.batch_norm import BatchNorm, convert, statistics_of
 from tlrun.models.net import Net
 
 torch.set_num_threads(1)
@@ -51,13 +51,13 @@ def test_each_domain_has_the_statistics_of_a_layer_of_its_own():
         twin.load_state_dict(fresh)
         for step in range(3):
             x = torch.randn(6, 3, 8, 8) * (1 + step) + (5 if domain == "target" else 0)
-            net[1].set_domain(domain)
-            torch.testing.assert_close(net(x), twin(x), rtol=0, atol=0)
+            with statistics_of(domain, net):
+                torch.testing.assert_close(net(x), twin(x), rtol=0, atol=0)
     net.eval()
     x = torch.randn(6, 3, 8, 8)
     for domain, twin in alone.items():
-        net[1].set_domain(domain)
-        assert torch.equal(net(x), twin.eval()(x))
+        with statistics_of(domain, net):
+            assert torch.equal(net(x), twin.eval()(x))
         assert torch.equal(net[1].running_mean, alone["source"][1].running_mean)
 
 
@@ -67,10 +67,11 @@ def test_a_target_never_trained_on_is_evaluated_with_the_sources_statistics():
     net.eval()
     x = torch.randn(4, 3, 8, 8)
     source = net(x)
-    net[1].set_domain("target")
-    assert torch.equal(net(x), source)
-    net.train()(torch.randn(8, 3, 8, 8))
-    assert not torch.equal(net.eval()(x), source)
+    with statistics_of("target", net):
+        assert torch.equal(net(x), source)
+        net.train()(torch.randn(8, 3, 8, 8))
+        assert not torch.equal(net.eval()(x), source)
+    assert torch.equal(net(x), source)  # outside it is the source's again
 
 
 def test_checkpoints_without_target_statistics_load():
@@ -80,8 +81,8 @@ def test_checkpoints_without_target_statistics_load():
     assert torch.equal(split[1].running_mean, plain[1].running_mean)
     assert int(split[1].target_num_batches_tracked) == 0
     again = convert(two_layers(), "per_domain")
-    split[1].set_domain("target")
-    split(torch.randn(8, 3, 8, 8))
+    with statistics_of("target", split):
+        split(torch.randn(8, 3, 8, 8))
     again.load_state_dict(split.state_dict())
     assert torch.equal(again[1].target_running_var, split[1].target_running_var)
     unfit = {k: v for k, v in split.state_dict().items() if k != "1.target_running_mean"}
@@ -89,16 +90,20 @@ def test_checkpoints_without_target_statistics_load():
         again.load_state_dict(unfit)
 
 
-def test_the_nets_domain_reaches_layers_converted_later():
-    backbone = two_layers()
-    net = Net(backbone, (3, 8, 8))
-    net.domain = "target"
-    convert(net, "per_domain")
-    assert net.backbone[1].domain == "target"
-    net.domain = "source"
-    assert net.backbone[1].domain == "source"
+def test_a_call_of_the_net_says_whose_statistics_move():
+    class Features(nn.Sequential):
+        feature_dim = 3
+
+    net = convert(Net(Features(*two_layers(), nn.Flatten()), (3, 8, 8)), "per_domain")
+    x = torch.randn(8, 3, 8, 8)
+    for domain, counts in (("source", (1, 0)), ("target", (1, 1)), ("source", (2, 1))):
+        net(x, domain)
+        layer = net.backbone[1]
+        assert (layer.num_batches_tracked, layer.target_num_batches_tracked) == counts
+    net.run("backbone", x, "target")
+    assert int(layer.target_num_batches_tracked) == 2
     with pytest.raises(ConfigError, match=r"no batch statistics for domain 'targets'.*'target'"):
-        net.domain = "targets"
+        net(x, "targets")
 
 
 def test_unknown_mode_and_unknown_layer():

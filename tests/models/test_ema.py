@@ -61,8 +61,7 @@ def test_with_own_statistics_it_gathers_those_of_the_target_and_averages_the_sou
     net, teacher = pair()
     x = small.batch()["target"].x
     norms = [m for m in teacher.modules() if isinstance(m, BatchNorm)]
-    net.domain = "target"
-    teacher.teach(x)
+    teacher.teach(x, "target")
     gathered = [norm.target_running_mean.clone() for norm in norms]
     assert all(int(norm.target_num_batches_tracked) == 1 for norm in norms)
     assert all(int(norm.num_batches_tracked) == 0 for norm in norms)

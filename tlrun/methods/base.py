@@ -181,8 +181,7 @@ class Method:
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         """x: (B, ...) preprocessed -> scores (B, K). Called in eval mode under no_grad."""
-        net.domain = query.domain
-        out = net(x)
+        out = net(x, query.domain)
         return Output(scores=out.logits, features=out.features)
 
     def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:

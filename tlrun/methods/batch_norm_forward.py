@@ -24,18 +24,13 @@ def forward_domains(
     head: str | None = "",
     taps: Iterable[str] = (),
 ) -> dict[str, Forward]:
-    """inputs: domain -> x (B, ...). Returns domain -> Forward; leaves the first domain set."""
+    """inputs: domain -> x (B, ...). Returns domain -> Forward. head, taps: as in `Net.forward`."""
     taps = tuple(taps)
     if mode == "joint":
         joined = net(torch.cat(list(inputs.values())), head=head, taps=taps)
         sizes = [len(x) for x in inputs.values()]
         return {name: _part(joined, i, sizes) for i, name in enumerate(inputs)}
-    outputs = {}
-    for name, x in inputs.items():
-        net.domain = name
-        outputs[name] = net(x, head=head, taps=taps)
-    net.domain = next(iter(inputs))
-    return outputs
+    return {name: net(x, name, head=head, taps=taps) for name, x in inputs.items()}
 
 
 def seen(batch: Mapping[str, object], outputs: Mapping[str, Forward]) -> dict[str, Seen]:

@@ -6,7 +6,7 @@ statistics and settings. Modes (the top-level key `batch_norm`):
 * joint, separate_forward: one set of running statistics. They differ in how a method calls the net
   (one forward over both domains, or two), not in the layer, which stays torch's own.
 * per_domain: one affine, running statistics per domain (Chang et al. 2019, with shared affine).
-  Evaluation uses those of the current domain (`net.domain = "target"`).
+  `net(x, domain="target")` says which; inside, `statistics_of` tells the layers.
 
 State dict keys are torch's: weight, bias, running_mean, running_var, num_batches_tracked; in
 per_domain these hold the source's statistics and target_running_mean, target_running_var,
@@ -19,6 +19,8 @@ A domain without statistics (no training batch yet) is evaluated with the source
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,9 +56,28 @@ def convert(net: nn.Module, mode: str = "joint", synchronize: bool = False) -> n
             if isinstance(child, _BatchNorm):
                 if child not in converted:
                     converted[child] = BatchNorm(child, per_domain, synchronize)
-                    converted[child].domain = getattr(net, "domain", DOMAINS[0])
                 setattr(parent, name, converted[child])
     return net
+
+
+@contextmanager
+def statistics_of(domain: str, module: nn.Module) -> Iterator[None]:
+    """Inside, the per-domain layers of `module` use the statistics of "source" or "target".
+
+    Outside they use the source's. Raises ConfigError for another name, if there are such layers.
+    """
+    layers = [m for m in module.modules() if isinstance(m, BatchNorm) and m.per_domain]
+    if layers and domain not in DOMAINS:
+        raise ConfigError(
+            f"no batch statistics for domain '{domain}': {did_you_mean(domain, DOMAINS)}"
+        )
+    for layer in layers:
+        layer.domain = domain
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.domain = DOMAINS[0]
 
 
 class BatchNorm(nn.Module):
@@ -88,7 +109,7 @@ class BatchNorm(nn.Module):
                 fresh = torch.ones_like if key == "running_var" else torch.zeros_like
                 self.register_buffer(f"target_{key}", fresh(getattr(norm, key)))
         self.synchronize = synchronize
-        self.domain = DOMAINS[0]
+        self.domain = DOMAINS[0]  # set by `statistics_of` alone
         # timm's BatchNormAct2d is a batch norm followed by these two.
         self.after = [name for name in ("drop", "act") if _has_child(norm, name)]
         if type(norm) not in _PLAIN and not self.after:
@@ -99,14 +120,6 @@ class BatchNorm(nn.Module):
         for name in self.after:
             self.add_module(name, norm.get_submodule(name))
         self.train(norm.training)
-
-    def set_domain(self, name: str) -> None:
-        """Statistics to use from now on: "source" or "target" (no effect without per_domain)."""
-        if self.per_domain and name not in DOMAINS:
-            raise ConfigError(
-                f"no batch statistics for domain '{name}': {did_you_mean(name, DOMAINS)}"
-            )
-        self.domain = name
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.synchronize and _world() > 1:

@@ -3,7 +3,7 @@
     net.add("teacher", EmaTeacher(net))       # in build
     net["teacher"].copy(net)                  # in start: the net may have got other weights since
     net["teacher"].follow(net, 0.99)          # at the start of every step
-    net["teacher"](x).logits
+    net["teacher"](x, "target").logits
 
 Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017: θ' ← d·θ' + (1 − d)·θ.
 """
@@ -45,18 +45,18 @@ class EmaTeacher(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, x: Tensor) -> Forward:
-        """x: (B, ...) -> features (B, D) and logits (B, K), in eval mode."""
-        out: Forward = self.inner(x)
+    def forward(self, x: Tensor, domain: str = "source") -> Forward:
+        """x: (B, ...) of a domain -> features (B, D) and logits (B, K), in eval mode."""
+        out: Forward = self.inner(x, domain)
         return out
 
     @torch.no_grad()
-    def teach(self, x: Tensor) -> Forward:
+    def teach(self, x: Tensor, domain: str = "source") -> Forward:
         """As forward, without gradients; with own statistics, normalised by those of the batch."""
         norms = [m for m in self.inner.modules() if isinstance(m, BatchNorm | _BatchNorm)]
         for norm in norms if self.own_statistics else ():
             norm.training = True
-        out: Forward = self.inner(x)
+        out: Forward = self.inner(x, domain)
         for norm in norms:
             norm.training = False
         return out

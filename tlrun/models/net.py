@@ -2,7 +2,7 @@
 
     net = Net(backbone, (3, 28, 28))          # backbone: nn.Module with .feature_dim, .stage_names
     net.add("classifier", net.new_head(10))   # a method adds its heads by name
-    out = net(x, head="classifier", taps=("backbone.conv2",))
+    out = net(x, domain="target", head="classifier", taps=("backbone.conv2",))
     out.features, out.logits, out.taps["backbone.conv2"]
 
 A checkpoint is {part: state dict}, so carrying layers over, freezing some, or using one head alone
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.models.batch_norm import statistics_of
 from tlrun.models.heads import Classifier
 
 CARRIED = "@carried"  # as a pattern: the stages whose weights were carried over
@@ -39,7 +40,7 @@ class Forward:
 class Net(nn.Module):
     """Named parts in the order in which data flows through them.
 
-    `domain` (settable, "source" or "target") tells per-domain layers whose statistics to use.
+    Each call says of which domain its images are: per-domain layers use its statistics.
     """
 
     def __init__(
@@ -55,7 +56,6 @@ class Net(nn.Module):
         self.main_head = "classifier"
         self.carried: tuple[str, ...] = ()  # stages whose weights were transferred (transfer.py)
         self.learned: dict[str, str] = {}  # heads of earlier tasks -> the stream of their images
-        self._domain = "source"
 
     # ---- structure ------------------------------------------------------------------------
 
@@ -63,7 +63,6 @@ class Net(nn.Module):
         """Add a part; one of that name that exists is kept (build is called again on resume)."""
         if name not in self.parts:
             self.parts[name] = module
-            self.domain = self._domain
         return self.parts[name]
 
     def new_head(self, num_classes: int, in_dim: int | None = None) -> nn.Module:
@@ -206,29 +205,29 @@ class Net(nn.Module):
                     seen.add(id(parameter))
                     yield parameter
 
-    # ---- domains --------------------------------------------------------------------------
-
-    @property
-    def domain(self) -> str:
-        return self._domain
-
-    @domain.setter
-    def domain(self, name: str) -> None:
-        self._domain = name
-        for module in self.modules():
-            if hasattr(module, "set_domain"):
-                module.set_domain(name)  # type: ignore[operator]
-
     # ---- forward --------------------------------------------------------------------------
 
-    def features(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W) or (B, D) -> (B, feature_dim)."""
-        return self.backbone(x)
+    def run(self, part: str, x: Tensor, domain: str = "source") -> Tensor:
+        """One part alone, with the batch statistics of a domain. x: what it takes, (B, ...)."""
+        with statistics_of(domain, self):
+            out: Tensor = self[part](x)
+        return out
 
-    def forward(self, x: Tensor, head: str | None = "", taps: Iterable[str] = ()) -> Forward:
+    def features(self, x: Tensor, domain: str = "source") -> Tensor:
+        """x: (B, C, H, W) or (B, D) -> (B, feature_dim)."""
+        return self.run("backbone", x, domain)
+
+    def forward(
+        self,
+        x: Tensor,
+        domain: str = "source",
+        *,
+        head: str | None = "",
+        taps: Iterable[str] = (),
+    ) -> Forward:
         """Features, and logits of `head` ("" = the main head if any, None = features only).
 
-        taps: stages whose outputs to return as well.
+        x: (B, ...) of one domain, "source" or "target". taps: stages whose outputs to return too.
         """
         caught: dict[str, Tensor] = {}
         hooks = [
@@ -237,12 +236,12 @@ class Net(nn.Module):
             )
             for name in taps
         ]
+        if head == "":
+            head = self.main_head if self.main_head in self.parts else None
         try:
-            features = self.features(x)
-            chosen = (
-                (self.main_head if self.main_head in self.parts else None) if head == "" else head
-            )
-            logits = self[chosen](features) if chosen else None
+            with statistics_of(domain, self):
+                features = self.backbone(x)
+                logits = self[head](features) if head else None
         finally:
             for hook in hooks:
                 hook.remove()

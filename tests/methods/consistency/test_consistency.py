@@ -40,8 +40,7 @@ def net_of(method):
 def middle(net, x):
     """A threshold that half of the images pass."""
     other = copy.deepcopy(net)
-    other.domain = "target"
-    return float(other["teacher"].teach(x).logits.softmax(1).amax(1).median())
+    return float(other["teacher"].teach(x, "target").logits.softmax(1).amax(1).median())
 
 
 def losses_of(method, net, batch, progress=FIRST):
@@ -55,12 +54,9 @@ def test_self_ensembling_is_its_equation():
     other = copy.deepcopy(net)
     method.threshold = threshold = middle(net, batch["target"].x)
     found = losses_of(method, net, batch)
-    other.domain = "target"
-    opinion = other["teacher"].teach(batch["target"].x).logits.softmax(1)
-    other.domain = "source"
+    opinion = other["teacher"].teach(batch["target"].x, "target").logits.softmax(1)
     source = other(batch["source"].x).logits
-    other.domain = "target"
-    student = other(batch["target"].views["weak"]).logits.softmax(1)
+    student = other(batch["target"].views["weak"], "target").logits.softmax(1)
     sure = (opinion.amax(1) >= threshold).float()
     expected = 2.0 * (sure * (student - opinion).square().mean(1)).mean()
     assert 0 < sure.sum() < 8
@@ -75,13 +71,10 @@ def test_fixmatch_is_its_equation():
     other = copy.deepcopy(net)
     method.threshold = threshold = middle(net, batch["target"].views["clean"])
     found = losses_of(method, net, batch)
-    other.domain = "target"
-    opinion = other["teacher"].teach(batch["target"].views["clean"]).logits
-    other.domain = "source"
+    opinion = other["teacher"].teach(batch["target"].views["clean"], "target").logits
     both = torch.cat([batch["source"].x, batch["source"].views["strong"]])
     source = other(both).logits
-    other.domain = "target"
-    student = other(batch["target"].views["strong"]).logits
+    student = other(batch["target"].views["strong"], "target").logits
     sure = (opinion.softmax(1).amax(1) >= threshold).float()
     each = cross_entropy(student, opinion.argmax(1), reduction="none")
     assert found["consistency"].item() == pytest.approx(2 * (sure * each).mean().item(), rel=1e-5)
@@ -110,7 +103,7 @@ def test_only_the_student_trains_and_the_teacher_predicts():
     assert moved == {"backbone", "classifier"} or "teacher" in moved  # it follows at the start
     net.eval()
     said = method.predict(net, batch["target"].x, Query()).scores
-    assert torch.equal(said, net["teacher"](batch["target"].x).logits)
+    assert torch.equal(said, net["teacher"](batch["target"].x, "target").logits)
 
 
 @pytest.mark.parametrize(
@@ -138,17 +131,15 @@ def test_vada_is_its_equation():
     other = copy.deepcopy(net)
     torch.manual_seed(5)
     found = losses_of(method, net, batch)
-    other.domain = "target"
     x = batch["target"].x
-    logits = other(x).logits
+    logits = other(x, "target").logits
     p = logits.softmax(1)
     entropy = -(p * p.log()).sum(1).mean()
     assert found["entropy"].item() == pytest.approx(0.1 * entropy.item(), rel=1e-5)
     torch.manual_seed(5)  # the target's random directions come first
-    vat = vat_loss(lambda z: other(z).logits, x, logits, radius=1.0, xi=1.0, iterations=1)
+    vat = vat_loss(lambda z: other(z, "target").logits, x, logits, radius=1.0, xi=1.0, iterations=1)
     assert found["target_vat"].item() == pytest.approx(0.1 * vat.item(), rel=1e-3)
     assert found["source_vat"].item() > 0
-    assert net.domain == "source"
 
 
 def test_vat_leaves_the_statistics_alone():
@@ -176,9 +167,8 @@ def test_dirt_t_refines_on_the_target_alone_near_its_last_point():
     with torch.no_grad():
         weight.add_(0.3)
     found = losses_of(method, net, batch, Progress(1, 10))
-    net.domain = "target"
-    q = net["anchor"].teach(x).logits.log_softmax(1)
-    p = net(x).logits.log_softmax(1)
+    q = net["anchor"].teach(x, "target").logits.log_softmax(1)
+    p = net(x, "target").logits.log_softmax(1)
     expected = 0.5 * (q.exp() * (q - p)).sum(1).mean()
     assert found["stay"].item() == pytest.approx(expected.item(), rel=1e-4)
     assert torch.equal(net["anchor"].inner["classifier"].out.weight, anchor)
@@ -198,7 +188,6 @@ def test_what_the_teacher_is_sure_of_holds_for_the_distorted_view(method):
     net.eval()
     with torch.no_grad():
         plain = method.predict(net, x, Query()).scores.argmax(1)
-        net.domain = "target"
-        distorted = net(strong).logits.argmax(1)
+        distorted = net(strong, "target").logits.argmax(1)
     assert (plain == distorted).float().mean() > 0.9
     assert (plain == truth).float().mean() > 0.9

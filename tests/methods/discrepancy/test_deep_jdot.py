@@ -34,10 +34,7 @@ def test_the_loss_equals_numpy(mode):
             out = reference(torch.cat([source, target]))
             f, logits = out.features, out.logits
         else:
-            outs = []
-            for name in ("source", "target"):
-                reference.domain = name
-                outs.append(reference(batch[name].x))
+            outs = [reference(batch[name].x, name) for name in ("source", "target")]
             f = torch.cat([out.features for out in outs])
             logits = torch.cat([out.logits for out in outs])
     f, log_p = f.double().numpy(), logits.double().log_softmax(1).numpy()
@@ -84,10 +81,8 @@ def test_training_brings_the_coupled_features_together():
             optimizer.zero_grad()
             sum(losses.values()).backward()
             optimizer.step()
-        net.domain = "source"
         source = net(batch["source"].x).features.detach()
-        net.domain = "target"
-        target = net(batch["target"].x).features.detach()
+        target = net(batch["target"].x, "target").features.detach()
         cost = np.asarray(torch.cdist(source, target).square())
         i, j = linear_sum_assignment(cost)
         return cost[i, j].mean() / float(source.var(0).sum())

@@ -36,8 +36,7 @@ def outputs(net, batch, mode, taps=()):
         ]
     found = []
     for domain in ("source", "target"):
-        net.domain = domain
-        out = net(batch[domain].x, taps=taps)
+        out = net(batch[domain].x, domain, taps=taps)
         found.append((out.features, out.logits, out.taps))
     return found
 

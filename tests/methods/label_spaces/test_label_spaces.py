@@ -32,8 +32,8 @@ def test_mme_plays_for_entropy_in_the_head_and_against_it_in_the_features():
     sum(update.losses.values()).backward()
     logits = {}
     for name in batch:
-        reference.domain = "source" if name == "source" else "target"
-        logits[name] = reference(batch[name].x).logits
+        domain = "source" if name == "source" else "target"
+        logits[name] = reference(batch[name].x, domain).logits
     labels = 0.5 * sum(cross_entropy(logits[n], batch[n].y) for n in ("source", "target"))
     p = logits["target_unlabelled"].softmax(1)
     entropy = -(p * p.log()).sum(1).mean()
@@ -62,8 +62,7 @@ def test_pada_weighs_images_of_the_source_by_their_class():
     batch, reference = small.batch(), copy.deepcopy(net)
     (update,) = method.step(net, batch, Phase(), MIDDLE)
     source = reference(batch["source"].x)
-    reference.domain = "target"
-    target = reference(batch["target"].x)
+    target = reference(batch["target"].x, "target")
     weight = method.weights[batch["source"].y]
     each = cross_entropy(source.logits, batch["source"].y, reduction="none")
     expected = (weight * each).sum() / weight.sum()
@@ -85,10 +84,10 @@ def test_pada_finds_the_mean_prediction_on_the_target(tmp_path):
     assert torch.equal(method.weights, torch.ones(10))
     method.refresh(session.phases[0], net, data, Progress(3, 6))
     net.eval()
-    net.domain = "target"
     train = data.stream_set("target")
     with torch.no_grad():
-        p = net(data.preprocess(train.read(torch.arange(len(train))))).logits.softmax(1).mean(0)
+        x = data.preprocess(train.read(torch.arange(len(train))))
+        p = net(x, "target").logits.softmax(1).mean(0)
     assert torch.allclose(method.weights, (p / p.max()).clamp_min(1e-3), atol=1e-4)
 
 
@@ -99,8 +98,7 @@ def test_osbp_reverses_the_boundary_for_the_features():
     (update,) = method.step(net, batch, Phase(), MIDDLE)
     sum(update.losses.values()).backward()
     labels = cross_entropy(reference(batch["source"].x).logits, batch["source"].y)
-    reference.domain = "target"
-    unknown = reference(batch["target"].x).logits.softmax(1)[:, -1]
+    unknown = reference(batch["target"].x, "target").logits.softmax(1)[:, -1]
     boundary = -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
     expected = {
         "backbone": updates.gradients(labels - 0.7 * boundary, reference["backbone"]),
@@ -117,11 +115,9 @@ def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
     batch, reference = small.batch(), copy.deepcopy(net)
     (update,) = method.step(net, batch, Phase(), MIDDLE)
     ours = updates.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
-    reference.domain = "target"
-    entropy = entropy_loss(reference(batch["target"].x).logits)
+    entropy = entropy_loss(reference(batch["target"].x, "target").logits)
     for mine, expected in zip(ours, updates.gradients(entropy, reference["backbone"]), strict=True):
         assert torch.allclose(mine, expected, atol=1e-6)
-    reference.domain = "source"
     reference(batch["source"].x)  # one pass each has moved the running statistics
     for name, buffer in reference.named_buffers():
         assert torch.allclose(net.get_buffer(name), buffer), name
@@ -136,8 +132,7 @@ def test_a_term_beside_mme_looks_at_the_images_without_labels():
     shown = update.seen["target"]
     assert torch.equal(shown.x, batch["target_unlabelled"].x)
     ours = updates.gradients(entropy_loss(shown.logits), net["backbone"])
-    reference.domain = "target"
-    entropy = entropy_loss(reference(batch["target_unlabelled"].x).logits)
+    entropy = entropy_loss(reference(batch["target_unlabelled"].x, "target").logits)
     for mine, expected in zip(ours, updates.gradients(entropy, reference["backbone"]), strict=True):
         assert torch.allclose(mine, expected, atol=1e-6)
 

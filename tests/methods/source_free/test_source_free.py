@@ -118,7 +118,7 @@ def test_labels_come_from_what_the_hypothesis_is_given_in_eval_mode(hypothesis, 
     net.eval()
     examples = data.role("target_train")
     with torch.no_grad():
-        out = net(data.preprocess(examples.read(torch.arange(len(examples)))))
+        out = net(data.preprocess(examples.read(torch.arange(len(examples)))), "target")
         given = out.features if hypothesis == "classifier" else net["classifier"].fc1(out.features)
     expected = labels_by_numpy(given.double().numpy(), out.logits.double().softmax(1).numpy())
     assert (found.numpy() == expected).mean() > 0.999  # ties of float32 aside

@@ -54,8 +54,7 @@ def test_the_loss_is_the_entropy():
     (update,) = method.step(
         net, {"target": Batch(x, None, torch.arange(8))}, Phase(), Progress(0, 9)
     )
-    net.domain = "target"
-    p = net(x).logits.detach().double().softmax(1).numpy()
+    p = net(x, "target").logits.detach().double().softmax(1).numpy()
     expected = -(p * np.log(p)).sum(1).mean()
     assert update.losses.keys() == {"entropy"}
     assert float(update.losses["entropy"].detach()) == pytest.approx(expected, rel=1e-5)

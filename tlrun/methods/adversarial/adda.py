@@ -92,18 +92,20 @@ class ADDA(SourceOnly):
     def _encoder_update(self, net: Net, batch: Batches) -> Update:
         x, y = batch["target"].x, batch["target"].y
         features = self.features(net, x, "target")
-        seen = {"target": Seen(x, features, net["classifier"](features), y)}
+        logits = net.run("classifier", features, "target")
+        seen = {"target": Seen(x, features, logits, y)}
         loss = fooling_loss(net["domain_head"](features))
         return Update({"encoder": loss}, parts=(ENCODER,), seen=seen)
 
     def features(self, net: Net, x: Tensor, domain: str) -> Tensor:
         """(B, D) by the domain's encoder: the source's for both until the target has one."""
-        net.domain = domain
-        return net[ENCODER if domain == "target" and self.adapts else "backbone"](x)
+        encoder = ENCODER if domain == "target" and self.adapts else "backbone"
+        return net.run(encoder, x, domain)
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
-        found = self.features(net, x, query.domain)
-        return Output(scores=net["classifier"](found), features=found)
+        features = self.features(net, x, query.domain)
+        scores = net.run("classifier", features, query.domain)
+        return Output(scores=scores, features=features)
 
     def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
         return {**parts, "backbone": parts[ENCODER]} if self.adapts else parts

@@ -50,8 +50,7 @@ class DANNAlternating(DANN):
     def _label_update(self, net: Net, batch: Batches) -> Update:
         if self.batch_norm == "per_domain":
             with torch.no_grad():
-                net.domain = "target"
-                net(batch["target"].x)
+                net(batch["target"].x, "target")
         domains = ("source", "target") if self.batch_norm == "joint" else ("source",)
         out = forward_domains(net, {name: batch[name].x for name in domains}, self.batch_norm)
         loss = classification_loss(out["source"].logits, batch["source"].y)

@@ -96,9 +96,9 @@ class MCD(Method):
         }
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
-        net.domain = query.domain
-        features = net.features(x)
-        return Output(scores=_mean(*(net[head](features) for head in HEADS)), features=features)
+        features = net.features(x, query.domain)
+        scores = _mean(*(net.run(head, features, query.domain) for head in HEADS))
+        return Output(scores=scores, features=features)
 
 
 def _mean(first: Tensor, second: Tensor) -> Tensor:

@@ -17,13 +17,8 @@ from tlrun.models.net import Net
 def head_by_domain(
     net: Net, part: str, features: Mapping[str, Tensor], mode: str
 ) -> dict[str, Tensor]:
-    """features: domain -> (B, D). Returns domain -> logits (B, K); leaves the first domain set."""
+    """features: domain -> (B, D). Returns domain -> logits (B, K)."""
     if mode == "joint":
         joined = net[part](torch.cat(list(features.values())))
         return dict(zip(features, joined.split([len(f) for f in features.values()]), strict=True))
-    logits = {}
-    for domain, own in features.items():
-        net.domain = domain
-        logits[domain] = net[part](own)
-    net.domain = next(iter(features))
-    return logits
+    return {domain: net.run(part, x, domain) for domain, x in features.items()}

@@ -75,9 +75,8 @@ class DirtT(VADA):
         if fresh and progress.step % self.interval == 0:
             anchor.copy(teacher.inner)
         x = batch["target"].x
-        net.domain = "target"
-        believed = anchor.teach(x).logits
-        out = net(x)
+        believed = anchor.teach(x, "target").logits
+        out = net(x, "target")
         assert out.logits is not None
         assert believed is not None
         losses = self.target_losses(net, x, out.logits)

@@ -58,8 +58,7 @@ class FixMatchDA(Consistency):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
         source, target = batch["source"], batch["target"]
-        net.domain = "target"
-        opinion = teacher.teach(target.views.get(self.view, target.x)).logits
+        opinion = teacher.teach(target.views.get(self.view, target.x), "target").logits
         x, y = source.x, source.y
         if self.source_strong:
             assert y is not None

@@ -49,8 +49,7 @@ class SelfEnsembling(Consistency):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
         source, target = batch["source"], batch["target"]
-        net.domain = "target"
-        opinion = teacher.teach(target.x).logits
+        opinion = teacher.teach(target.x, "target").logits
         inputs = {"source": source.x, "target": target.views[self.view]}
         out = forward_domains(net, inputs, self.batch_norm)
         student = out["target"].logits

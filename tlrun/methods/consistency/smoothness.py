@@ -20,15 +20,10 @@ def net_vat(
     """
 
     def logits(images: Tensor) -> Tensor:
-        found = net(images).logits
-        assert found is not None
-        return found
+        out: Tensor = net(images, domain).logits
+        return out
 
-    before, net.domain = net.domain, domain
-    try:
-        with repeatable(net):
-            with torch.no_grad():
-                clean = logits(x)
-            return vat_loss(logits, x, clean, radius=radius, xi=xi, iterations=iterations)
-    finally:
-        net.domain = before
+    with repeatable(net):
+        with torch.no_grad():
+            clean = logits(x)
+        return vat_loss(logits, x, clean, radius=radius, xi=xi, iterations=iterations)

@@ -50,8 +50,7 @@ class Averaged(Method):
         return teacher
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
-        net.domain = query.domain
-        out = teacher_of(net)(x)
+        out = teacher_of(net)(x, query.domain)
         return Output(scores=out.logits, features=out.features)
 
     def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:

@@ -32,8 +32,7 @@ class SourceOnly(Method):
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         (stream,) = phase.streams
-        net.domain = stream
         x, y = batch[stream].x, batch[stream].y
-        out = net(x)
+        out = net(x, stream)
         loss = classification_loss(out.logits, y, self.label_smoothing)
         yield Update({"classification": loss}, seen={stream: Seen(x, out.features, out.logits, y)})

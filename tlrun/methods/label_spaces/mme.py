@@ -42,10 +42,8 @@ class MME(Method):
         inputs = {name: drawn.x for name, drawn in labelled.items()}
         out = forward_domains(net, inputs, self.batch_norm)
         losses = [classification_loss(out[n].logits, labelled[n].y) for n in labelled]
-        net.domain = "target"
-        features = net(batch[UNLABELLED].x, head=None).features
+        features = net.features(batch[UNLABELLED].x, "target")
         logits = net["classifier"](reverse_gradient(features, 1.0))
-        net.domain = "source"
         entropy = entropy_loss(logits)
         yield Update(
             {

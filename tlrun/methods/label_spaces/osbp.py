@@ -41,13 +41,11 @@ class OSBP(Method):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
         out = forward_domains(net, inputs, self.batch_norm, head=None)
-        head, features = net["classifier"], out["target"].features
-        net.domain = "target"
-        game = head(reverse_gradient(features, 1.0))
-        with repeatable(head):  # for terms: they are no part of the game, so nothing is reversed
-            out["target"].logits = head(features)
-        net.domain = "source"
-        out["source"].logits = head(out["source"].features)
+        features = out["target"].features
+        game = net.run("classifier", reverse_gradient(features, 1.0), "target")
+        with repeatable(net["classifier"]):  # for terms, which are no part of the game
+            out["target"].logits = net.run("classifier", features, "target")
+        out["source"].logits = net.run("classifier", out["source"].features, "source")
         unknown = game.softmax(1)[:, -1]
         yield Update(
             {

@@ -52,11 +52,10 @@ class PADA(DANN):
         if progress.step == 0:  # an untrained net's opinion is worth nothing
             return
         device = next(net.parameters()).device
-        net.domain = "target"
         total = torch.zeros(data.num_classes, device=device)
         with judging(net):
             for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
-                total += net(x).logits.softmax(1).sum(0)
+                total += net(x, "target").logits.softmax(1).sum(0)
         self.weights = (total / total.max()).clamp_min(1e-3)  # a batch of rare classes is no 0/0
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:

@@ -49,13 +49,12 @@ class AdaBN(SourceFree):
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         super().start(phase, net, data)
         if phase.name == self.adapting.name:
-            net.domain = "target"
             adapt_statistics(net, norms_of(net, phase.frozen, "adabn"), data)
 
 
 @torch.no_grad()
 def adapt_statistics(net: Net, norms: list[Any], data: Data) -> None:
-    """Replace the running statistics of `norms`, of the net's domain; the rest is in eval mode."""
+    """Replace the running statistics of `norms` by the target's; the rest is in eval mode."""
     examples = data.stream_set("target")
     count = len(examples)
     examples = examples.subset(permutation(count, "adabn"))  # a set may be sorted by class
@@ -67,7 +66,7 @@ def adapt_statistics(net: Net, norms: list[Any], data: Data) -> None:
         norm.train()
     try:
         for x, _, _ in batches(examples, data.preprocess, next(net.parameters()).device, size):
-            net(x)
+            net(x, "target")
     finally:
         for hook in hooks:
             hook.remove()

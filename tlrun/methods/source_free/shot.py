@@ -81,12 +81,11 @@ def pseudo_labels(net: Net, data: Data, hypothesis: str) -> Tensor:
     path = net.path()
     before = path[path.index(net.select([hypothesis])[0]) - 1]
     taps = () if before.startswith("backbone") else (before,)
-    net.domain = "target"
     features, probabilities = [], []
     device = next(net.parameters()).device
     with judging(net):
         for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
-            out = net(x, taps=taps)
+            out = net(x, "target", taps=taps)
             assert out.logits is not None
             features.append(out.taps[before].flatten(1) if taps else out.features)
             probabilities.append(out.logits.softmax(1))

@@ -60,7 +60,7 @@ class ShotIM(SourceFree):
             normalise_weight(output)
 
     def target_step(self, net: Net, drawn: Batch, progress: Progress) -> Iterator[Update]:
-        out = net(drawn.x)
+        out = net(drawn.x, "target")
         assert out.logits is not None
         yield Update(
             self.losses(out.logits, drawn),

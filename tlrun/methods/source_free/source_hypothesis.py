@@ -51,11 +51,10 @@ class SourceFree(SourceOnly):
         if phase.name == "source":
             yield from super().step(net, batch, phase, progress)
             return
-        net.domain = "target"
         yield from self.target_step(net, batch["target"], progress)
 
     def target_step(self, net: Net, drawn: Batch, progress: Progress) -> Iterator[Update]:
-        """The updates of one step of the last phase; the net is set to the target."""
+        """The updates of one step of the last phase."""
         raise NotImplementedError
 
     def baselines(self, data: Data) -> dict[str, dict[str, Any]]:

@@ -52,7 +52,7 @@ class Tent(SourceFree):
                     parameter.requires_grad_(True)
 
     def target_step(self, net: Net, drawn: Batch, progress: Progress) -> Iterator[Update]:
-        out = net(drawn.x)
+        out = net(drawn.x, "target")
         assert out.logits is not None
         yield Update(
             {"entropy": entropy_loss(out.logits)},
