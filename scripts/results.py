@@ -160,7 +160,7 @@ def device_of(folder: Path) -> str:
 
 def validators(rows: list[Row], out: Path) -> list[str]:
     """Mean loss of every rule against the oracle over all runs of some rows."""
-    from tlrun.report.read.record import read_record
+    from tlrun.report.read.run_record import read_record
     from tlrun.report.statistics.regrets import judge
 
     losses: dict[str, list[float]] = {}

@@ -38,7 +38,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """No page is written: seconds saved."""
-    page = importlib.import_module("tlrun.report.pages.page")
+    page = importlib.import_module("tlrun.report.pages.write")
     monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
 
 

@@ -46,10 +46,10 @@ def executed(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
 
         fake = ModuleType("tlrun.experiment.lifecycle")
         fake.execute = execute  # type: ignore[attr-defined]
-        page = ModuleType("tlrun.report.pages.page")
+        page = ModuleType("tlrun.report.pages.write")
         page.write_report = lambda path, output=None: Path(path) / "report.html"  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tlrun.experiment.lifecycle", fake)
-        monkeypatch.setitem(sys.modules, "tlrun.report.pages.page", page)
+        monkeypatch.setitem(sys.modules, "tlrun.report.pages.write", page)
         return calls
 
     monkeypatch.delenv("TLRUN_DEBUG", raising=False)
@@ -379,7 +379,7 @@ def run_folder(in_tmp: Path) -> Path:
             ["evaluate", "sweep/run", "method=source_only"],
             (Path("sweep/run"), ["method=source_only"]),
         ),
-        ("tlrun.report.pages.page", "write_report", ["report", "sweep"], (Path("sweep"), None)),
+        ("tlrun.report.pages.write", "write_report", ["report", "sweep"], (Path("sweep"), None)),
         (
             "tlrun.inference.export",
             "main",

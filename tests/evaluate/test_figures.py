@@ -24,7 +24,7 @@ from tlrun.evaluate.figures import (
 )
 from tlrun.evaluate.selection import Guard, score, select_row
 from tlrun.experiment.summary import conclude
-from tlrun.report.pages.text import text_summary
+from tlrun.report.pages.terminal import text_summary
 
 
 def test_values_and_what_they_are():

@@ -260,7 +260,7 @@ def test_a_report_elsewhere(
     def refuse(path: Path, content: Any) -> None:
         raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr("tlrun.report.pages.page.write_atomic", refuse)
+    monkeypatch.setattr("tlrun.report.pages.write.write_atomic", refuse)
     assert main(VERBS["report"]) == 1
     sentence = "tlrun: error: cannot use run/report.html: Read-only file system"
     assert capsys.readouterr().err.strip().endswith(sentence)

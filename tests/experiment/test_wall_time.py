@@ -1,5 +1,6 @@
 """Where the time of a run went, and what the log and the page say of cadence and schedules."""
 
+import json
 import time
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ from tlrun.engine import checkpoint
 from tlrun.experiment.summary import conclude
 from tlrun.experiment.wall_time import wall_seconds, with_part
 from tlrun.report.figures import curves
-from tlrun.report.read.record import Record
+from tlrun.report.read.run_record import RunRecord
 from tlrun.report.statistics.findings import comparison
 from tlrun.run_folder.run_dir import RunDir
 
@@ -77,8 +78,8 @@ def test_the_peak_of_the_learning_rate_is_that_of_the_first_step(tmp_path):
     assert summary["peak_learning_rate"] == pytest.approx(0.02)
     figure, ax = plt.subplots()
     drawn = [("lr", np.array([3.0, 6.0]), np.array(logged))]
-    curves._draw_schedules(ax, drawn, {"lr": summary["peak_learning_rate"]})
-    curves._draw_schedules(ax, drawn, {})
+    curves._draw_schedules(ax, drawn, summary["peak_learning_rate"])
+    curves._draw_schedules(ax, drawn, None)
     known, unknown = (line.get_label() for line in ax.get_lines())
     plt.close(figure)
     assert known == "learning rate (peak 0.02)"
@@ -93,8 +94,12 @@ def test_the_peak_of_the_learning_rate_is_that_of_the_first_step(tmp_path):
     ],
 )
 def test_what_is_equal_is_said(tmp_path, images, expected):
-    counts = {"steps": 20, "images_seen": images, "method": "source_only"}
-    other = Record(tmp_path, RunDir(tmp_path), summary=counts)
-    own = {"steps": 20, "images_seen": 200}
-    assert comparison(Record(tmp_path, RunDir(tmp_path), summary=own, baseline=other)) == expected
-    assert comparison(Record(tmp_path, RunDir(tmp_path), summary=own)) == ""
+    def leave(folder, **summary):
+        folder.mkdir()
+        (folder / "status.json").write_text("{}")
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    leave(tmp_path / "run", steps=20, images_seen=200)
+    assert comparison(RunRecord(tmp_path / "run")) == ""
+    leave(tmp_path / "run/baseline", steps=20, images_seen=images, method="source_only")
+    assert comparison(RunRecord(tmp_path / "run")) == expected

@@ -24,7 +24,7 @@ from tlrun.engine import checkpoint
 from tlrun.errors import DataError, RunError, TlrunError
 from tlrun.files import archives
 from tlrun.report.figures.embedding import read_features
-from tlrun.report.figures.style import Missing
+from tlrun.report.read.entries import Missing
 
 ZEROS = bytes(3_000_000)  # packs to 3,000
 

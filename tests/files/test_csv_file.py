@@ -16,7 +16,7 @@ from tlrun.data.examples.image_set import ImageSet
 from tlrun.evaluate.evaluators.classes import write_predictions
 from tlrun.files.csv_file import Writer, marked, read_rows, unmarked
 from tlrun.inference.predict import Prediction, write_csv
-from tlrun.report.read.record import read_record
+from tlrun.report.read.run_record import read_record
 
 NAMES = ("=1+1", "+cmd|'/C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "'=1", "＝1")
 

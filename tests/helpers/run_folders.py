@@ -237,6 +237,11 @@ def _summary(
         "target_labels_seen": 0,
         "selection_rule": "oracle" if saw_labels else "information_maximization",
         "selection_saw_target_labels": saw_labels,
+        "selection_guard": {
+            "num_classes": len(classes),
+            "source_floor": 0.9,
+            "min_effective_classes": 0.5,
+        },
         "selected": figures(1800, final),
         "last": figures(2000, final - 0.004),
         "train_seconds": 201.3,

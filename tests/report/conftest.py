@@ -5,7 +5,7 @@ import pytest
 def no_map(monkeypatch: pytest.MonkeyPatch) -> None:
     """t-SNE takes seconds: where the map is not the point, leave it out."""
     from tlrun.report.figures import plots
-    from tlrun.report.figures.style import Missing
+    from tlrun.report.read.entries import Missing
 
     def draw_nothing(record, path):
         raise Missing("switched off by the test")

@@ -62,11 +62,11 @@ def report(args: argparse.Namespace) -> int:
         if not next(path.rglob("status.json"), None):  # also a folder of sweeps
             check_folder(path, sweep_allowed=True)
     if args.compare:
-        from tlrun.report.pages.leaderboard import write_comparison
+        from tlrun.report.pages.write import write_comparison
 
         print(write_comparison(args.paths, args.compare))
         return 0
-    from tlrun.report.pages.page import write_report
+    from tlrun.report.pages.write import write_report
 
     if args.output and len(args.paths) > 1:
         raise ConfigError("--output takes the page of one run: give one folder")

@@ -129,6 +129,33 @@ def kind_of(key: str, told: Mapping[str, Any] | None = None) -> Kind:
     return KINDS.get(key.rpartition("/")[2], UNKNOWN)
 
 
+def read_figure(key: str, values: Mapping[str, Any], stated: Mapping[str, Any]) -> Figure:
+    """Of a summary: `values` under a rule of selection, `stated` its `figures`.
+
+    An evaluator that states nothing may leave an interval beside a value: of `a/b` under
+    `a/b_ci95`, of the accuracy of `a` under `a/ci95` or `a_ci95`, too.
+    """
+    said = stated.get(key)
+    where = said.get("ci95") if isinstance(said, Mapping) else None
+    place, _, name = key.rpartition("/")
+    beside = [f"{place}/ci95", f"{place}_ci95"] if place and name == "accuracy" else []
+    halves = [finite(values.get(k)) for k in ([where] if where else [f"{key}_ci95", *beside])]
+    ci95 = next((half for half in halves if half is not None), None)
+    return Figure(key, finite(values.get(key)), kind_of(key, stated), ci95)
+
+
+def is_interval(key: str) -> bool:
+    """Whether a summary holds half of an interval there, not a figure."""
+    return key.endswith("ci95")
+
+
+def finite(value: Any) -> float | None:
+    """A finite number, or None (null, NaN, text, a truth value)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
 def oracle_key(headline: str) -> str:
     """Where rows of metrics.jsonl hold a target test figure: `oracle/target_test_accuracy`."""
     return f"oracle/{headline.replace('/', '_')}"

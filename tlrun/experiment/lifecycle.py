@@ -126,8 +126,8 @@ def show(run_dir: RunDir) -> None:
     """
     if is_baseline(run_dir):
         return
-    from tlrun.report.pages.page import write_report
-    from tlrun.report.pages.text import text_summary
+    from tlrun.report.pages.terminal import text_summary
+    from tlrun.report.pages.write import write_report
 
     try:
         began = time.time()

@@ -77,7 +77,7 @@ def close_sweep(folder: Path, failed: int) -> int:
     with locked(folder, wait=True):  # the last of several processes writes the whole table
         runs = [RunDir(path) for path in runs_in(folder)]
         if runs:
-            from tlrun.report.pages.page import write_report  # matplotlib comes in here
+            from tlrun.report.pages.write import write_report  # matplotlib comes in here
 
             write_report(folder)
     left = [run for run in runs if run.read_status().get("state") != "completed"]

@@ -7,11 +7,10 @@ import pytest
 from helpers.html_page import Page
 from helpers.run_folders import make_run
 from tlrun.report.figures.axes import draw_axes, entry, numeric_keys
-from tlrun.report.figures.style import Missing
-from tlrun.report.pages.leaderboard import find_jobs
-from tlrun.report.pages.page import write_report
-from tlrun.report.read.groups import group_jobs
-from tlrun.report.read.record import read_record
+from tlrun.report.pages.write import find_jobs, write_report
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.run_record import read_record
+from tlrun.report.statistics.groups import group_jobs
 
 METRIC = "target_test/accuracy"
 

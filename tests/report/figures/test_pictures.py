@@ -16,8 +16,8 @@ from tlrun.report.figures.picture_kinds import (
     numbers,
 )
 from tlrun.report.figures.pictures import read_pictures
-from tlrun.report.figures.style import Missing
-from tlrun.report.pages.page import write_report
+from tlrun.report.pages.write import write_report
+from tlrun.report.read.entries import Missing
 from tlrun.run_folder.run_dir import RunDir
 
 HEATMAP = {

@@ -13,9 +13,11 @@ from tlrun.errors import ConfigError
 from tlrun.report.figures import curves
 from tlrun.report.figures.embedding import Features, read_features, source_share, to_plane
 from tlrun.report.figures.plots import confusion, draw_plots, write_plots
-from tlrun.report.figures.style import Missing, short
-from tlrun.report.figures.validators import spearman
-from tlrun.report.read.record import accuracy_by_class, lay_end_to_end, read_record, series
+from tlrun.report.figures.style import short
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.rows import add_global_step, series
+from tlrun.report.read.run_record import read_record
+from tlrun.report.statistics.regrets import spearman
 
 CHEAP = ("curves", "confusion", "by_class", "regrets", "validators")
 
@@ -122,14 +124,14 @@ def test_confusion_counts(tmp_path: Path) -> None:
     )
     record = read_record(run)
     assert confusion(record).tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
-    assert accuracy_by_class(record) == {"a": 0.5, "b": 1.0, "c": 1.0}
+    assert record.accuracy_by_class == {"a": 0.5, "b": 1.0, "c": 1.0}
 
 
 def test_phases_that_count_anew_follow_each_other() -> None:
     rows = [{"step": s, "phase": p} for p, s in (("a", 0), ("a", 10), ("b", 0), ("b", 5))]
-    assert [row["at"] for row in lay_end_to_end(rows)] == [0, 10, 10, 15]
+    assert [row["global_step"] for row in add_global_step(rows)] == [0, 10, 10, 15]
     going_on = [{"step": s, "phase": p} for p, s in (("a", 0), ("a", 10), ("b", 12))]
-    assert [row["at"] for row in lay_end_to_end(going_on)] == [0, 10, 12]
+    assert [row["global_step"] for row in add_global_step(going_on)] == [0, 10, 12]
 
 
 def test_the_selected_step_is_found_in_its_phase(tmp_path: Path) -> None:
@@ -145,10 +147,10 @@ def test_the_selected_step_is_found_in_its_phase(tmp_path: Path) -> None:
 
 def test_series_skips_null_and_text() -> None:
     rows = [
-        {"at": 1.0, "k": 2},
-        {"at": 2.0, "k": None},
-        {"at": 3.0, "k": "x"},
-        {"at": 4.0, "k": float("inf")},
+        {"global_step": 1.0, "k": 2},
+        {"global_step": 2.0, "k": None},
+        {"global_step": 3.0, "k": "x"},
+        {"global_step": 4.0, "k": float("inf")},
     ]
     at, value = series(rows, "k")
     assert at.tolist() == [1.0]
@@ -210,8 +212,8 @@ def test_short_keeps_both_ends() -> None:
 def test_the_curves_have_every_task_and_a_measured_target(tmp_path: Path) -> None:
     figures = {"what_val/accuracy": 0.1, "target_val/iou": 0.2, "where_val/iou": 0.2}
     others = {"source_val/accuracy": 0.3, "what_val/loss": 1.0}
-    rows = [{"at": step, **figures, **others} for step in (0, 1)]
+    rows = [{"global_step": step, **figures, **others} for step in (0, 1)]
     names = [name for name, _, _ in curves._tasks(rows)]
     assert names == ["what, validation", "where IoU, validation"]
-    alone = [{"at": 0, "target_val/accuracy": 0.4}]
+    alone = [{"global_step": 0, "target_val/accuracy": 0.4}]
     assert [name for name, _, _ in curves._tasks(alone)] == ["target, validation"]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.run_folders import make_run, make_search, make_sweep
-from tlrun.report.pages.leaderboard import write_comparison
-from tlrun.report.pages.page import write_report
+from tlrun.report.pages.write import write_comparison, write_report
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -8,9 +8,9 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run
-from tlrun.report.pages.page import write_report
-from tlrun.report.pages.text import text_summary
-from tlrun.report.read.record import read_record
+from tlrun.report.pages.terminal import text_summary
+from tlrun.report.pages.write import write_report
+from tlrun.report.read.run_record import read_record
 
 
 def blown_up(run: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 from helpers.html_page import Page
 from helpers.run_folders import make_run, make_search
 from tlrun.files.csv_file import read_rows
-from tlrun.report.pages.page import write_report
+from tlrun.report.pages.write import write_report
 
 SCRIPT = "<img src=x onerror=alert(1)>"
 BREAK = "\"'></td></script><script>alert(2)</script>{{ 7*7 }}"

@@ -8,12 +8,11 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run, make_sweep
-from tlrun.report.pages.leaderboard import find_jobs
-from tlrun.report.pages.page import write_report
-from tlrun.report.read.record import read_record
-from tlrun.report.statistics.board import board_of
+from tlrun.report.pages.write import find_jobs, write_report
+from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.cautions import cautions
 from tlrun.report.statistics.chosen import chosen_settings
+from tlrun.report.statistics.leaderboard import leaderboard_of
 from tlrun.report.statistics.matrix import matrices
 from tlrun.report.statistics.provenance import commands, never_begun
 
@@ -31,7 +30,9 @@ def change(path: Path, name: str, **values: Any) -> None:
 
 
 def said(path: Path, missing: int = 0) -> str:
-    return "\n".join(cautions(board_of([read_record(job) for job in find_jobs(path)]), missing))
+    return "\n".join(
+        cautions(leaderboard_of([read_record(job) for job in find_jobs(path)]), missing)
+    )
 
 
 def test_nothing_to_say(tmp_path: Path) -> None:
@@ -118,16 +119,17 @@ def test_commands_and_jobs_never_begun(tmp_path: Path) -> None:
 
 
 def test_matrix(tmp_path: Path) -> None:
-    board = board_of([read_record(job) for job in find_jobs(make_sweep(tmp_path / "sweep"))])
+    board = leaderboard_of([read_record(job) for job in find_jobs(make_sweep(tmp_path / "sweep"))])
     selected, last, oracle = matrices(board.groups, board.metric, board.rules)
-    assert [one["rule"] for one in (selected, last, oracle)] == ["selected", "last", "oracle"]
-    assert selected["heads"] == ["mnist_usps", "usps_mnist"]
-    rows = {row["name"]: row for row in selected["rows"]}
+    assert [one.rule for one in (selected, last, oracle)] == ["selected", "last", "oracle"]
+    assert selected.heads == ["mnist_usps", "usps_mnist"]
+    rows = {row.name: row for row in selected.rows}
     assert list(rows) == ["dann optimizer.lr=0.01", "dann optimizer.lr=0.03", "source_only"]
-    assert [cell.best for cell in rows["dann optimizer.lr=0.01"]["cells"]] == [True, True]
-    assert rows["dann optimizer.lr=0.01"]["best_average"]
-    assert rows["dann optimizer.lr=0.01"]["average"] == pytest.approx((0.89 + 0.77) / 2)
-    assert rows["dann optimizer.lr=0.03"]["cells"][1].note == "n = 2"
+    assert [cell.best for cell in rows["dann optimizer.lr=0.01"].cells] == [True, True]
+    assert rows["dann optimizer.lr=0.01"].average == selected.best_average
+    assert rows["dann optimizer.lr=0.01"].average == pytest.approx((0.89 + 0.77) / 2)
+    assert rows["dann optimizer.lr=0.03"].cells[1].few
+    assert not rows["dann optimizer.lr=0.01"].cells[1].few
     one_data = [group for group in board.groups if group.data == "mnist_usps"]
     assert matrices(one_data, board.metric, board.rules) == []
 
@@ -138,9 +140,9 @@ def test_the_chosen_setting_is_the_selectors(tmp_path: Path) -> None:
             job = run(tmp_path / f"{lr}_{seed}", "dann", seed, f"optimizer.lr={lr}", final=final)
             row = {"step": 1800, "split": "eval", "validator/information_maximization": value}
             (job / "metrics.jsonl").write_text(json.dumps(row))
-    groups = board_of([read_record(job) for job in find_jobs(tmp_path)]).groups
+    groups = leaderboard_of([read_record(job) for job in find_jobs(tmp_path)]).groups
     (row,) = chosen_settings(groups, METRIC)
-    assert (row["settings"], row["best"]) == ("optimizer.lr=0.01", "optimizer.lr=0.03")
-    assert (row["value"], row["lost"]) == pytest.approx((2.0, 0.1))
+    assert (row.settings, row.best_settings) == ("optimizer.lr=0.01", "optimizer.lr=0.03")
+    assert (row.value, row.lost) == pytest.approx((2.0, 0.1))
     assert "tune on test labels" in said(tmp_path)
     assert "Settings chosen without target labels" in Page(write_report(tmp_path)).text

@@ -10,7 +10,7 @@ from helpers.html_page import Page
 from helpers.run_folders import make_run
 from tlrun.cli.main import main
 from tlrun.errors import ConfigError
-from tlrun.report.pages.leaderboard import sources_of, write_comparison
+from tlrun.report.pages.write import sources_of, write_comparison
 
 
 def sweep(path: Path, method: str, lift: float, *overrides: str) -> Path:

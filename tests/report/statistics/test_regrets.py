@@ -8,10 +8,11 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run
-from tlrun.report.figures.style import Missing
-from tlrun.report.pages.page import write_report
-from tlrun.report.read.record import read_record
-from tlrun.report.statistics.regrets import draw_regrets, judge, over_runs, regret_table
+from tlrun.report.figures.regrets import draw_regrets
+from tlrun.report.pages.write import write_report
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.run_record import read_record
+from tlrun.report.statistics.regrets import judge, over_runs, regret_table
 
 # accuracy, im, bnm, used classes: im is fooled by the collapse at the end, bnm picks step 1
 ROWS = [(0.6, 0.1, 9.0, 9.0), (0.9, 0.5, 2.0, 9.0), (0.8, 0.7, 3.0, 9.0), (0.3, 1.0, 1.0, 1.5)]
@@ -40,10 +41,8 @@ def run_of(
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     summary = json.loads((run / "summary.json").read_text())
     summary["selected"]["step"] = step
-    summary |= {"selection_guard": {"num_classes": 10, **guard}} if guard else {}
+    summary["selection_guard"] |= guard or {}
     (run / "summary.json").write_text(json.dumps(summary))
-    with (run / "config.yaml").open("a") as file:
-        file.write("select:\n  name: information_maximization\n  source_floor: 0.9\n")
     return run
 
 
@@ -100,12 +99,16 @@ def test_no_floor_where_the_run_had_none(tmp_path: Path) -> None:
     assert found(free)["information_maximization"] == (30, 0.1)
 
 
-def test_an_older_run_is_judged_by_its_config(tmp_path: Path) -> None:
+def test_the_guard_of_a_run_that_does_not_say_it_is_not_guessed(tmp_path: Path) -> None:
     rows = [evaluation(10 * k, values) for k, values in enumerate(ROWS, start=1)]
     run = run_of(tmp_path / "run", rows)
-    with (run / "config.yaml").open("a") as file:
-        file.write("  min_effective_classes: 0.05\n")
-    assert found(run)["information_maximization"] == (40, 0.6)
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["selection_guard"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert found(run) == {}
+    assert regret_table(read_record(run)) is None
+    with pytest.raises(Missing, match="does not say what the guard"):
+        draw_regrets(read_record(run), tmp_path / "x.png")
 
 
 def test_only_the_last_phase_competes(tmp_path: Path) -> None:
@@ -150,14 +153,14 @@ def test_means_over_the_runs_of_a_sweep(tmp_path: Path) -> None:
     runs = [run_of(tmp_path / "a", rows), run_of(tmp_path / "b", other, step=20)]
     make_run(tmp_path / "c", state="running")
     records = [read_record(path) for path in [*runs, tmp_path / "c"]]
-    table = {row["rule"]: row for row in over_runs(records)}
-    assert table["last"]["loss"] == pytest.approx((0.6 + 0.3) / 2)
-    assert table["last"]["worst"] == pytest.approx(0.6)
-    assert table["last"]["spearman"] is None
-    assert table["bnm"]["loss"] == pytest.approx(0.3)
-    assert table["bnm"]["spearman"] == pytest.approx(0.2)
-    assert table["information_maximization"]["n"] == 2
-    losses = [row["loss"] for row in over_runs(records)]
+    table = {row.rule: row for row in over_runs(records)}
+    assert table["last"].loss == pytest.approx((0.6 + 0.3) / 2)
+    assert table["last"].worst == pytest.approx(0.6)
+    assert table["last"].spearman is None
+    assert table["bnm"].loss == pytest.approx(0.3)
+    assert table["bnm"].spearman == pytest.approx(0.2)
+    assert table["information_maximization"].n == 2
+    losses = [row.loss for row in over_runs(records)]
     assert losses == sorted(losses)
     page = Page(write_report(tmp_path))
     assert "Mean Spearman" in page.text

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 
 from helpers.run_folders import make_run
-from tlrun.report.pages.leaderboard import find_jobs
-from tlrun.report.read.record import read_record
-from tlrun.report.statistics.board import Board, board_of
+from tlrun.report.pages.write import find_jobs
+from tlrun.report.read.run_record import read_record
+from tlrun.report.statistics.leaderboard import Leaderboard, leaderboard_of
 from tlrun.report.statistics.significance import holm, verdict
 
 T_975_TWO_DEGREES = 4.302653
 
 
-def board(path: Path, values: dict[str, tuple[float, ...]], data: str = "mnist_usps") -> Board:
+def board(
+    path: Path, values: dict[str, tuple[float, ...]], data: str = "mnist_usps"
+) -> Leaderboard:
     """A sweep of one data set: the final accuracy of each seed by method."""
     for method, finals in values.items():
         for seed, final in enumerate(finals):
@@ -29,7 +31,7 @@ def board(path: Path, values: dict[str, tuple[float, ...]], data: str = "mnist_u
                 evaluations=1,
                 saw_labels=method == "target_only",
             )
-    return board_of([read_record(job) for job in find_jobs(path)])
+    return leaderboard_of([read_record(job) for job in find_jobs(path)])
 
 
 def test_holm_by_hand() -> None:
@@ -42,8 +44,8 @@ def test_holm_by_hand() -> None:
 def test_every_pair_of_a_data_set_is_counted(tmp_path: Path) -> None:
     board(tmp_path, {"a": (0.9, 0.8, 0.7), "b": (0.8, 0.6, 0.4), "c": (0.5, 0.51, 0.53)})
     found = board(tmp_path, {"a": (0.9, 0.8), "b": (0.8, 0.6)}, data="usps_mnist")
-    assert [one.tests for one in found.pairs] == [3, 3, 3, 1]
-    first = found.pairs[0]
+    assert [one.tests for one in found.differences] == [3, 3, 3, 1]
+    first = found.differences[0]
     assert (first.first.method, first.second.method, first.n) == ("a", "b", 3)
     # Differences 0.1, 0.2, 0.3: their standard error is 0.1 / sqrt 3.
     half = T_975_TWO_DEGREES * 0.1 / math.sqrt(3)
@@ -51,36 +53,36 @@ def test_every_pair_of_a_data_set_is_counted(tmp_path: Path) -> None:
     assert first.p is not None
     assert first.p_holm is not None
     assert first.p < first.p_holm <= 3 * first.p
-    alone = found.pairs[3]
+    alone = found.differences[3]
     assert alone.p_holm == alone.p
 
 
 def test_against_the_best_is_the_same_test_turned_round(tmp_path: Path) -> None:
     found = board(tmp_path, {"a": (0.9, 0.8, 0.7), "b": (0.8, 0.6, 0.4)})
-    turned, straight = found.against_best(found.groups[1]), found.pairs[0]
+    turned, straight = found.against_best(found.groups[1]), found.differences[0]
     assert turned is not None
     assert straight.low is not None
     assert (turned.mean, turned.high) == (-straight.mean, -straight.low)
-    assert turned.text() == f"-20.0 (p = {straight.p_holm:.3f}, n = 3)"
+    assert turned.text == f"-20.0 (p = {straight.p_holm:.3f}, n = 3)"
     assert found.against_best(found.groups[0]) is None
 
 
 def test_in_words(tmp_path: Path) -> None:
-    far = board(tmp_path / "far", {"a": (0.9, 0.8, 0.71), "b": (0.5, 0.4, 0.3)}).pairs[0]
+    far = board(tmp_path / "far", {"a": (0.9, 0.8, 0.71), "b": (0.5, 0.4, 0.3)}).differences[0]
     assert far.clear
     assert "is larger than chance between seeds explains" in verdict(far)
-    near = board(tmp_path / "near", {"a": (0.9, 0.5), "b": (0.6, 0.7)}).pairs[0]
+    near = board(tmp_path / "near", {"a": (0.9, 0.5), "b": (0.6, 0.7)}).differences[0]
     assert not near.clear
     assert "could be chance" in verdict(near)
     assert "Two seeds are next to no evidence" in verdict(near)
-    equal = board(tmp_path / "equal", {"a": (0.75, 0.5), "b": (0.5, 0.25)}).pairs[0]
+    equal = board(tmp_path / "equal", {"a": (0.75, 0.5), "b": (0.5, 0.25)}).differences[0]
     assert equal.p_holm is None
     assert "no spread to test" in verdict(equal)
     single = board(tmp_path / "single", {"a": (0.9,), "b": (0.6,)})
-    assert not single.pairs  # no test for one seed
+    assert not single.differences  # no test for one seed
     only = single.against_best(single.groups[1])
     assert only is not None
-    assert only.text() == "-30.0 (no test, n = 1)"
+    assert only.text == "-30.0 (no test, n = 1)"
     assert "there is no test" in verdict(only)
 
 

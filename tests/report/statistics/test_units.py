@@ -7,11 +7,11 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run
-from tlrun.report.pages.page import write_report
-from tlrun.report.pages.text import text_summary
-from tlrun.report.read.groups import group_jobs, kind_in, primary_metric, title_in
-from tlrun.report.read.record import read_record
+from tlrun.report.pages.terminal import text_summary
+from tlrun.report.pages.write import write_report
+from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.findings import headline
+from tlrun.report.statistics.groups import group_jobs, kind_in, primary_metric, title_in
 
 BOX = {
     "target_test/iou": {"name": "target test mean IoU", "unit": "IoU", "higher_is_better": True},
@@ -55,7 +55,7 @@ def test_the_interval_stands_beside_the_headline(tmp_path):
     (run / "summary.json").write_text(json.dumps(summary | {"selected": selected}))
     found = headline(read_record(run))
     assert found is not None
-    assert (found["value"], found["sign"]) == ("48.3 ± 0.6", "%")
+    assert (found.text, found.sign) == ("48.3 ± 0.6", " %")
     line = next(text for text in text_summary(run).splitlines() if text.startswith("target test"))
     assert line.split() == ["target", "test", "48.3", "±", "0.6"]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from tlrun.evaluate.figures import scale
 from tlrun.report.figures.picture_kinds import draw_lines
-from tlrun.report.figures.style import Missing
-from tlrun.report.read.groups import Group, kind_in, label_in
+from tlrun.report.read.entries import Missing
+from tlrun.report.statistics.groups import Group, kind_in, label_in
 
 MIN_VALUES = 3  # two values are read off the leaderboard
 MAX_LINES = 12
@@ -61,7 +61,7 @@ def entry(groups: list[Group], key: str, metric: str) -> dict[str, Any]:
     """
     lines: dict[str, dict[str, Group]] = {}
     for group in groups:
-        if key in group.settings and group.spread("selected", metric).n:
+        if key in group.settings and group.row("selected", metric).n:
             lines.setdefault(_name(group, key, groups), {})[group.settings[key]] = group
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
@@ -75,7 +75,7 @@ def entry(groups: list[Group], key: str, metric: str) -> dict[str, Any]:
     times = scale(kind_in(jobs, metric).unit)
     series = []
     for name, points in sorted(lines.items()):
-        spreads = [points[t].spread("selected", metric) if t in points else None for t in texts]
+        spreads = [points[t].row("selected", metric) if t in points else None for t in texts]
         means = [None if s is None else s.mean for s in spreads]
         stds = [None if s is None else s.std for s in spreads]
         keep = [i for i, mean in enumerate(means) if mean is not None or x is texts]

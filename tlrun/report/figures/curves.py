@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrun.evaluate.figures import IOU, kind_of
-from tlrun.report.figures.style import LINES, QUIET, SOURCE, TARGET, Missing, figure
-from tlrun.report.read.record import Record, keys, number, series
+from tlrun.evaluate.figures import ACCURACY, IOU, finite, kind_of
+from tlrun.evaluate.selection import SUPERVISED
+from tlrun.report.figures.style import LINES, QUIET, SOURCE, STROKES, TARGET, figure, line_look
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.rows import keys, series
+from tlrun.report.read.run_record import RunRecord
 
-ORACLE = "oracle/target_test_accuracy"
-ORACLES = (ORACLE, "oracle/target_test_iou")  # what rows hold of the target test: one of them
-STROKES = ("-", "--", ":", "-.")
+ORACLES = SUPERVISED["oracle"]  # what rows hold of the target test: one of them
 Curve = tuple[str, NDArray[np.float64], NDArray[np.float64]]
+Panel = tuple[str, float, list[Curve], Callable[[Any, list[Curve]], None]]
 
 
-def draw_curves(record: Record, path: Path) -> None:
+def draw_curves(record: RunRecord, path: Path) -> None:
     """Losses, accuracies, validators and schedules over one axis of steps.
 
     Raises Missing when the log holds nothing to draw.
     """
-    train, evaluations = record.split("train"), record.split("eval")
-    losses = _named(train, keys(train, "loss/"))
-    accuracies = _accuracies(record)
-    validators = _named(evaluations, keys(evaluations, "validator/"))
-    names = [
-        k
-        for k in [*keys(train, "lr"), *keys(train, "metric/")]
-        if k.split("/")[0] == "lr" or "lambda" in k
-    ]
-    schedules = _named(train, names)
-    panels: list[tuple[str, list[Curve], float]] = [
-        ("Training losses", losses, 2.2),
-        (_accuracy_title(record), accuracies, 2.2),
-        (
-            "Validators, each rescaled to its own range (higher is better)",
-            validators,
-            max(2.0, 0.3 + 0.22 * len(validators)),  # as high as the legend is
-        ),
-        ("Schedules, as a share of their largest value", schedules, 1.2),
-    ]
-    panels = [panel for panel in panels if panel[1]]
+    panels = [panel for panel in _panels(record) if panel[2]]
     if not panels:
         raise Missing("nothing was logged over steps")
-    heights = [panel[2] for panel in panels]
+    heights = [height for _, height, _, _ in panels]
     with figure(
         path,
         sum(heights) + 0.7,
@@ -56,21 +39,11 @@ def draw_curves(record: Record, path: Path) -> None:
         sharex=True,
         gridspec_kw={"height_ratios": heights},
     ) as (_, axes):
-        for ax, (title, curves, _height) in zip(axes[:, 0], panels, strict=True):
+        for ax, (title, _, curves, draw) in zip(axes[:, 0], panels, strict=True):
             ax.set_title(title)
-            if curves is losses:
-                _draw_losses(ax, curves)
-            elif curves is accuracies:
-                _draw_accuracies(ax, curves)
-            elif curves is validators:
-                _draw_rescaled(ax, curves, chosen=str(record.summary.get("selection_rule")))
-            else:
-                peak = number(record.summary.get("peak_learning_rate"))
-                _draw_schedules(ax, curves, {} if peak is None else {"lr": peak})
-            ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
-            for (
-                text
-            ) in ax.get_legend().get_texts():  # the curves need the width more than the names do
+            draw(ax, curves)
+            legend = ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.6)
+            for text in legend.get_texts():  # the curves need the width more than the names do
                 text.set_text(textwrap.fill(text.get_text().replace("_", " "), 20))
         for place, ax in enumerate(axes[:, 0]):
             _mark_phases(ax, record, named=place == 0)
@@ -78,11 +51,35 @@ def draw_curves(record: Record, path: Path) -> None:
         axes[-1, 0].set_xlabel("training step")
 
 
+def _panels(record: RunRecord) -> list[Panel]:
+    """(title, height, curves, how they are drawn), from top to bottom; some have no curve."""
+    train, evaluations = record.split("train"), record.split("eval")
+    validators = _named(evaluations, keys(evaluations, "validator/"))
+    scheduled = [*keys(train, "lr"), *(k for k in keys(train, "metric/") if "lambda" in k)]
+    rule, peak = str(record.summary.get("selection_rule")), record.summary.get("peak_learning_rate")
+    return [
+        ("Training losses", 2.2, _named(train, keys(train, "loss/")), _draw_losses),
+        (_accuracy_title(record), 2.2, _accuracies(record), _draw_accuracies),
+        (
+            "Validators, each rescaled to its own range (higher is better)",
+            max(2.0, 0.3 + 0.22 * len(validators)),  # as high as the legend is
+            validators,
+            partial(_draw_rescaled, rule=rule),
+        ),
+        (
+            "Schedules, as a share of their largest value",
+            1.2,
+            _named(train, scheduled),
+            partial(_draw_schedules, peak_lr=finite(peak)),
+        ),
+    ]
+
+
 def _named(rows: list[dict[str, Any]], names: list[str]) -> list[Curve]:
     return [(name.split("/", 1)[-1], *series(rows, name)) for name in names]
 
 
-def _accuracies(record: Record) -> list[Curve]:
+def _accuracies(record: RunRecord) -> list[Curve]:
     rows, train = record.split("eval"), record.split("train")
     named = [("source, validation", "source_val/accuracy")]
     named += [("target, test (oracle)", key) for key in ORACLES]
@@ -94,16 +91,19 @@ def _accuracies(record: Record) -> list[Curve]:
 
 def _tasks(rows: list[dict[str, Any]]) -> list[Curve]:
     """Accuracy, or IoU of boxes, of each of several tasks; of the only one where it is measured."""
-    figures = {key: key.rpartition("_val/") for key in keys(rows, "")}
-    found = {k: v for k, v in figures.items() if v[1] and v[2] in ("accuracy", "iou")}
-    tasks = {k: v for k, v in found.items() if v[0] not in ("source", "target")}
+    names = {ACCURACY: "", IOU: " IoU"}
+    split = {key: key.rpartition("_val/") for key in keys(rows, "")}
+    measured = {k: task for k, (task, val, _) in split.items() if val and kind_of(k) in names}
+    tasks = {k: task for k, task in measured.items() if task not in ("source", "target")}
     if not tasks:
-        tasks = {k: v for k, v in found.items() if v[0] == "target"}
-    unit = {"accuracy": "", "iou": " IoU"}
-    return [(f"{v[0]}{unit[v[2]]}, validation", *series(rows, k)) for k, v in tasks.items()]
+        tasks = {k: task for k, task in measured.items() if task == "target"}
+    return [
+        (f"{task}{names[kind_of(key)]}, validation", *series(rows, key))
+        for key, task in tasks.items()
+    ]
 
 
-def _accuracy_title(record: Record) -> str:
+def _accuracy_title(record: RunRecord) -> str:
     rows = record.split("eval")
     kinds = dict.fromkeys(kind_of(key) for key in keys(rows, ""))
     boxes = ", and mean IoU in hundredths" if IOU in kinds else ""
@@ -118,10 +118,7 @@ def _accuracy_title(record: Record) -> str:
 
 def _draw_losses(ax: Any, curves: list[Curve]) -> None:
     for place, (name, at, value) in enumerate(curves):
-        look = {
-            "color": LINES[place % len(LINES)],
-            "ls": STROKES[place // len(LINES) % len(STROKES)],
-        }
+        look = line_look(place)
         smooth = _smooth(value)
         if smooth is not value:
             ax.plot(at, value, lw=0.6, alpha=0.25, **look)
@@ -146,28 +143,28 @@ def _draw_accuracies(ax: Any, curves: list[Curve]) -> None:
         ax.plot(at, 100 * value, label=name, marker="o" if marked else None, ms=3, **look)
 
 
-def _draw_rescaled(ax: Any, curves: list[Curve], chosen: str) -> None:
+def _draw_rescaled(ax: Any, curves: list[Curve], rule: str) -> None:
     for place, (name, at, value) in enumerate(curves):
         low, span = value.min(), np.ptp(value)
         scaled = (value - low) / span if span > 0 else np.full_like(value, 0.5)
-        rule = name == chosen
+        chosen = name == rule
         ax.plot(
             at,
             scaled,
-            color=LINES[place % len(LINES)],
-            ls=STROKES[place // len(LINES) % len(STROKES)],
-            lw=2.4 if rule else 1.0,
-            label=f"{name} (the rule)" if rule else name,
+            lw=2.4 if chosen else 1.0,
+            label=f"{name} (the rule)" if chosen else name,
             marker="o" if len(at) == 1 else None,
+            **line_look(place),
         )
     ax.set_yticks([0, 1], ["lowest", "highest"])
 
 
-def _draw_schedules(ax: Any, curves: list[Curve], peaks: Mapping[str, float]) -> None:
-    """peaks: the largest values there were, where that is known: rows are written now and then."""
+def _draw_schedules(ax: Any, curves: list[Curve], peak_lr: float | None) -> None:
+    """peak_lr: the largest there was, where that is known: rows are written now and then."""
     for place, (name, at, value) in enumerate(curves):
-        peak = peaks.get(name, float(np.abs(value).max()))
-        known = "peak" if name in peaks else "largest logged"
+        told = peak_lr if name == "lr" else None
+        peak = float(np.abs(value).max()) if told is None else told
+        kind = "largest logged" if told is None else "peak"
         label = {"lr": "learning rate", "lambda": "λ"}.get(name, name)
         ax.plot(
             at,
@@ -175,13 +172,13 @@ def _draw_schedules(ax: Any, curves: list[Curve], peaks: Mapping[str, float]) ->
             color=LINES[place % len(LINES)],
             ls=STROKES[place % len(STROKES)],
             lw=1.4,
-            label=f"{label} ({known} {peak:.3g})",
+            label=f"{label} ({kind} {peak:.3g})",
             marker="o" if len(at) == 1 else None,
         )
     ax.set_ylim(-0.05, 1.08)
 
 
-def _mark_selected(ax: Any, record: Record, named: bool) -> None:
+def _mark_selected(ax: Any, record: RunRecord, named: bool) -> None:
     at = record.selected_at
     if at is None:
         return
@@ -203,11 +200,11 @@ def _in_right_half(ax: Any, at: float) -> bool:
     return bool(at > (low + high) / 2)
 
 
-def _mark_phases(ax: Any, record: Record, named: bool) -> None:
+def _mark_phases(ax: Any, record: RunRecord, named: bool) -> None:
     starts: dict[str, float] = {}
     for row in record.rows:
         if row.get("phase"):
-            starts.setdefault(str(row["phase"]), row["at"])
+            starts.setdefault(str(row["phase"]), row["global_step"])
     if len(starts) < 2:
         return
     for phase, at in starts.items():

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from tlrun.errors import DataError
 from tlrun.files.archives import load_npz
-from tlrun.report.figures.style import CLASSES, QUIET, Missing, figure, percent, short
-from tlrun.report.read.record import Record, class_name, number
+from tlrun.report.figures.style import CLASSES, QUIET, figure, short
+from tlrun.report.formats import number
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.run_record import RunRecord
 
 POINTS_PER_DOMAIN = 500
 NEIGHBOURS = 10
@@ -34,7 +36,7 @@ class Features:
     domain: NDArray[np.int64]
 
 
-def draw_embedding(record: Record, path: Path) -> None:
+def draw_embedding(record: RunRecord, path: Path) -> None:
     """Raises Missing when features.npz is not there or holds no two domains' worth of points."""
     panels = []
     if record.baseline is not None:
@@ -52,13 +54,14 @@ def draw_embedding(record: Record, path: Path) -> None:
         )
         for ax, (name, owner, features) in zip(axes[0], panels, strict=True):
             _draw_map(ax, record, features)
-            accuracy = number(owner.figures("selected").get("target_test/accuracy"))
-            known = "" if accuracy is None else f": target test {percent(accuracy)}"
+            accuracy = owner.value("target_test/accuracy")
+            percent = number(accuracy, "share", sign=True)
+            reached = "" if accuracy is None else f": target test {percent}"
             share, mixed = source_share(features)
             ax.set_title(
-                f"{name}{known}\n"
-                f"{percent(share, 0)} of a target image's neighbours are source images\n"
-                f"({percent(mixed, 0)} if the domains were fully mixed)",
+                f"{name}{reached}\n"
+                f"{100 * share:.0f} % of a target image's neighbours are source images\n"
+                f"({100 * mixed:.0f} % if the domains were fully mixed)",
                 fontsize=9,
             )
 
@@ -130,7 +133,7 @@ def _principal(x: NDArray[np.float64], dimensions: int) -> NDArray[np.float64]:
     return np.asarray(scores / scores.std(axis=0).max())
 
 
-def _draw_map(ax: Any, record: Record, features: Features) -> None:
+def _draw_map(ax: Any, record: RunRecord, features: Features) -> None:
     plane = to_plane(features.x)
     colour = np.array([CLASSES[k % len(CLASSES)] if k >= 0 else QUIET for k in features.label])
     source, target = features.domain == 0, features.domain == 1
@@ -145,7 +148,7 @@ def _draw_map(ax: Any, record: Record, features: Features) -> None:
             points = plane[source & (features.label == k)]
             middle = points[((points - np.median(points, axis=0)) ** 2).sum(1).argmin()]
             ax.annotate(
-                short(class_name(record, k), 10),
+                short(record.class_name(k), 10),
                 middle,
                 xytext=(0, 11),  # beside the points: a small cluster would vanish under its name
                 textcoords="offset points",

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlrun.report.figures.curves import STROKES
-from tlrun.report.figures.style import LINES, QUIET, Missing, figure, short
-from tlrun.report.read.extras import text, texts
-from tlrun.report.read.record import number
+from tlrun.evaluate.figures import finite
+from tlrun.report.figures.style import LINES, QUIET, figure, line_look, short
+from tlrun.report.read.entries import Missing, text, texts
 
 Floats = NDArray[np.float64]
 NAMED = 20  # cells in a row or column: with more, the numbers would overlap
@@ -61,13 +60,12 @@ def draw_lines(entry: dict[str, Any], path: Path) -> None:
                 y,
                 yerr=_error(one, len(x)),
                 label=text(one, "name"),
-                color=LINES[place % len(LINES)],
-                ls=STROKES[place // len(LINES) % len(STROKES)],
                 lw=1.6,
                 marker="o" if len(x) <= MARKED else None,
                 ms=4,
                 capsize=3,
                 elinewidth=1,
+                **line_look(place),
             )
         if names:
             _name_columns(ax, names)
@@ -121,7 +119,7 @@ def numbers(value: Any, what: str, length: int) -> Floats:
     for item in items:
         if item is not None and (isinstance(item, bool) or not isinstance(item, int | float)):
             raise Missing(f"{what} holds {item!r}, which is no number")
-    known = [number(item) for item in items]
+    known = [finite(item) for item in items]
     return np.array([np.nan if item is None else item for item in known], dtype=np.float64)
 
 

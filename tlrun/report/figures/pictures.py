@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tlrun.report.figures.picture_kinds import draw_bars, draw_heatmap, draw_lines
-from tlrun.report.figures.style import Missing
-from tlrun.report.read import extras
+from tlrun.report.read.entries import Missing, read_entries, safe_name, text
 
 KINDS: dict[Any, Callable[[dict[str, Any], Path], None]] = {
     "heatmap": draw_heatmap,
@@ -47,7 +46,7 @@ class Picture:
 def read_pictures(path: Path, taken: Collection[str] = ()) -> list[Picture]:
     """The entries of a pictures.json in order; names in `taken` belong to other plots."""
     try:
-        entries = extras.read_entries(path)
+        entries = read_entries(path)
     except Missing as reason:
         return [_damaged(path.name, path.name, reason)]
     pictures: list[Picture] = []
@@ -57,7 +56,7 @@ def read_pictures(path: Path, taken: Collection[str] = ()) -> list[Picture]:
         try:
             picture = _picture(entry, used)
         except Missing as reason:
-            title = extras.text(entry, "title", where) if isinstance(entry, dict) else where
+            title = text(entry, "title", where) if isinstance(entry, dict) else where
             picture = _damaged(where, title, reason)  # `where` is no file that could be in the way
         used.add(picture.name)
         pictures.append(picture)
@@ -65,7 +64,7 @@ def read_pictures(path: Path, taken: Collection[str] = ()) -> list[Picture]:
 
 
 def _picture(entry: Any, taken: set[str]) -> Picture:
-    name = extras.safe_name(entry, taken)
+    name = safe_name(entry, taken)
 
     def draw(path: Path) -> None:
         kind = entry.get("kind")
@@ -73,8 +72,8 @@ def _picture(entry: Any, taken: set[str]) -> Picture:
             raise Missing(f"its kind is {kind!r}, not one of {', '.join(KINDS)}")
         KINDS[kind](entry, path)
 
-    title = extras.text(entry, "title") or name.replace("_", " ")
-    return Picture(name, title, extras.text(entry, "text"), draw)
+    title = text(entry, "title") or name.replace("_", " ")
+    return Picture(name, title, text(entry, "text"), draw)
 
 
 def _damaged(name: str, title: str, reason: Missing) -> Picture:

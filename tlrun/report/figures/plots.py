@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,15 @@ from numpy.typing import NDArray
 from tlrun.report.figures.curves import draw_curves
 from tlrun.report.figures.embedding import draw_embedding
 from tlrun.report.figures.pictures import Picture, read_pictures
-from tlrun.report.figures.style import SOURCE, TARGET, Missing, figure, percent, short
+from tlrun.report.figures.regrets import draw_regrets
+from tlrun.report.figures.style import SOURCE, TARGET, figure, short
 from tlrun.report.figures.validators import draw_validators
-from tlrun.report.read.record import (
-    Record,
-    accuracy_by_class,
-    accuracy_by_class_before,
-    class_name,
-    read_record,
-)
-from tlrun.report.statistics.regrets import draw_regrets
+from tlrun.report.formats import number
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.run_record import RunRecord, read_record
 
 log = logging.getLogger(__name__)
+UPRIGHT = 12  # more classes than this: the bars lie on their side
 BARS = 40  # more classes than this: only those that changed most
 
 
@@ -33,7 +31,7 @@ def write_plots(run_dir: Path) -> list[Path]:
     return list(draw_plots(read_record(Path(run_dir)))[0].values())
 
 
-def draw_plots(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
+def draw_plots(record: RunRecord) -> tuple[dict[str, Path], dict[str, str]]:
     """({name: file}, {name of a plot left out: why})."""
     drawn: dict[str, Path] = {}
     left_out: dict[str, str] = {}
@@ -56,62 +54,52 @@ def draw_plots(record: Record) -> tuple[dict[str, Path], dict[str, str]]:
     return drawn, left_out
 
 
-def own_pictures(record: Record) -> list[Picture]:
+def own_pictures(record: RunRecord) -> list[Picture]:
     """What the run asked for in its pictures.json."""
     return read_pictures(record.run.pictures, taken=PLOTS)
 
 
-def confusion(record: Record) -> NDArray[np.int64]:
+def confusion(record: RunRecord) -> NDArray[np.int64]:
     """(K, K) counts of target test images: row true class, column predicted. Raises Missing."""
     table = record.predictions
     if table is None:
         raise Missing("there are no predictions (predictions.csv)")
-    if not table.known.any():
+    if not table.labelled.any():
         raise Missing("the target test images have no labels")
-    label, prediction = table.label[table.known], table.prediction[table.known]
+    label, prediction = table.label[table.labelled], table.prediction[table.labelled]
     size = max(len(record.classes), int(label.max()) + 1, int(prediction.max()) + 1)
     return np.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
 
 
-def draw_confusion(record: Record, path: Path) -> None:
+def draw_confusion(record: RunRecord, path: Path) -> None:
     counts = confusion(record)
     size = len(counts)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [short(class_name(record, k)) for k in range(size)]
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     every = int(np.ceil(size / 40))  # the names of more would overlap
     ticks = np.arange(0, size, every)
+    names = [short(record.class_name(int(k))) for k in ticks]
+    longest = max(len(short(record.class_name(k))) for k in range(size))
     with figure(path, 6.8) as (fig, axes):
         ax = axes[0, 0]
-        image = ax.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
-        ax.set_xticks(
-            ticks, [names[k] for k in ticks], rotation=90 if max(map(len, names)) > 2 else 0
-        )
-        ax.set_yticks(ticks, [names[k] for k in ticks])
+        image = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        ax.set_xticks(ticks, names, rotation=90 if longest > 2 else 0)
+        ax.set_yticks(ticks, names)
         if every > 1 or size > 20:
             ax.tick_params(labelsize=7)
-        ax.set(
-            xlabel="predicted class", ylabel="true class", title=_confusion_title(record, counts)
-        )
+        title = _confusion_title(record, counts)
+        ax.set(xlabel="predicted class", ylabel="true class", title=title)
         ax.grid(False)
         if size <= 20:
-            for (i, j), value in np.ndenumerate(100 * share):
+            for (i, j), value in np.ndenumerate(share):
                 if counts[i, j]:
-                    dark = value > 55
                     text = f"{value:.0f}" if value >= 0.5 else "<1"
-                    ax.text(
-                        j,
-                        i,
-                        text,
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color="white" if dark else "#333333",
-                    )
+                    colour = "white" if value > 55 else "#333333"
+                    ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
         fig.colorbar(image, ax=ax, label="% of the images of the true class", shrink=0.7)
 
 
-def draw_by_class(record: Record, path: Path) -> None:
-    after, before = accuracy_by_class(record), accuracy_by_class_before(record)
+def draw_by_class(record: RunRecord, path: Path) -> None:
+    after, before = record.accuracy_by_class, record.accuracy_by_class_before
     if not after:
         raise Missing(
             "there are no predictions (predictions.csv)"
@@ -123,22 +111,15 @@ def draw_by_class(record: Record, path: Path) -> None:
     if len(names) > BARS:
         ranked = sorted(names, key=lambda name: gain.get(name, after[name]))
         names = ranked[: BARS // 2] + ranked[-BARS // 2 :]
-    place = np.arange(len(names))
-    sideways = len(names) > 12
+    sideways = len(names) > UPRIGHT
     with figure(path, max(3.4, 0.8 + 0.24 * len(names)) if sideways else 3.4) as (fig, axes):
         ax = axes[0, 0]
-        bars = ax.barh if sideways else ax.bar
-        thick = "height" if sideways else "width"
+        bars, thick = (ax.barh, "height") if sideways else (ax.bar, "width")
+        place = np.arange(len(names))
         if gain:
-            bars(
-                place - 0.2,
-                [100 * before.get(name, 0.0) for name in names],
-                **{thick: 0.38},
-                color="#c9c9c9",
-                edgecolor="#8a8a8a",
-                lw=0.6,
-                label="before adaptation",
-            )
+            earlier = [100 * before.get(name, 0.0) for name in names]
+            look = {"color": "#c9c9c9", "edgecolor": "#8a8a8a", "lw": 0.6}
+            bars(place - 0.2, earlier, **{thick: 0.38}, **look, label="before adaptation")
         drawn = bars(
             place + (0.2 if gain else 0.0),
             [100 * after[name] for name in names],
@@ -146,34 +127,35 @@ def draw_by_class(record: Record, path: Path) -> None:
             color=TARGET if gain else SOURCE,
             label="after adaptation" if gain else "target test accuracy",
         )
-        if len(names) <= 12:
+        if not sideways:
             ax.bar_label(drawn, fmt="%.0f", fontsize=8, padding=1)
-        labels = [short(name) for name in names]
-        if sideways:
-            ax.set_yticks(place, labels, fontsize=8)
-            ax.set_ylim(len(names) - 0.4, -0.6)
-            ax.set(xlabel="target test accuracy, %", xlim=(0, 105))
-            ax.grid(False, axis="y")
-        else:
-            turn = max(map(len, labels)) > 6
-            ax.set_xticks(
-                place, labels, rotation=35 if turn else 0, ha="right" if turn else "center"
-            )
-            ax.set(ylabel="target test accuracy, %", ylim=(0, 108))
-            ax.grid(False, axis="x")
+        _name_bars(ax, [short(name) for name in names], sideways)
         ax.set_title(_by_class_title(after, gain, shown=len(names)))
         if gain:
             fig.legend(loc="outside lower center", ncols=2)
 
 
-def _confusion_title(record: Record, counts: NDArray[np.int64]) -> str:
-    right = percent(counts.trace() / counts.sum())
+def _name_bars(ax: Any, names: list[str], sideways: bool) -> None:
+    if sideways:
+        ax.set_yticks(range(len(names)), names, fontsize=8)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.set(xlabel="target test accuracy, %", xlim=(0, 105))
+        ax.grid(False, axis="y")
+        return
+    turn = {"rotation": 35, "ha": "right"} if max(map(len, names)) > 6 else {"ha": "center"}
+    ax.set_xticks(range(len(names)), names, **turn)
+    ax.set(ylabel="target test accuracy, %", ylim=(0, 108))
+    ax.grid(False, axis="x")
+
+
+def _confusion_title(record: RunRecord, counts: NDArray[np.int64]) -> str:
+    right = number(float(counts.trace() / counts.sum()), "share", sign=True)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     if not wrong.any():
         return f"All {counts.sum():,} target test images are classified correctly."
     i, j = np.unravel_index(wrong.argmax(), wrong.shape)
-    true, taken = (short(class_name(record, int(k)), 24) for k in (i, j))
+    true, taken = (short(record.class_name(int(k)), 24) for k in (i, j))
     return (
         f"{right} of {counts.sum():,} target test images are right;\n"
         f"the most frequent error takes “{true}” for “{taken}” ({wrong[i, j]:,} times)."
@@ -188,7 +170,8 @@ def _by_class_title(after: dict[str, float], gain: dict[str, float], shown: int)
     )
     if not gain:
         worst = min(after, key=lambda name: after[name])
-        return f"The hardest class is “{short(worst, 24)}” ({percent(after[worst])}).{part}"
+        percent = number(after[worst], "share", sign=True)
+        return f"The hardest class is “{short(worst, 24)}” ({percent}).{part}"
     better = sum(value > 0 for value in gain.values())
     if not better:
         return f"Adaptation improves no class.{part}"
@@ -199,7 +182,7 @@ def _by_class_title(after: dict[str, float], gain: dict[str, float], shown: int)
     )
 
 
-PLOTS: dict[str, Callable[[Record, Path], None]] = {
+PLOTS: dict[str, Callable[[RunRecord, Path], None]] = {
     "curves": draw_curves,
     "embedding": draw_embedding,
     "confusion": draw_confusion,

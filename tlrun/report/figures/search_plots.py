@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from tlrun.evaluate.figures import axis, scale
-from tlrun.report.figures.style import LINES, QUIET, TARGET, Missing, figure, short
-from tlrun.report.pages.search import Search, Trial, param_text
-from tlrun.report.read.record import number
-from tlrun.report.statistics.findings import sentence_case
+from tlrun.evaluate.figures import axis, finite, scale
+from tlrun.report.figures.style import LINES, QUIET, TARGET, figure, short
+from tlrun.report.formats import sentence_case
+from tlrun.report.read.entries import Missing
+from tlrun.report.statistics.search import SearchRecord, TrialRecord, param_text
 
 DECADES = 1.3  # log10(largest / smallest): from here on an axis may be logarithmic
 PANELS = 12
 
 
-def draw_history(search: Search, path: Path) -> None:
+def draw_history(search: SearchRecord, path: Path) -> None:
     """Value by trial with the best so far; below, target test, which the search never saw.
 
     Raises Missing if no trial has a value.
@@ -55,7 +55,7 @@ def draw_history(search: Search, path: Path) -> None:
         _legend(fig, top)
 
 
-def draw_params(search: Search, path: Path) -> None:
+def draw_params(search: SearchRecord, path: Path) -> None:
     """A panel per parameter, value against it. Raises Missing without a parameter that varies."""
     names = search.params[:PANELS]
     if not names or not search.valued:
@@ -72,7 +72,7 @@ def draw_params(search: Search, path: Path) -> None:
         _legend(fig, axes[0, 0])
 
 
-def _draw_param(ax: Any, search: Search, key: str) -> None:
+def _draw_param(ax: Any, search: SearchRecord, key: str) -> None:
     place = _axis(ax, [t.params[key] for t in search.trials if key in t.params])
     valued = [trial for trial in search.valued if key in trial.params]
     at = [place(trial.params[key]) for trial in valued]
@@ -90,7 +90,7 @@ def _draw_param(ax: Any, search: Search, key: str) -> None:
 
 def _axis(ax: Any, values: Sequence[Any]) -> Any:
     """Set the scale; returns the function from a parameter's value to its place on the axis."""
-    known = [number(value) for value in values]
+    known = [finite(value) for value in values]
     if all(value is not None for value in known):
         numbers = [value for value in known if value is not None]
         if _spans_decades(numbers):
@@ -115,7 +115,7 @@ def _spans_decades(values: list[float]) -> bool:
     return float(np.median(values)) < low + (high - low) / 4
 
 
-def _mark(ax: Any, search: Search, x: Any, y: Any) -> None:
+def _mark(ax: Any, search: SearchRecord, x: Any, y: Any) -> None:
     """The best trial and the oracle's, in every panel by the same signs."""
     signs = (
         (search.best, "*", 13, LINES[1], "best by the search"),
@@ -128,7 +128,7 @@ def _mark(ax: Any, search: Search, x: Any, y: Any) -> None:
         ax.plot([x(trial)], [y(trial)], sign, ms=size, mec=colour, mfc=fill, label=label, zorder=4)
 
 
-def _cross_failed(ax: Any, failed: list[tuple[float, Trial]]) -> None:
+def _cross_failed(ax: Any, failed: list[tuple[float, TrialRecord]]) -> None:
     if failed:
         ax.plot(
             [at for at, _ in failed],
@@ -148,16 +148,16 @@ def _legend(fig: Any, ax: Any) -> None:
     fig.legend(handles, labels, loc="outside lower left", ncols=3)
 
 
-def _best_so_far(search: Search) -> tuple[list[int], Any]:
+def _best_so_far(search: SearchRecord) -> tuple[list[int], Any]:
     values = np.array([trial.value for trial in search.valued], dtype=float)
     best = (np.maximum if search.maximize else np.minimum).accumulate(values)
     return [trial.number for trial in search.valued], best
 
 
-def _points(trials: list[Trial], what: str) -> tuple[list[int], Any]:
+def _points(trials: list[TrialRecord], what: str) -> tuple[list[int], Any]:
     values = np.array([getattr(trial, what) for trial in trials], dtype=float)
     return [trial.number for trial in trials], values
 
 
-def _name(search: Search) -> str:
+def _name(search: SearchRecord) -> str:
     return search.metric.replace("_", " ")

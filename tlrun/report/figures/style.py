@@ -9,6 +9,7 @@ from typing import Any
 
 # Okabe & Ito (2008), told apart with any colour vision; yellow is left out: unreadable on white.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STROKES = ("-", "--", ":", "-.")  # once the colours are used up
 SOURCE, TARGET, QUIET = LINES[0], LINES[1], "#767676"
 # Paul Tol's "muted", two of them darkened, and black. Maps name each class in place too, so
 # colour never stands alone.
@@ -19,10 +20,6 @@ CLASSES = (
 WIDTH = (
     8.0  # inches: 10-point type then reads at the width of the page, and of a phone held sideways
 )
-
-
-class Missing(Exception):
-    """The run folder lacks what this plot shows; the text says what, and the page repeats it."""
 
 
 @contextmanager
@@ -64,9 +61,12 @@ def figure(
             plt.close(fig)
 
 
-def percent(value: float, digits: int = 1) -> str:
-    """0.9312 -> '93.1 %'."""
-    return f"{100 * value:.{digits}f} %"
+def line_look(place: int) -> dict[str, Any]:
+    """Colour and stroke of a picture's line by its place among them."""
+    return {
+        "color": LINES[place % len(LINES)],
+        "ls": STROKES[place // len(LINES) % len(STROKES)],
+    }
 
 
 def short(text: str, limit: int = 16) -> str:

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tlrun.report.pages import render
-from tlrun.report.read.groups import Group
-from tlrun.report.read.record import Record, mapping, number
-from tlrun.report.statistics.board import Board
+from tlrun.report.formats import number
+from tlrun.report.read.run_record import RunRecord, mapping
+from tlrun.report.statistics.groups import Group
+from tlrun.report.statistics.leaderboard import Leaderboard
 
 NAMED = 4  # groups named in a sentence
 
 
-def cautions(board: Board, never_begun: int = 0) -> list[str]:
+def cautions(board: Leaderboard, never_begun: int = 0) -> list[str]:
     """In order of weight; [] where nothing is to be said."""
     groups = board.groups
     jobs = [job for group in groups for job in group.jobs]
@@ -39,7 +39,7 @@ def cautions(board: Board, never_begun: int = 0) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _missing(jobs: list[Record], never_begun: int) -> str:
+def _missing(jobs: list[RunRecord], never_begun: int) -> str:
     counts = Counter(job.state for job in jobs if job.state != "completed")
     if never_begun:
         counts["never begun"] = never_begun
@@ -115,11 +115,11 @@ def _budget(data: str, groups: list[Group]) -> str:
     told = sorted(images.items(), key=lambda item: max(item[1]))
     told = told if len(told) <= NAMED else [*told[:2], *told[-2:]]
     what = ", ".join(
-        f"{name} {' or '.join(render.count(value) for value in sorted(values))}"
+        f"{name} {' or '.join(number(value, 'count') for value in sorted(values))}"
         for name, values in told
     )
     equal = (
-        f" The steps are equal ({render.count(steps.pop())}): a method that reads target images "
+        f" The steps are equal ({number(steps.pop(), 'count')}): a method that reads target images "
         "sees more in a step."
         if len(steps) == 1
         else " The steps differ too: a gain may be one of the budget."
@@ -147,12 +147,11 @@ def _test_sets(data: str, groups: list[Group]) -> str:
     return f"{data}: jobs of one seed were tested on different images (checksums differ)."
 
 
-def _other_headlines(done: list[Record], metric: str) -> str:
+def _other_headlines(done: list[RunRecord], metric: str) -> str:
     others = Counter(
         f"{job.title(job.headline)} of {job.data}"
         for job in done
-        if number(job.figures("selected").get(metric)) is None
-        and number(job.figures("selected").get(job.headline)) is not None
+        if job.value(metric) is None and job.value(job.headline) is not None
     )
     if not others:
         return ""
@@ -169,7 +168,7 @@ def _tuned_on_test(groups: Sequence[Group]) -> str:
     )
 
 
-def _rules(done: list[Record]) -> str:
+def _rules(done: list[RunRecord]) -> str:
     rules = Counter(str(job.summary.get("selection_rule")) for job in done)
     if len(rules) < 2:
         return ""
@@ -198,7 +197,7 @@ def _backbones(groups: Sequence[Group]) -> str:
     return ""
 
 
-def _environment(done: list[Record]) -> str:
+def _environment(done: list[RunRecord]) -> str:
     """Versions and code: what may make equal commands differ."""
     parts = []
     for name in ("tlrun", "torch"):
@@ -215,16 +214,16 @@ def _environment(done: list[Record]) -> str:
     return text
 
 
-def commit(job: Record) -> str:
+def commit(job: RunRecord) -> str:
     """Of the checkout that tlrun ran from; 'none' for an installed package."""
     return str(_git(job).get("sha") or "none")[:10]
 
 
-def _git(job: Record) -> dict[str, Any]:
+def _git(job: RunRecord) -> dict[str, Any]:
     return mapping(mapping(job.environment.get("git")).get("tlrun"))
 
 
-def _machines(done: list[Record]) -> str:
+def _machines(done: list[RunRecord]) -> str:
     found = {
         json.dumps([job.environment.get("host"), job.environment.get("cpu"),
                     job.environment.get("devices")], sort_keys=True)
@@ -235,7 +234,7 @@ def _machines(done: list[Record]) -> str:
     return f"Jobs ran on {len(found)} different machines: times compare these, not methods."
 
 
-def _resumed(done: list[Record]) -> str:
+def _resumed(done: list[RunRecord]) -> str:
     n = sum(bool(job.summary.get("resumed_with")) for job in done)
     return f"{n} of {len(done)} jobs were resumed with changed settings." if n else ""
 

@@ -7,16 +7,35 @@ stands beside it, to show what the choice lost. Values of one rule compare withi
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from tlrun.evaluate.selection import score, sees_target_labels
-from tlrun.report.read.groups import Group
-from tlrun.report.read.record import Record
+from tlrun.report.read.run_record import RunRecord
+from tlrun.report.statistics.groups import FigureRow, Group, mean_of
 
 
-def selector_value(job: Record) -> float | None:
+@dataclass(frozen=True)
+class Choice:
+    """value: the mean of the selector's; lost: of the figure, against the best; of: how many."""
+
+    rule: str
+    value: float
+    chosen: FigureRow
+    best: FigureRow
+    lost: float
+    of: int
+
+    @property
+    def settings(self) -> str:
+        return _settings(self.chosen.group)
+
+    @property
+    def best_settings(self) -> str:
+        return _settings(self.best.group)
+
+
+def selector_value(job: RunRecord) -> float | None:
     """The value of the job's own rule at its selected checkpoint.
 
     None for rules that see target labels or have no value ("last"), and where the rule found no
@@ -25,45 +44,41 @@ def selector_value(job: Record) -> float | None:
     rule = str(job.summary.get("selection_rule"))
     if sees_target_labels(rule) or job.summary.get("selection_fell_back"):
         return None
-    at = job.selected_at
-    rows = [row for row in job.split("eval") if row.get("at") == at]
+    step = job.selected_at
+    rows = [row for row in job.split("eval") if row.get("global_step") == step]
     return score(rows[-1], rule) if rows else None
 
 
 def mean_value(group: Group) -> float | None:
     """Over the completed jobs; None if one lacks it."""
     values = [selector_value(job) for job in group.done]
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known and len(known) == len(values) else None
+    measured = [value for value in values if value is not None]
+    return mean_of(measured) if len(measured) == len(values) else None
 
 
-def chosen_settings(groups: Sequence[Group], metric: str) -> list[dict[str, Any]]:
-    """A row per (sweep, data, method) with several settings that share one rule."""
-    rows = []
+def chosen_settings(groups: Sequence[Group], metric: str) -> list[Choice]:
+    """One for each (sweep, data, method) with several settings that share one rule."""
+    choices = []
     for key in dict.fromkeys((g.sweep, g.data, g.method) for g in groups):
-        own = [g for g in groups if (g.sweep, g.data, g.method) == key and g.done]
-        rules = {str(job.summary.get("selection_rule")) for g in own for job in g.done}
-        valued = [(value, g) for g in own if (value := mean_value(g)) is not None]
-        valued = [(value, g) for value, g in valued if g.spread("selected", metric).n]
+        alike = [g for g in groups if (g.sweep, g.data, g.method) == key and g.done]
+        rules = {str(job.summary.get("selection_rule")) for g in alike for job in g.done}
+        measured = [g for g in alike if g.row("selected", metric).n]
+        valued = {g: value for g in measured if (value := mean_value(g)) is not None}
         if len(valued) < 2 or len(rules) != 1:
             continue
-        value, choice = max(valued, key=lambda item: item[0])
-        best = max((g for _, g in valued), key=lambda g: g.standing(metric) or 0.0)
-        mine, theirs = (g.spread("selected", metric) for g in (choice, best))
-        rows.append(
-            {
-                "group": choice,
-                "settings": _settings(choice),
-                "rule": rules.pop(),
-                "value": value,
-                "spread": mine,
-                "best": _settings(best),
-                "best_spread": theirs,
-                "lost": (best.standing(metric) or 0.0) - (choice.standing(metric) or 0.0),
-                "of": len(valued),
-            }
+        choice = max(valued, key=lambda g: valued[g])
+        best = max(valued, key=lambda g: g.standing(metric) or 0.0)
+        choices.append(
+            Choice(
+                rule=rules.pop(),
+                value=valued[choice],
+                chosen=choice.row("selected", metric),
+                best=best.row("selected", metric),
+                lost=(best.standing(metric) or 0.0) - (choice.standing(metric) or 0.0),
+                of=len(valued),
+            )
         )
-    return rows
+    return choices
 
 
 def _settings(group: Group) -> str:

@@ -4,40 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tlrun.report.pages import render
-from tlrun.report.read.groups import Group, best_of, kind_in
+from tlrun.report.formats import NONE
+from tlrun.report.statistics.groups import FigureRow, Group, best_of, mean_of
 
 
 @dataclass(frozen=True)
 class Cell:
-    text: str
-    value: float | None
-    best: bool
-    note: str  # "n = 2" where a cell has fewer seeds than the fullest one
+    """few: fewer seeds than the fullest cell has."""
+
+    row: FigureRow | None
+    best: bool = False
+    few: bool = False
+
+    @property
+    def value(self) -> float | None:
+        return None if self.row is None else self.row.mean
+
+    @property
+    def text(self) -> str:
+        return self.row.text if self.row else NONE
 
 
-def matrices(groups: Sequence[Group], metric: str, rules: Sequence[str]) -> list[dict[str, Any]]:
-    """One table per rule; [] where there is one column only, which the leaderboard shows."""
-    columns = list(dict.fromkeys((group.sweep, group.data) for group in groups))
-    columns.sort(key=lambda column: (column[1], column[0]))
+@dataclass(frozen=True)
+class MatrixRow:
+    """average: over the columns, None where one is empty; sees: target labels, in any cell."""
+
+    name: str
+    sees: bool
+    cells: list[Cell]
+    average: float | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """averaged: whether the columns are data sets, whose mean says something."""
+
+    rule: str
+    heads: list[str]
+    averaged: bool
+    rows: list[MatrixRow]
+
+    @property
+    def best_average(self) -> float | None:
+        """Of the rows that saw no target label."""
+        return max(
+            (r.average for r in self.rows if r.average is not None and not r.sees), default=None
+        )
+
+
+def matrices(groups: Sequence[Group], metric: str, rules: Sequence[str]) -> list[Matrix]:
+    """One per rule; [] where there is one column only, which the leaderboard shows."""
+    columns = list(dict.fromkeys((group.data, group.sweep) for group in groups))
+    columns.sort()
     if len(columns) < 2:
         return []
-    several_sweeps = len({sweep for sweep, _ in columns}) > 1
-    several_data = len({data for _, data in columns}) > 1
+    several_data, several_sweeps = (len(set(part)) > 1 for part in zip(*columns, strict=True))
     heads = [
         " · ".join([*([data] if several_data else []), *([sweep] if several_sweeps else [])])
-        for sweep, data in columns
+        for data, sweep in columns
     ]
     return [
-        {
-            "rule": rule,
-            "heads": heads,
-            "mean": not several_sweeps,
-            "rows": _rows(groups, metric, rule, columns, mean=not several_sweeps),
-            "unit": kind_in([job for group in groups for job in group.done], metric).unit,
-        }
+        Matrix(
+            rule, heads, not several_sweeps, _rows(groups, metric, rule, columns, several_sweeps)
+        )
         for rule in rules
     ]
 
@@ -46,50 +76,37 @@ def _rows(
     groups: Sequence[Group],
     metric: str,
     rule: str,
-    columns: list[tuple[str, str]],
-    mean: bool,
-) -> list[dict[str, Any]]:
-    best = [best_of(_column(groups, column), metric, rule) for column in columns]
-    fullest = max((group.spread(rule, metric).n for group in groups), default=0)
-    rows: dict[Any, dict[tuple[str, str], Group]] = {}
-    for group in (group for group in groups if group.spread(rule, metric).n):
+    columns: Sequence[tuple[str, str]],
+    several_sweeps: bool,
+) -> list[MatrixRow]:
+    """Complete rows by their mean, then the others as the leaderboard has them."""
+    best = [best_of([g for g in groups if (g.data, g.sweep) == c], metric, rule) for c in columns]
+    measured = [group for group in groups if group.row(rule, metric).n]
+    fullest = max((group.row(rule, metric).n for group in measured), default=0)
+    alike: dict[object, dict[tuple[str, str], Group]] = {}
+    for group in measured:
         same = (group.method, *group.varying.items())
-        rows.setdefault(same, {})[group.sweep, group.data] = group
-    found: list[dict[str, Any]] = []
-    for held in rows.values():
-        name = next(iter(held.values())).short_name
-        cells = [
-            _cell(held.get(column), rule, metric, top, fullest)
-            for column, top in zip(columns, best, strict=True)
-        ]
+        alike.setdefault(same, {})[group.data, group.sweep] = group
+    rows = []
+    for of_column in alike.values():
+        cells = []
+        for column, top in zip(columns, best, strict=True):
+            row = of_column[column].row(rule, metric) if column in of_column else None
+            few = row is not None and row.n < fullest
+            cells.append(Cell(row, row is not None and row.group is top, few))
         values = [cell.value for cell in cells if cell.value is not None]
-        average = sum(values) / len(values) if mean and len(values) == len(cells) else None
-        saw = any(group.saw_target_labels for group in held.values())
-        found.append({"name": name, "saw": saw, "cells": cells, "average": average})
-    averages = [row["average"] for row in found if row["average"] is not None and not row["saw"]]
-    for row in found:
-        row["best_average"] = bool(averages) and not row["saw"] and row["average"] == max(averages)
-    # Complete rows by their mean, then the others as the leaderboard has them.
-    return sorted(found, key=lambda row: -(row["average"] or 0.0))
-
-
-def _column(groups: Sequence[Group], column: tuple[str, str]) -> list[Group]:
-    return [group for group in groups if (group.sweep, group.data) == column]
-
-
-def _cell(group: Group | None, rule: str, metric: str, best: Group | None, fullest: int) -> Cell:
-    if group is None:
-        return Cell(render.NONE, None, False, "")
-    spread = group.spread(rule, metric)
-    note = f"n = {spread.n}" if 0 < spread.n < fullest else ""
-    return Cell(spread.text(), spread.mean, group is best, note)
+        whole = len(values) == len(cells) and not several_sweeps
+        name = next(iter(of_column.values())).short_name
+        sees = any(group.saw_target_labels for group in of_column.values())
+        rows.append(MatrixRow(name, sees, cells, mean_of(values) if whole else None))
+    return sorted(rows, key=lambda row: -(row.average or 0.0))
 
 
 def settings_of_sweeps(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """(sweep, the settings that all its jobs share and another sweep does not)."""
-    found = []
+    told = []
     for sweep in dict.fromkeys(group.sweep for group in groups):
         first = next(group for group in groups if group.sweep == sweep)
         shared = {key: value for key, value in first.settings.items() if key in first.shared}
-        found.append((sweep, " ".join(first.written(shared)) or render.NONE))
-    return found
+        told.append((sweep, " ".join(first.written(shared)) or NONE))
+    return told

@@ -10,8 +10,8 @@ from typing import Any
 
 from tlrun.errors import ConfigError
 from tlrun.files.yaml_file import read_yaml
-from tlrun.report.pages import render
-from tlrun.report.read.record import Record, mapping
+from tlrun.report.formats import command, number, plain
+from tlrun.report.read.run_record import RunRecord, mapping
 from tlrun.report.statistics.cautions import commit
 
 MOST = 5000  # combinations that are counted out
@@ -19,10 +19,10 @@ MOST = 5000  # combinations that are counted out
 
 def commands(folder: Path) -> list[str]:
     """What was typed to make a sweep, from its sweep.yaml; [] where there is none."""
-    return [render.command("-m", *_words(one), *_config_dir(one)) for one in _given(folder)]
+    return [command("-m", *_words(one), *_config_dir(one)) for one in _given(folder)]
 
 
-def never_begun(folder: Path, jobs: list[Record]) -> tuple[int, list[str]]:
+def never_begun(folder: Path, jobs: list[RunRecord]) -> tuple[int, list[str]]:
     """(how many jobs of the commands in sweep.yaml have no folder yet, their overrides).
 
     (0, []) also where that cannot be told: another sweeper draws the jobs, or names are not as
@@ -86,7 +86,7 @@ def _config_dir(one: dict[str, Any]) -> list[str]:
     return ["--config-dir", str(one["config_dir"])] if one.get("config_dir") else []
 
 
-def provenance(jobs: list[Record]) -> list[tuple[str, str]]:
+def provenance(jobs: list[RunRecord]) -> list[tuple[str, str]]:
     """(what, value) over the completed jobs; several values with their counts."""
     done = [job for job in jobs if job.state == "completed"]
     rows = [
@@ -98,7 +98,7 @@ def provenance(jobs: list[Record]) -> list[tuple[str, str]]:
         ("Commit", _counts(commit(job) for job in done)),
         ("PyTorch", _counts(_version(job, "torch") for job in done)),
         ("Python", _counts(_version(job, "python") for job in done)),
-        ("Devices", _counts(render.plain(job.environment.get("devices")) for job in done)),
+        ("Devices", _counts(plain(job.environment.get("devices")) for job in done)),
         (
             "Processor",
             _counts(mapping(job.environment.get("cpu")).get("model") for job in done),
@@ -108,7 +108,7 @@ def provenance(jobs: list[Record]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-def _version(job: Record, name: str) -> Any:
+def _version(job: RunRecord, name: str) -> Any:
     return mapping(job.environment.get("versions")).get(name)
 
 
@@ -119,14 +119,14 @@ def _counts(values: Any) -> str:
     return ", ".join(f"{value} ({n} jobs)" for value, n in found.most_common())
 
 
-def _range(done: list[Record], key: str) -> str:
+def _range(done: list[RunRecord], key: str) -> str:
     values = sorted({job.summary[key] for job in done if job.summary.get(key) is not None})
     if not values:
         return ""
-    low, high = render.count(values[0]), render.count(values[-1])
+    low, high = (number(value, "count") for value in (values[0], values[-1]))
     return low if low == high else f"{low} to {high} a job"
 
 
-def _total(done: list[Record]) -> str:
+def _total(done: list[RunRecord]) -> str:
     seconds = [job.summary.get("train_seconds") or 0.0 for job in done]
-    return render.duration(sum(seconds)) if any(seconds) else ""
+    return number(sum(seconds), "seconds") if any(seconds) else ""

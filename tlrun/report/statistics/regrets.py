@@ -7,26 +7,24 @@ only: a figure of a rule that was picked by it is no result.
 from __future__ import annotations
 
 import statistics
-import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tlrun.evaluate import selection
-from tlrun.report.figures.curves import ORACLE
-from tlrun.report.figures.style import LINES, QUIET, TARGET, Missing, figure
-from tlrun.report.figures.validators import beside_oracle, competing, spearman
-from tlrun.report.pages import render
-from tlrun.report.pages.tables import Table
-from tlrun.report.read.record import Record, Row, mapping, number, series
+from tlrun.evaluate.selection import ORACLE, Guard
+from tlrun.report.formats import number
+from tlrun.report.read.own_tables import Table
+from tlrun.report.read.rows import Row, keys, series
+from tlrun.report.read.run_record import RunRecord
 
 COLUMNS = ["Rule", "Chosen step", "Target test there, %", "Lost, points", "Spearman"]
 
 
 @dataclass(frozen=True)
-class Choice:
+class RuleChoice:
     """The evaluation that a rule chooses. loss: of accuracy against the oracle, in [0, 1].
 
     spearman: rank correlation of the rule's values with target test accuracy; None if undefined.
@@ -41,166 +39,106 @@ class Choice:
     def accuracy(self) -> float:
         return float(self.row[ORACLE])
 
-
-def judge(record: Record) -> list[Choice]:
-    """The choice of every validator and of "last", the least loss first; [] without an oracle."""
-    rows, guard = competing(record), _guard(record)
-    losses = selection.regrets(rows, guard)
-    chosen = selection.choices(rows, guard)
-    tables = beside_oracle(record)
-    found = [
-        Choice(
-            rule,
-            dict(chosen[rule]),
-            loss,
-            spearman(tables[f"validator/{rule}"]) if f"validator/{rule}" in tables else None,
+    @property
+    def cells(self) -> list[str]:
+        written = (
+            number(self.row["step"], "count"),
+            number(self.accuracy, "share"),
+            number(self.loss, "share"),
+            number(self.spearman, "correlation"),
         )
+        return [self.rule, *written]
+
+
+def competing(record: RunRecord) -> list[Row]:
+    """The evaluations of the last phase, among which a rule chooses."""
+    rows = record.split("eval")
+    return [row for row in rows if row.get("phase") == rows[-1].get("phase")]
+
+
+def beside_oracle(record: RunRecord) -> dict[str, NDArray[np.float64]]:
+    """{validator: (global step, its value, oracle) (n, 3)}, of those with both n ≥ 3 times."""
+    rows = [row for row in competing(record) if series([row], ORACLE)[0].size]
+    pairs: dict[str, NDArray[np.float64]] = {}
+    for key in keys(rows, "validator/"):
+        both = [row for row in rows if series([row], key)[0].size]
+        if len(both) >= 3:
+            pairs[key.split("/", 1)[1]] = np.column_stack(
+                [*series(both, key), series(both, ORACLE)[1]]
+            )
+    return pairs
+
+
+def spearman(table: NDArray[np.float64]) -> float | None:
+    """Rank correlation of the last two columns of `beside_oracle`; None if one is constant."""
+    from scipy.stats import spearmanr  # 0.3 s
+
+    if np.ptp(table[:, 1]) == 0 or np.ptp(table[:, 2]) == 0:
+        return None
+    return float(spearmanr(table[:, 1], table[:, 2]).statistic)
+
+
+def judge(record: RunRecord) -> list[RuleChoice]:
+    """The choice of every validator and of "last", the least loss first.
+
+    [] without an oracle, and of a run whose summary says nothing of its guard.
+    """
+    rows, guard = competing(record), Guard.from_summary(record.summary)
+    if guard is None:
+        return []
+    losses, chosen = selection.regrets(rows, guard), selection.choices(rows, guard)
+    correlations = {rule: spearman(table) for rule, table in beside_oracle(record).items()}
+    judged = [
+        RuleChoice(rule, dict(chosen[rule]), loss, correlations.get(rule))
         for rule, loss in losses.items()
     ]
-    return sorted(found, key=lambda choice: choice.loss)
+    return sorted(judged, key=lambda choice: choice.loss)
 
 
-def _guard(record: Record) -> selection.Guard:
-    """The limits that the run applied; of an older or unfinished run those of its config."""
-    applied = mapping(record.summary.get("selection_guard"))
-    limits = {"num_classes": len(record.classes), **mapping(record.config.get("select")), **applied}
-    known = ("source_floor", "min_effective_classes")
-    found = {key: value for key in known if (value := number(limits.get(key))) is not None}
-    return selection.Guard(int(limits["num_classes"]), **found)
+def oracle_choice(record: RunRecord) -> RuleChoice:
+    """Of a run that was judged: its best evaluation by target test labels."""
+    guard = Guard.from_summary(record.summary)
+    best = selection.select_row(competing(record), "oracle", guard) if guard else None
+    assert best is not None  # there are losses against it
+    return RuleChoice("oracle", dict(best), 0.0, None)
 
 
-def regret_table(record: Record) -> Table | None:
+def regret_table(record: RunRecord) -> Table | None:
     """A line per rule, the oracle last; None if there is nothing to compare with."""
     choices = judge(record)
     if not choices:
         return None
-    rows = [_line(c.rule, c.row, c.loss, c.spearman) for c in choices]
-    best = selection.select_row(competing(record), "oracle", _guard(record))
-    assert best is not None
-    rows.append(_line("oracle", best, 0.0, None))
+    rows = [choice.cells for choice in (*choices, oracle_choice(record))]
     return Table("", "", COLUMNS, rows, numeric=[False, True, True, True, True])
 
 
-def _line(rule: str, row: Any, loss: float, correlation: float | None) -> list[str]:
-    return [
-        rule,
-        render.count(row["step"]),
-        render.percent(row[ORACLE]),
-        render.percent(loss),
-        _correlation(correlation),
-    ]
+@dataclass(frozen=True)
+class RuleMean:
+    """Over the runs of a sweep: loss is the mean, worst the largest, n the number of runs.
 
-
-def _correlation(value: float | None) -> str:
-    return render.NONE if value is None else f"{value:+.2f}"
-
-
-def draw_regrets(record: Record, path: Path) -> None:
-    """Above, target test accuracy; below, every validator in a lane of its own, with its choice.
-
-    Raises Missing without an oracle or with fewer than 3 evaluations that have both.
+    spearman: the mean over the runs where it is defined.
     """
-    tables = beside_oracle(record)
-    lanes = [choice for choice in judge(record) if f"validator/{choice.rule}" in tables]
-    if not lanes:
-        raise Missing(
-            "it needs three evaluations with both validators and target test accuracy (the oracle)"
-        )
-    rows = competing(record)
-    allowed = selection.eligible(rows, _guard(record))
-    shut = {row["at"] for row, ok in zip(rows, allowed, strict=True) if not ok}
-    at, accuracy = series(rows, ORACLE)
-    below = 0.42 * len(lanes) + 0.3
-    with figure(
-        path, 3.0 + below, rows=2, sharex=True, gridspec_kw={"height_ratios": [1.9, below]}
-    ) as (fig, axes):
-        fig.suptitle(_title(record, lanes), x=0.01, ha="left", fontsize=10)
-        top, bottom = axes[:, 0]
-        top.plot(at, 100 * accuracy, color=TARGET, lw=1.6)
-        for choice in lanes:
-            top.plot(choice.row["at"], 100 * choice.accuracy, "o", color=LINES[0], ms=6)
-        best = selection.select_row(rows, "oracle", _guard(record))
-        assert best is not None  # there are losses against it
-        top.plot(best["at"], 100 * best[ORACLE], "*", color="#000000", ms=13)
-        top.set(
-            ylabel="target test, %", title="Target test accuracy; dots: chosen, star: the oracle"
-        )
-        bottom.set_title("Each validator in its own range, over target test accuracy (grey)")
-        for place, choice in enumerate(lanes):
-            _draw_lane(bottom, -place, choice, tables[f"validator/{choice.rule}"], shut)
-        bottom.set_yticks(
-            [0.35 - place for place in range(len(lanes))],
-            [textwrap.fill(choice.rule.replace("_", " "), 18) for choice in lanes],
-            fontsize=8,
-        )
-        own = record.summary.get("selection_rule")
-        for label, choice in zip(bottom.get_yticklabels(), lanes, strict=True):
-            label.set_fontweight("bold" if choice.rule == own else "normal")
-        bottom.set_ylim(-len(lanes) + 0.8, 1.0)
-        bottom.grid(False, axis="y")
-        bottom.set_xlabel("training step" + ("; crosses: barred by the guard" if shut else ""))
+
+    rule: str
+    loss: float
+    worst: float
+    spearman: float | None
+    n: int
 
 
-def _draw_lane(ax: Any, base: float, choice: Choice, table: Any, shut: set[float]) -> None:
-    at, value, truth = table[:, 0], _lane(table[:, 1]), _lane(table[:, 2])
-    ax.fill_between(at, base, base + truth, color="#e4e4e4", lw=0)
-    ax.plot(at, base + value, color=LINES[0], lw=1.3)
-    barred = np.isin(at, list(shut))
-    ax.plot(at[barred], base + value[barred], "x", color=QUIET, ms=4)
-    here = at == choice.row["at"]
-    ax.plot(at[here], base + value[here], "o", color=LINES[0], ms=6)
-    sign = "−" if choice.loss >= 5e-4 else ""
-    ax.text(
-        1.01,
-        base + 0.35,
-        f"{100 * choice.accuracy:.1f} % ({sign}{100 * choice.loss:.1f})",
-        transform=ax.get_yaxis_transform(),
-        va="center",
-        fontsize=8,
-    )
-
-
-def _lane(value: Any) -> Any:
-    """Scaled to a lane of height 0.75, the middle of it if constant."""
-    span = np.ptp(value)
-    return 0.75 * (value - value.min()) / span if span > 0 else np.full_like(value, 0.375)
-
-
-def _title(record: Record, lanes: list[Choice]) -> str:
-    least = [choice.rule for choice in lanes if choice.loss < lanes[0].loss + 1e-9]
-    names = " and ".join(least) if len(least) < 3 else f"{len(least)} of {len(lanes)} validators"
-    one = len(least) == 1
-    least_loss = f"least, {100 * lanes[0].loss:.1f} points" if lanes[0].loss >= 5e-4 else "nothing"
-    text = f"{names} would have lost {least_loss} against the oracle"
-    own = [choice for choice in lanes if choice.rule == record.summary.get("selection_rule")]
-    if own and own[0].rule not in least:
-        text += f";\n{own[0].rule}, the rule of the run, lost {100 * own[0].loss:.1f}"
-    elif own:
-        text += ",\nthe rule of the run" + ("" if one else " among them")
-    return text + "."
-
-
-def over_runs(jobs: list[Record]) -> list[dict[str, Any]]:
-    """Of every rule over the completed runs of a sweep, the least mean loss first.
-
-    {rule, loss (mean), worst, spearman (mean over the runs where it is defined), n (runs)}
-    """
-    found: dict[str, list[Choice]] = {}
+def over_runs(jobs: Iterable[RunRecord]) -> list[RuleMean]:
+    """Of every rule over the completed runs, the least mean loss first."""
+    by_rule: dict[str, list[RuleChoice]] = {}
     for job in jobs:
         if job.state == "completed":
             for choice in judge(job):
-                found.setdefault(choice.rule, []).append(choice)
-    rows = []
-    for rule, choices in found.items():
-        known = [choice.spearman for choice in choices if choice.spearman is not None]
-        rows.append(
-            {
-                "rule": rule,
-                "loss": statistics.fmean(choice.loss for choice in choices),
-                "worst": max(choice.loss for choice in choices),
-                "spearman": statistics.fmean(known) if known else None,
-                "correlation": _correlation(statistics.fmean(known) if known else None),
-                "n": len(choices),
-            }
+                by_rule.setdefault(choice.rule, []).append(choice)
+    means = []
+    for rule, choices in by_rule.items():
+        losses = [choice.loss for choice in choices]
+        defined = [choice.spearman for choice in choices if choice.spearman is not None]
+        correlation = statistics.fmean(defined) if defined else None
+        means.append(
+            RuleMean(rule, statistics.fmean(losses), max(losses), correlation, len(choices))
         )
-    return sorted(rows, key=lambda row: row["loss"])
+    return sorted(means, key=lambda mean: mean.loss)

@@ -9,19 +9,20 @@ Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stati
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from tlrun.evaluate.figures import Unit
-from tlrun.report.pages import render
-from tlrun.report.read.groups import Group, compare
+import numpy as np
+
+from tlrun.report.formats import NONE, Shown, in_points, number
+from tlrun.report.statistics.groups import Group
 
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Pair:
+class Difference:
     """first - second by the selected checkpoints, over the `n` seeds that both completed.
 
     low, high: 95 % interval of the mean difference, of this pair alone; p: two-sided, of this pair
@@ -33,71 +34,95 @@ class Pair:
     second: Group
     mean: float
     n: int
+    unit: Shown
     p: float | None = None
     low: float | None = None
     high: float | None = None
     p_holm: float | None = None
     tests: int = 0
-    unit: Unit = "share"
 
     @property
     def clear(self) -> bool:
         return self.p_holm is not None and self.p_holm < LEVEL
 
-    def reversed(self) -> Pair:
+    def reversed(self) -> Difference:
         low, high = (None if edge is None else -edge for edge in (self.high, self.low))
         return replace(
             self, first=self.second, second=self.first, mean=-self.mean, low=low, high=high
         )
 
+    @property
+    def gap(self) -> str:
+        """'-3.1', of shares in points."""
+        return number(self.mean, self.unit, signed=True)
+
+    @property
     def interval(self) -> str:
         """'-8.1 to +2.0', of shares in points."""
         if self.low is None:
-            return render.NONE
-        low, high = (render.difference(edge, self.unit) for edge in (self.low, self.high))
-        return f"{low} to {high}"
+            return NONE
+        return " to ".join(number(edge, self.unit, signed=True) for edge in (self.low, self.high))
 
+    @property
     def text(self) -> str:
         """'-3.1 (p = 0.021, n = 3)', p after Holm."""
         test = "no test" if self.p_holm is None else p_text(self.p_holm)
-        return f"{render.difference(self.mean, self.unit)} ({test}, n = {self.n})"
+        return f"{self.gap} ({test}, n = {self.n})"
 
 
 def p_text(p: float) -> str:
-    return f"p = {render.p_value(p)}" if p >= 0.001 else "p < 0.001"
+    written = number(p, "p")
+    return f"p {written}" if written.startswith("<") else f"p = {written}"
 
 
-def pair(first: Group, second: Group, metric: str) -> Pair | None:
+def difference(first: Group, second: Group, metric: str) -> Difference | None:
     """Uncorrected; None without a common seed."""
-    found = compare(first, second, metric)
-    if found is None:
-        return None
-    mean, p, n = found
-    unit = first.spread("selected", metric).unit
-    if p is None:
-        return Pair(first, second, mean, n, unit=unit)
-    from scipy.stats import t  # 0.3 s
-
-    mine, theirs = (g.spread("selected", metric).values for g in (first, second))
-    spread = statistics.stdev([mine[seed] - theirs[seed] for seed in mine if seed in theirs])
-    half = float(t.ppf(0.975, n - 1)) * spread / n**0.5
-    return Pair(first, second, mean, n, p, mean - half, mean + half, unit=unit)
+    return next(iter(differences([(first, second)], metric)), None)
 
 
-def pairs(groups: Sequence[Group], metric: str) -> list[Pair]:
+def differences(pairs: Iterable[tuple[Group, Group]], metric: str) -> list[Difference]:
+    """Uncorrected, in the order of `pairs`, without those that have no common seed.
+
+    scipy is called once for all pairs with equally many seeds: a call for each of thousands of
+    pairs would take seconds.
+    """
+    compared: list[Difference] = []
+    by_n: dict[int, dict[int, tuple[list[float], list[float]]]] = {}  # n -> place -> values
+    for first, second in pairs:
+        row, other = (group.row("selected", metric) for group in (first, second))
+        seeds = [seed for seed in row.values if seed in other.values]
+        if not seeds:
+            continue
+        both = [row.values[s] for s in seeds], [other.values[s] for s in seeds]
+        gaps = [a - b for a, b in zip(*both, strict=True)]
+        if len(gaps) > 1 and statistics.stdev(gaps) >= 1e-12:
+            by_n.setdefault(len(gaps), {})[len(compared)] = both
+        compared.append(Difference(first, second, statistics.fmean(gaps), len(gaps), row.unit))
+    for tested in by_n.values():
+        from scipy.stats import ttest_rel  # 0.3 s
+
+        firsts, seconds = (np.array(side) for side in zip(*tested.values(), strict=True))
+        test = ttest_rel(firsts, seconds, axis=1)
+        interval = test.confidence_interval(0.95)
+        columns = (test.pvalue.tolist(), interval.low.tolist(), interval.high.tolist())
+        for place, p, low, high in zip(tested, *columns, strict=True):
+            compared[place] = replace(compared[place], p=p, low=low, high=high)
+    return compared
+
+
+def all_differences(groups: Sequence[Group], metric: str) -> list[Difference]:
     """Every pair of groups of the same data with two common seeds, in the order of `groups`."""
-    found: list[Pair] = []
+    corrected: list[Difference] = []
     for data in dict.fromkeys(group.data for group in groups):
-        of_data = [g for g in groups if g.data == data and g.spread("selected", metric).n > 1]
-        both = (pair(a, b, metric) for a, b in combinations(of_data, 2))
-        some = [one for one in both if one is not None and one.n > 1]
-        corrected = iter(holm([one.p for one in some if one.p is not None]))
+        of_data = [g for g in groups if g.data == data and g.row("selected", metric).n > 1]
+        some = [one for one in differences(combinations(of_data, 2), metric) if one.n > 1]
+        adjusted = iter(holm([one.p for one in some if one.p is not None]))
         tests = sum(one.p is not None for one in some)
-        found += [
-            one if one.p is None else replace(one, p_holm=next(corrected), tests=tests)
+        corrected += [
+            one if one.p is None else replace(one, p_holm=next(adjusted), tests=tests)
             for one in some
         ]
-    return found
+    return corrected
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -109,14 +134,22 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(one: Pair) -> str:
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion of n > 0 (Wilson, 1927)."""
+    from scipy.stats import binomtest  # 0.3 s
+
+    interval = binomtest(round(share * n), n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def verdict(one: Difference) -> str:
     """What the difference is worth, in a sentence or two."""
-    gap = f"The difference of {render.difference(one.mean, one.unit)}{render.in_points(one.unit)}"
+    gap = f"The difference of {one.gap}{in_points(one.unit)}"
     if one.n < 2:
         return f"{gap} is of one common seed: there is no test, and seeds alone may explain it."
     if one.p is None or one.p_holm is None:
         return f"{gap} is the same on all {one.n} common seeds: no spread to test it against."
-    figures = f"95 % interval {one.interval()}, {p_text(one.p)}"
+    figures = f"95 % interval {one.interval}, {p_text(one.p)}"
     if one.tests > 1:
         figures += f", after Holm's correction for {one.tests} pairs {p_text(one.p_holm)}"
     meaning = (

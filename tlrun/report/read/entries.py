@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tlrun.report.figures.style import Missing
+
+class Missing(Exception):
+    """The run folder lacks what a plot or table shows; the text says what, the page repeats it."""
 
 
 def read_entries(path: Path) -> list[Any]:

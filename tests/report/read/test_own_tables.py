@@ -7,8 +7,8 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run
-from tlrun.report.pages.page import write_report
-from tlrun.report.pages.tables import read_tables
+from tlrun.report.pages.write import write_report
+from tlrun.report.read.own_tables import read_tables
 from tlrun.run_folder.run_dir import RunDir
 
 TABLE = {

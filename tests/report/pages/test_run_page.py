@@ -8,10 +8,10 @@ import pytest
 from helpers.html_page import Page
 from helpers.run_folders import make_run
 from tlrun.errors import ConfigError
-from tlrun.report.pages.page import write_report
-from tlrun.report.pages.render import duration, percent, plain
-from tlrun.report.pages.text import text_summary
-from tlrun.report.statistics.findings import wilson
+from tlrun.report.formats import number, plain
+from tlrun.report.pages.terminal import text_summary
+from tlrun.report.pages.write import write_report
+from tlrun.report.statistics.significance import wilson
 
 
 @pytest.mark.usefixtures("no_map")
@@ -233,11 +233,14 @@ def test_wilson_by_hand() -> None:
 
 
 def test_how_values_are_written() -> None:
-    assert [duration(s) for s in (3.21, 201.3, 7380, None)] == [
+    assert [number(s, "seconds") for s in (3.21, 201.3, 7380, None)] == [
         "3.2 s",
         "3 min 21 s",
         "2 h 3 min",
         "–",
     ]
-    assert percent(float("nan")) == "–"
+    assert [number(v, "share") for v in (0.9312, float("nan"), True)] == ["93.1", "–", "–"]
+    assert number(0.381, "share", signed=True) == "+38.1"
+    assert [number(p, "p") for p in (0.0312, 0.0004)] == ["0.031", "< 0.001"]
+    assert [number(v, "IoU", sign=True) for v in (0.5, None)] == ["0.500", "–"]
     assert plain({"a": [1, True], "b": None}) == "a: 1, true, b: –"

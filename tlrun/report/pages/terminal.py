@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlrun.evaluate.figures import with_unit
+from tlrun.evaluate.figures import finite
 from tlrun.report.figures.style import short
-from tlrun.report.pages.render import NONE, count, duration, percent, points
-from tlrun.report.read.record import (
-    Record,
-    accuracy_by_class,
-    accuracy_by_class_before,
-    number,
-    read_record,
-)
+from tlrun.report.formats import NONE, number, with_interval
+from tlrun.report.read.run_record import RunRecord, read_record
 from tlrun.report.statistics.findings import (
     comparison,
     failures,
@@ -41,80 +35,80 @@ def text_summary(run_dir: Path) -> str:
     for sentence in failures(record):
         lines += [sentence, ""]
     if record.summary:
+        seen = record.summary.get("target_labels_seen")
         lines += [*_figures(record), ""]
-        if number(record.figures("selected").get("step")) is not None:
-            lines.append(selection_sentence(record.summary))
-        if record.summary.get("target_labels_seen"):
-            lines.append(
-                f"Training saw {count(record.summary['target_labels_seen'])} target labels."
-            )
-        lines += _others(record)
-        lines += [line for line in (comparison(record), _spent(record)) if line]
+        last = (
+            selection_sentence(record),
+            f"Training saw {number(seen, 'count')} target labels." if seen else "",
+            _other_rules(record),
+            comparison(record),
+            _times(record),
+        )
+        lines += [line for line in last if line]
     page = record.run.report
     lines.append(f"Report: {page}" if page.exists() else f"Run folder: {record.path}")
     return "\n".join(lines)
 
 
-def _title(record: Record) -> str:
-    total, training = times(record).get("total"), number(record.summary.get("train_seconds"))
-    took = "" if training is None else f", {duration(training)} of training"
-    took = took if total is None else f" in {duration(total)}"
+def _title(record: RunRecord) -> str:
+    total, training = times(record).get("total"), finite(record.summary.get("train_seconds"))
+    took = "" if training is None else f", {number(training, 'seconds')} of training"
+    took = took if total is None else f" in {number(total, 'seconds')}"
     seed = "" if record.seed is None else f", seed {record.seed}"
     return f"{record.method} on {record.data}{seed}: {record.state}{took}"
 
 
-def _spent(record: Record) -> str:
+def _times(record: RunRecord) -> str:
     parts = {name: value for name, value in times(record).items() if name != "total" and value}
-    told = [f"{name} {duration(value)}" for name, value in parts.items()]
+    told = [f"{name} {number(value, 'seconds')}" for name, value in parts.items()]
     return f"Time: {', '.join(told)}." if told else ""
 
 
-def _figures(record: Record) -> list[str]:
+def _figures(record: RunRecord) -> list[str]:
     others = _further(record)
     common = [*_headline(record), *_accuracies(record, by_class=not others)]
     return [*common, *([""] if common and others else []), *others]
 
 
-def _headline(record: Record) -> list[str]:
+def _headline(record: RunRecord) -> list[str]:
     """A line for the task that was trained, where the table of accuracies does not hold it."""
-    found = headline(record)
-    if found is None or found["key"] != record.headline or found["key"] in TABLE:
+    top = headline(record)
+    if top is None or top.figure.key != record.headline or top.figure.key in TABLE:
         return []
-    sign = f" {found['sign']}" if found["sign"] else ""
-    before = "" if found["before"] is None else f" (before {found['before']}, {found['gain']})"
-    return [f"{found['label']}: {found['value']}{sign}{before}"]
+    earlier = number(top.before, top.unit, sign=True)
+    before = "" if top.before is None else f" (before {earlier}, {top.gain})"
+    return [f"{top.label}: {top.text}{top.sign}{before}"]
 
 
-def _accuracies(record: Record, by_class: bool) -> list[str]:
+def _accuracies(record: RunRecord, by_class: bool) -> list[str]:
     """Source and target test; [] if neither was measured and the run has other figures."""
-    after, before = record.figures("selected"), record.figures("before")
-    rows = [(name, number(before.get(key)), number(after.get(key))) for key, name in TABLE.items()]
+    rows = [(TABLE[key], record.value(key, "before"), record.value(key)) for key in TABLE]
     if not by_class:
         rows = [row for row in rows if row[2] is not None]
         if not rows:
             return []
     unmeasured = rows[-1][2] is None
-    classes = accuracy_by_class(record) if by_class else {}
-    earlier = accuracy_by_class_before(record)
-    hidden = len(classes) - CLASSES
-    shown = (
-        sorted(classes, key=lambda name: classes[name])[:CLASSES] if hidden > 0 else list(classes)
-    )
+    classes = record.accuracy_by_class if by_class else {}
+    earlier = record.accuracy_by_class_before
+    shown = list(classes)
+    if len(classes) > CLASSES:
+        shown = sorted(classes, key=lambda name: classes[name])[:CLASSES]
     rows += [(f"  {short(name, 20)}", earlier.get(name), classes[name]) for name in shown]
     width = max(len(name) for name, _, _ in rows)
     if any(value is not None for _, value, _ in rows):
         lines = [f"{'accuracy, %':<{width}}   before    after   points"]
         for name, old, new in rows:
             gain = None if old is None or new is None else new - old
-            lines.append(f"{name:<{width}} {percent(old):>8} {percent(new):>8} {points(gain):>8}")
+            cells = (number(old, "share"), number(new, "share"), number(gain, "share", signed=True))
+            lines.append(f"{name:<{width}} " + " ".join(f"{cell:>8}" for cell in cells))
     else:
         lines = [f"{'accuracy, %':<{width}}"]
-        halves = {name: record.interval(key) for key, name in TABLE.items()}
+        halves = {name: record.figure(key).ci95 for key, name in TABLE.items()}
         for name, _, new in rows:
             half = halves.get(name)
-            interval = "" if half is None or new is None else f" ± {percent(half)}"
-            lines.append(f"{name:<{width}} {percent(new):>8}{interval}")
-    if hidden > 0:
+            interval = "" if half is None or new is None else f" ± {number(half, 'share')}"
+            lines.append(f"{name:<{width}} {number(new, 'share'):>8}{interval}")
+    if len(classes) > CLASSES:
         lines.append(f"  (the {CLASSES} hardest of {len(classes)} classes)")
     if unmeasured:
         lines.append(
@@ -123,9 +117,12 @@ def _accuracies(record: Record, by_class: bool) -> list[str]:
     return lines
 
 
-def _further(record: Record) -> list[str]:
+def _further(record: RunRecord) -> list[str]:
     """A line for each other figure, with that before adaptation in front if there is one."""
-    after, before = further(record), further(record, "before")
+    after, before = (
+        {f.key: with_interval(f.value, f.ci95, f.kind.unit) for f in further(record, rule)}
+        for rule in ("selected", "before")
+    )
     if not after:
         return []
     width = max(map(len, after))
@@ -139,12 +136,12 @@ def _further(record: Record) -> list[str]:
     return lines
 
 
-def _others(record: Record) -> list[str]:
+def _other_rules(record: RunRecord) -> str:
     key = record.headline
     parts = [
-        f"{name} {with_unit(value, record.kind(key).unit)}"
+        f"{name} {number(value, record.kind(key).unit, sign=True)}"
         for name, rule in (("last step", "last"), ("oracle", "oracle"))
-        if (value := number(record.figures(rule).get(key))) is not None
+        if (value := record.value(key, rule)) is not None
     ]
     name = TABLE.get(key) or record.title(key)
-    return [f"For reference, {name} under other rules: {', '.join(parts)}."] if parts else []
+    return f"For reference, {name} under other rules: {', '.join(parts)}." if parts else ""

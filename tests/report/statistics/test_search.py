@@ -9,15 +9,15 @@ import pytest
 from helpers.html_page import Page
 from helpers.run_folders import make_search
 from tlrun.report.figures.search_plots import _spans_decades, draw_history, draw_params
-from tlrun.report.figures.style import Missing
-from tlrun.report.pages.page import write_report
-from tlrun.report.pages.search import Search, fresh_seeds, read_search, sentences, table
-from tlrun.report.read.record import read_record
+from tlrun.report.pages.write import write_report
+from tlrun.report.read.entries import Missing
+from tlrun.report.read.run_record import read_record
+from tlrun.report.statistics.search import SearchRecord, fresh_seeds, read_search, sentences, table
 
 METRIC = "target_test/accuracy"
 
 
-def found_in(path: Path) -> Search:
+def found_in(path: Path) -> SearchRecord:
     jobs = [read_record(job) for job in sorted(path.glob("job*"))]
     found = read_search(path, jobs, METRIC)
     assert found is not None
@@ -38,7 +38,7 @@ def test_best_and_oracle(folder: Path) -> None:
     assert (found.best.number, found.oracle.number) == (1, 2)
     assert found.params == ["optimizer.lr"]  # "net" has one value only
     assert found.spearman() == pytest.approx(0.5)
-    assert [row["trial"].number for row in table(found)] == [1, 2, 0, 3]
+    assert [row.trial.number for row in table(found)] == [1, 2, 0, 3]
     text = " ".join(sentences(found))
     assert "4 trials (3 completed, 1 failed) by the sampler tpe, for the highest" in text
     assert "Best: trial 1 with 2: optimizer.lr=0.001 net=a." in text
@@ -69,7 +69,7 @@ def test_a_trial_of_several_seeds(tmp_path: Path) -> None:
     found = found_in(folder)
     assert found.trials[0].test == pytest.approx(0.7)  # of 0.6 and 0.8
     assert [trial.failed for trial in found.trials] == [False, False, True, False]
-    notes = {row["trial"].number: row["notes"] for row in table(found)}
+    notes = {row.trial.number: row.notes for row in table(found)}
     assert notes[0] == ["the setting as it was"]
     assert notes[1] == ["best", "the oracle's choice"]
     assert notes[2][0] == "no evaluation passed the guard"

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlrun.report.figures.style import Missing
-from tlrun.report.pages.render import NONE
-from tlrun.report.read import extras
-from tlrun.report.read.record import number
+from tlrun.evaluate.figures import finite
+from tlrun.report.formats import NONE
+from tlrun.report.read.entries import Missing, read_entries, safe_name, text, texts
 
 
 @dataclass(frozen=True)
@@ -35,25 +34,25 @@ class Table:
 def read_tables(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
     """(tables in order, (title, why it was left out) of those that are damaged)."""
     try:
-        entries = extras.read_entries(path)
+        entries = read_entries(path)
     except Missing as reason:
         return [], [(path.name, str(reason))]
     tables, left_out = [], []
     names: set[str] = set()
     for place, entry in enumerate(entries, start=1):
         try:
-            name = extras.safe_name(entry, names)
+            name = safe_name(entry, names)
             tables.append(_table(entry, name))
             names.add(name)
         except Missing as reason:
             where = f"{path.name}, entry {place}"
-            title = extras.text(entry, "title", where) if isinstance(entry, dict) else where
+            title = text(entry, "title", where) if isinstance(entry, dict) else where
             left_out.append((title, str(reason)))
     return tables, left_out
 
 
 def _table(entry: dict[str, Any], name: str) -> Table:
-    columns = extras.texts(entry.get("columns"), "'columns'")
+    columns = texts(entry.get("columns"), "'columns'")
     rows = entry.get("rows")
     if not isinstance(rows, list) or not rows:
         raise Missing("'rows' is no list, or an empty one")
@@ -61,8 +60,8 @@ def _table(entry: dict[str, Any], name: str) -> Table:
         if not isinstance(row, list) or len(row) != len(columns):
             raise Missing(f"a row has not {len(columns)} cells, one per column")
     return Table(
-        title=extras.text(entry, "title") or name.replace("_", " "),
-        text=extras.text(entry, "text"),
+        title=text(entry, "title") or name.replace("_", " "),
+        text=text(entry, "text"),
         columns=columns,
         rows=[[_cell(value) for value in row] for row in rows],
         numeric=[_numeric([row[k] for row in rows]) for k in range(len(columns))],
@@ -72,7 +71,7 @@ def _table(entry: dict[str, Any], name: str) -> Table:
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    known = number(value)
+    known = finite(value)
     if known is None:
         return NONE if not isinstance(value, bool) else str(value).lower()
     return f"{known:,.0f}" if known == int(known) or abs(known) >= 1000 else f"{known:.4g}"

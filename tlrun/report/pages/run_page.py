@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tlrun.errors import ConfigError
-from tlrun.files.atomic import write_atomic
+from tlrun.evaluate.figures import finite
 from tlrun.report.figures.plots import draw_plots, own_pictures
-from tlrun.report.pages import render
-from tlrun.report.pages.leaderboard import find_jobs, write_leaderboard
-from tlrun.report.pages.tables import read_tables
-from tlrun.report.read.record import (
-    RULES,
-    Record,
-    Row,
-    class_name,
-    is_run,
-    mapping,
-    number,
-    read_record,
+from tlrun.report.formats import NONE, Shown, command, number, plain
+from tlrun.report.pages.render import render
+from tlrun.report.read.own_tables import read_tables
+from tlrun.report.read.rows import Row
+from tlrun.report.read.run_record import RunRecord, mapping
+from tlrun.report.statistics.findings import (
+    METRICS,
+    SPLITS,
+    badges,
+    failures,
+    further,
+    headline,
+    sentences,
+    times,
 )
-from tlrun.report.statistics.findings import badges, failures, further, headline, sentences
 from tlrun.report.statistics.regrets import regret_table
 
-SPLITS = ("source_test", "target_test")
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 ROW_NAMES = {
     "before": "Before adaptation",
     "selected": "Selected",
@@ -66,31 +63,14 @@ TITLES = {
 }
 
 
-def write_report(path: Path, output: Path | None = None) -> Path:
-    """(Re)write the report of a run, or the leaderboard of a sweep; returns the page's path.
-
-    output: another folder for the page of a run. Raises ConfigError when `path` is neither.
-    """
-    path = Path(path)
-    if is_run(path):
-        return write_page(replace(read_record(path), output=output))
-    if output is not None:
-        raise ConfigError(f"{path} is no run; write its leaderboard with --compare {output}")
-    if find_jobs(path):
-        return write_leaderboard(path)
-    raise ConfigError(
-        f"{path} is neither a run folder (no config.yaml) nor a sweep folder (no run folder "
-        "inside); give the folder that tlrun printed at its end."
-    )
-
-
-def write_page(record: Record) -> Path:
+def run_html(record: RunRecord) -> str:
+    """The page; its pictures are drawn into the run folder."""
     drawn, missing = draw_plots(record)
     titles = TITLES | {own.name: (own.title, own.text) for own in own_pictures(record)}
     tables, left_out = read_tables(record.run.tables)
     left_out += [(titles[name][0], reason) for name, reason in missing.items()]
     data_rows, data_cards = _data(record.environment)
-    html = render.render(
+    return render(
         "run.html",
         title=f"{record.method} on {record.data}",
         subtitle=_subtitle(record),
@@ -100,7 +80,7 @@ def write_page(record: Record) -> Path:
         sentences=sentences(record),
         badges=badges(record.summary),
         table=_table(record),
-        has_oracle=number(record.figures("oracle").get("target_test/accuracy")) is not None,
+        has_oracle=record.value("target_test/accuracy", "oracle") is not None,
         further=further(record),
         plots=[
             {
@@ -117,17 +97,18 @@ def write_page(record: Record) -> Path:
         commands=_commands(record),
         overrides=record.overrides,
         config=_read(record.run.config),
-        cost=_cost(record.summary),
+        cost=_cost(record),
         data_rows=data_rows,
         data_cards=data_cards,
-        environment=_environment(record.environment),
+        environment=[
+            (key.replace("_", " "), plain(value))
+            for key, value in record.environment.items()
+            if key != "data" and value is not None
+        ],
     )
-    record.page.path.mkdir(parents=True, exist_ok=True)
-    write_atomic(record.page.report, html)
-    return record.page.report
 
 
-def _subtitle(record: Record) -> str:
+def _subtitle(record: RunRecord) -> str:
     parts = [
         record.summary.get("backbone"),
         None if record.seed is None else f"seed {record.seed}",
@@ -137,7 +118,7 @@ def _subtitle(record: Record) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def _trouble(record: Record) -> dict[str, str] | None:
+def _trouble(record: RunRecord) -> dict[str, str] | None:
     titles = {
         "failed": "The run failed.",
         "interrupted": "The run was interrupted; `tlrun resume` goes on where it stopped.",
@@ -146,90 +127,73 @@ def _trouble(record: Record) -> dict[str, str] | None:
     }
     if record.state not in titles:
         return None
-    step = number(record.status.get("step"))
-    where = "" if step is None else f" Step {render.count(step)}."
+    step = finite(record.status.get("step"))
+    where = "" if step is None else f" Step {number(step, 'count')}."
     return {"title": titles[record.state] + where, "error": str(record.status.get("error") or "")}
 
 
-def _table(record: Record) -> list[Row]:
+def _table(record: RunRecord) -> list[Row]:
     rows = []
-    for rule in ("before", *RULES):
-        figures = record.figures(rule)
-        cells = [number(figures.get(f"{split}/{metric}")) for split in SPLITS for metric in METRICS]
+    for rule, name in ROW_NAMES.items():
+        cells = [record.value(f"{split}/{metric}", rule) for split in SPLITS for metric in METRICS]
         if any(cell is not None for cell in cells):
-            rows.append(
-                {
-                    "name": ROW_NAMES[rule],
-                    "step": figures.get("step"),
-                    "cells": cells,
-                    "main": rule == "selected",
-                }
-            )
+            step = record.figures(rule).get("step")
+            rows.append({"name": name, "step": step, "cells": cells, "main": rule == "selected"})
     return rows
 
 
-def _mistakes(record: Record, limit: int = 10) -> list[Row]:
+def _mistakes(record: RunRecord, limit: int = 10) -> list[Row]:
     table = record.predictions
     if table is None:
         return []
     wrong = np.flatnonzero(
-        table.known & (table.label != table.prediction) & np.isfinite(table.confidence)
+        table.labelled & (table.label != table.prediction) & np.isfinite(table.confidence)
     )
     return [
         {
             "image": table.path[i] or f"number {table.index[i]}",
-            "label": class_name(record, int(table.label[i])),
-            "prediction": class_name(record, int(table.prediction[i])),
+            "label": record.class_name(int(table.label[i])),
+            "prediction": record.class_name(int(table.prediction[i])),
             "confidence": float(table.confidence[i]),
         }
         for i in wrong[np.argsort(-table.confidence[wrong], kind="stable")][:limit]
     ]
 
 
-def _commands(record: Record) -> list[dict[str, str]]:
+def _commands(record: RunRecord) -> list[tuple[str, str]]:
+    """(what for, the command)."""
     folder = str(record.path.resolve())
-    lines = [
-        {"what": "The same command, in a new folder:", "command": render.command(*record.overrides)}
+    again = ("The same command, in a new folder:", command(*record.overrides))
+    if record.state != "completed":
+        return [again, ("Go on where it stopped:", command("resume", folder))]
+    return [
+        again,
+        ("The same run from its saved config, compared:", command("reproduce", folder)),
+        ("Use the model:", f"{command('predict', folder)} IMAGE_OR_FOLDER"),
     ]
-    if record.state == "completed":
-        lines.append(
-            {
-                "what": "The same run from its saved config, compared:",
-                "command": render.command("reproduce", folder),
-            }
-        )
-        lines.append(
-            {
-                "what": "Use the model:",
-                "command": f"{render.command('predict', folder)} IMAGE_OR_FOLDER",
-            }
-        )
-    else:
-        lines.append(
-            {"what": "Go on where it stopped:", "command": render.command("resume", folder)}
-        )
-    return lines
 
 
-def _cost(summary: Row) -> list[tuple[str, str]]:
-    shown = {
-        "Training time": ("train_seconds", render.duration),
-        "Steps": ("steps", render.count),
-        "Optimizer updates": ("updates", render.count),
-        "Images seen": ("images_seen", render.count),
-        "Images per second": ("images_per_second", render.count),
-        "Peak memory, MB": ("peak_memory_mb", render.count),
-    }
-    wall = {name: number(value) for name, value in mapping(summary.get("wall_seconds")).items()}
+def _cost(record: RunRecord) -> list[tuple[str, str]]:
     whole = [
-        (f"Time: {name}" if name != "total" else "Time of the command", render.duration(seconds))
-        for name, seconds in wall.items()
+        (
+            "Time of the command" if name == "total" else f"Time: {name}",
+            number(seconds, "seconds"),
+        )
+        for name, seconds in times(record).items()
         if seconds and name not in ("training", "report")  # the report is being written
     ]
+    shown: dict[str, tuple[str, Shown]] = {
+        "Training time": ("train_seconds", "seconds"),
+        "Steps": ("steps", "count"),
+        "Optimizer updates": ("updates", "count"),
+        "Images seen": ("images_seen", "count"),
+        "Images per second": ("images_per_second", "count"),
+        "Peak memory, MB": ("peak_memory_mb", "count"),
+    }
     return whole + [
-        (name, write(summary[key]))
-        for name, (key, write) in shown.items()
-        if number(summary.get(key)) is not None
+        (name, number(record.summary[key], unit))
+        for name, (key, unit) in shown.items()
+        if finite(record.summary.get(key)) is not None
     ]
 
 
@@ -239,20 +203,12 @@ def _data(environment: Row) -> tuple[list[list[str]], list[tuple[str, Row]]]:
     for domain, card in mapping(mapping(environment.get("data")).get("domains")).items():
         for split, held in mapping(mapping(card).get("splits")).items():
             by_class = mapping(held.get("count_by_class")).values()
-            labels = f"{min(by_class):,} to {max(by_class):,}" if by_class else render.NONE
+            labels = f"{min(by_class):,} to {max(by_class):,}" if by_class else NONE
             checksum = str(held.get("checksum", ""))[:12]
-            rows.append([f"{domain} {split}", render.count(held.get("count")), labels, checksum])
+            rows.append([f"{domain} {split}", number(held.get("count"), "count"), labels, checksum])
         told = {key: value for key, value in mapping(card).items() if key != "splits" and value}
         cards.append((domain, told))
     return rows, cards
-
-
-def _environment(environment: Row) -> list[tuple[str, str]]:
-    return [
-        (key.replace("_", " "), render.plain(value))
-        for key, value in environment.items()
-        if key != "data" and value is not None
-    ]
 
 
 def _read(path: Path) -> str:
