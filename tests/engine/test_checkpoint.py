@@ -136,7 +136,7 @@ def test_candidates_that_are_out_are_deleted(tmp_path):
 
 def published(folder, place, **about):
     candidate_ = checkpoint.candidate_path(folder, place)
-    return checkpoint.same_as(candidate_, folder / "bnm.pt", about)
+    return checkpoint.link_as(candidate_, folder / "bnm.pt", about)
 
 
 def test_the_choice_of_a_rule_is_its_candidate_under_another_name(tmp_path):
@@ -145,7 +145,7 @@ def test_the_choice_of_a_rule_is_its_candidate_under_another_name(tmp_path):
         assert published(tmp_path, 3, step=3, phase="train", metric="bnm")
         assert checkpoint.load(tmp_path / "bnm.pt")["step"] == 3
     assert '"metric": "bnm"' in (tmp_path / "bnm.json").read_text()
-    assert checkpoint.place_in_training(tmp_path / "bnm.pt") == (3, "train")
+    assert checkpoint.step_and_phase(tmp_path / "bnm.pt") == (3, "train")
     assert (tmp_path / "bnm.pt").samefile(checkpoint.candidate_path(tmp_path, 3))
     assert listed(tmp_path) == ["bnm.json", "bnm.pt", "candidates/0003.json", "candidates/0003.pt"]
     checkpoint.keep_candidates(tmp_path, set())
@@ -169,4 +169,4 @@ def test_a_candidate_that_is_gone_or_half_written_is_not_published(tmp_path):
     assert not published(tmp_path, 3)
     assert not published(tmp_path, 4)
     assert not (tmp_path / "bnm.pt").exists()
-    assert checkpoint.place_in_training(tmp_path / "bnm.pt") == (None, None)
+    assert checkpoint.step_and_phase(tmp_path / "bnm.pt") == (None, None)

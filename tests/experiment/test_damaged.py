@@ -215,8 +215,12 @@ def test_reproduce_reads_what_it_compares_before_it_trains(
     assert code == 1
     assert Path(name).name in text
     (run.path / name).unlink()
-    if name in ("metrics.jsonl", "checkpoints/last.pt"):
-        assert said("reproduce")[0] == 2
+    if name != "environment.json":
+        code, text = said("reproduce")
+        assert code == 2
+        assert f"has no {name} left to compare" in text
+        (run.path / name).mkdir()
+        assert said("reproduce") == (code, text)
     assert not Path("run_reproduced").exists()
 
 

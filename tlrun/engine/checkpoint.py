@@ -61,30 +61,30 @@ def save_last(folder: Path, state: dict[str, Any], about: dict[str, Any]) -> Non
         os.replace(new, last)
 
 
-def candidate_path(folder: Path, place: int) -> Path:
-    """Of evaluation number `place`; folder: that of all checkpoints."""
-    return folder / "candidates" / f"{place:04d}.pt"
+def candidate_path(folder: Path, number: int) -> Path:
+    """Of evaluation number `number`; folder: that of all checkpoints."""
+    return folder / "candidates" / f"{number:04d}.pt"
 
 
-def save_candidate(folder: Path, place: int, state: dict[str, Any], about: dict[str, Any]) -> None:
-    path = candidate_path(folder, place)
+def save_candidate(folder: Path, number: int, state: dict[str, Any], about: dict[str, Any]) -> None:
+    path = candidate_path(folder, number)
     with _saving(path):
         path.parent.mkdir(exist_ok=True)
     save(path, state, about)
 
 
-def keep_candidates(folder: Path, places: set[int]) -> None:
+def keep_candidates(folder: Path, numbers: set[int]) -> None:
     """Delete every candidate but these, and their folder if none is left."""
-    inside = folder / "candidates"
-    kept = {candidate_path(folder, place).stem for place in places}
-    for file in inside.glob("*"):
+    candidates = folder / "candidates"
+    kept = {candidate_path(folder, number).stem for number in numbers}
+    for file in candidates.glob("*"):
         if file.name.partition(".")[0] not in kept:
             file.unlink()
-    if inside.is_dir() and not any(inside.iterdir()):
-        inside.rmdir()
+    if candidates.is_dir() and not any(candidates.iterdir()):
+        candidates.rmdir()
 
 
-def same_as(source: Path, path: Path, about: dict[str, Any]) -> bool:
+def link_as(source: Path, path: Path, about: dict[str, Any]) -> bool:
     """Make `path` the checkpoint `source` under another name (a link: no copy) with a sidecar.
 
     False if `source` is not there or was never wholly written.
@@ -106,7 +106,7 @@ def same_as(source: Path, path: Path, about: dict[str, Any]) -> bool:
     return True
 
 
-def place_in_training(path: Path) -> tuple[Any, Any]:
+def step_and_phase(path: Path) -> tuple[Any, Any]:
     """(step, phase) of a checkpoint by its sidecar; (None, None) without one."""
     try:
         about = RunDir.read_json(path.with_suffix(".json"))
@@ -123,8 +123,8 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"no checkpoint {path}; the run has not saved one yet")
     data = path.read_bytes()
-    known = _digest_in(path.with_suffix(".json"))
-    if known and hashlib.sha256(data).hexdigest() != known:
+    expected = _digest_in(path.with_suffix(".json"))
+    if expected and hashlib.sha256(data).hexdigest() != expected:
         raise RunError(f"{path} is damaged (its sha256 differs from {path.stem}.json)")
     return _decode(data, path)
 
@@ -134,14 +134,14 @@ def load_last(folder: Path) -> dict[str, Any] | None:
 
     Raises RunError when files are there but none is whole.
     """
-    known = {_digest_in(folder / name) for name in ("last.json", "previous.json", "new.json")}
-    found = [path for name in ("last.pt", "previous.pt") if (path := folder / name).is_file()]
-    for path in found:
+    digests = {_digest_in(folder / name) for name in ("last.json", "previous.json", "new.json")}
+    files = [path for name in ("last.pt", "previous.pt") if (path := folder / name).is_file()]
+    for path in files:
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() in known:
+        if hashlib.sha256(data).hexdigest() in digests:
             return _decode(data, path)
         log.warning("%s is damaged; going on from the checkpoint before it", path)
-    if found:
+    if files:
         raise RunError(f"every checkpoint in {folder} is damaged; start the run anew")
     return None
 

@@ -62,7 +62,7 @@ class SelectionCheckpoints:
             if row is not None:
                 number = next(k for k in waiting if rows[k] is row)
                 about = {**_about(row), "metric": rule, "value": score(row, rule)}
-                if checkpoint.same_as(checkpoint.candidate_path(self.folder, number), path, about):
+                if checkpoint.link_as(checkpoint.candidate_path(self.folder, number), path, about):
                     chosen.add(number)
                     continue
                 log.warning(
@@ -82,8 +82,8 @@ class SelectionCheckpoints:
             path = checkpoint.candidate_path(self.folder, number)
             for rule in self.rules if not path.is_file() else ():
                 source = self.folder / f"{rule}.pt"
-                if checkpoint.place_in_training(source) == (about["step"], about["phase"]):
-                    checkpoint.same_as(source, path, about)
+                if checkpoint.step_and_phase(source) == (about["step"], about["phase"]):
+                    checkpoint.link_as(source, path, about)
 
     def _row(self, number: int) -> Row:
         return self.metrics_log.rows[number]

@@ -26,7 +26,7 @@ from tlrun.files.yaml_file import read_yaml
 from tlrun.inference.predict import checkpoint_path
 from tlrun.methods.base import Method, Phase
 from tlrun.models.net import CARRIED, Net
-from tlrun.models.transfer import Fate, chosen, load_parts, transfer
+from tlrun.models.transfer import StageTransfer, chosen, load_parts, transfer
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class InitialWeights:
         before: set[str],
         classes: Sequence[str],
         fresh: Callable[[], Net],
-    ) -> list[Fate] | None:
+    ) -> list[StageTransfer] | None:
         """Load and transfer, at the start of phase `index`; the table if there is one to show.
 
         before: the parts that existed before this phase built its own. classes: of the main head.

@@ -44,31 +44,32 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
     status = old.read_status()
     if status.get("state") != "completed":
         raise ConfigError(f"{old.path} is not complete; finish it first: tlrun resume {old.path}")
-    if not (old.checkpoints / "last.pt").is_file():
-        raise ConfigError(f"{old.path} has no checkpoints/last.pt left to compare weights with")
-    if not old.metrics.is_file():
-        raise ConfigError(f"{old.path} has no metrics.jsonl left to compare figures with")
+    last = old.checkpoints / "last.pt"
+    for file, content in ((last, "weights"), (old.metrics, "figures"), (old.summary, "figures")):
+        if not file.is_file():
+            name = file.relative_to(old.path)
+            raise ConfigError(f"{old.path} has no {name} left to compare {content} with")
     cfg = load_config(old.config, list(overrides))
     OmegaConf.set_struct(cfg, False)
     cfg.baseline = False
     if not any(word.startswith("logger") for word in overrides):
         cfg.logger = {"name": "none"}  # no second run among those that are being compared there
     compare(old, old)  # what cannot be read is told now, not when all is trained again
-    new = RunDir.create(place_of(old))
+    new = RunDir.create(folder_beside(old))
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
     with composed(plain(cfg)):  # what the overrides name was typed now
         start.run_experiment(new)
-    found = compare(old, new, tolerance)
-    if not found.exact and (longer := status.get("resumed_with")):
-        found.notes.append(
+    comparison = compare(old, new, tolerance)
+    if not comparison.exact and (longer := status.get("resumed_with")):
+        comparison.notes.append(
             f"the run was resumed with {' '.join(longer)}; here it is trained in one go"
         )
-    print("\n".join([*found.lines(), f"  before: {old.path}", f"  again:  {new.path}"]))
-    return found
+    print("\n".join([*comparison.lines(), f"  before: {old.path}", f"  again:  {new.path}"]))
+    return comparison
 
 
-def place_of(old: RunDir) -> Path:
+def folder_beside(old: RunDir) -> Path:
     """Beside the run; of a job, in a folder beside its sweep, whose leaderboard counts jobs."""
     folder = old.path.parent
     job = is_sweep(folder) or (folder / "leaderboard.csv").is_file() or "job" in old.read_status()
@@ -85,15 +86,15 @@ def _reproduce_sweep(path: Path, overrides: Sequence[str], tolerance: float | No
             counts["left out (not complete)"] += 1
             continue
         try:
-            found = _reproduce(job, overrides, tolerance)
+            comparison = _reproduce(job, overrides, tolerance)
         except Interrupted:
             raise
         except TlrunError as error:
             print(f"{job.path}: {error}")
             counts["not"] += 1
             continue
-        kind = "exactly" if found.exact else "within the tolerance" if found.equal else "not"
-        counts[kind] += 1
+        within = "within the tolerance" if comparison.equal else "not"
+        counts["exactly" if comparison.exact else within] += 1
     done = sum(counts.values()) - counts["left out (not complete)"]
     if not done:
         raise ConfigError(f"no job of {path} is complete; finish it first: tlrun resume {path}")

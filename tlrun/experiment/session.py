@@ -51,7 +51,7 @@ class Session(TrainingSetup):
             log.info("%s", print_table(table))
             if initial.init not in INITS and not self.net.carried and initial.takes_all:
                 log.warning("init=%s: nothing of that run fits, all is new", initial.init)
-            self.run_dir.write_json(self.run_dir.transfer, [fate.row() for fate in table])
+            self.run_dir.write_json(self.run_dir.transfer, [stage.row() for stage in table])
 
     # ---- the weights of a checkpoint ------------------------------------------------------
 

@@ -26,7 +26,7 @@ Parts = Mapping[str, Mapping[str, Tensor]]  # part -> its state dict, as in a ch
 
 
 @dataclass
-class Fate:
+class StageTransfer:
     """What became of a stage. origin: carried | new. why: of a new one."""
 
     stage: str
@@ -47,8 +47,8 @@ def transfer(
     carry: Iterable[str] | None = None,
     reinit: Iterable[str] = (),
     freeze: Iterable[str] = (),
-) -> list[Fate]:
-    """Give fresh weights to what is not carried over; returns the fate of every stage.
+) -> list[StageTransfer]:
+    """Give fresh weights to what is not carried over; returns what became of every stage.
 
     known: the stages that hold weights worth carrying -> "" or, for those that do not, why not
     (their weights are new already). fresh: makes a new net of the same structure, whose weights the
@@ -68,7 +68,7 @@ def transfer(
     net.carried = tuple(stage for stage, reason in why.items() if not reason)
     still = set(net.select(freeze))
     return [
-        Fate(
+        StageTransfer(
             stage,
             sum(p.numel() for p in net.parameters_in(stage)),
             "new" if reason else "carried",
@@ -157,13 +157,13 @@ def _tensors(net: Net, stage: str) -> dict[str, Tensor]:
     return {name: value for name, value in everything.items() if owner(name) == inner}
 
 
-def print_table(table: Iterable[Fate]) -> str:
+def print_table(table: Iterable[StageTransfer]) -> str:
     """The table for log and terminal."""
     rows = list(table)
-    width = max((len(fate.stage) for fate in rows), default=0)
+    width = max((len(stage.stage) for stage in rows), default=0)
     lines = [
-        f"  {fate.stage:<{width}}  {fate.parameters:>10,}  {fate.origin:<7}  "
-        f"{'frozen' if fate.frozen else 'trained':<7}  {fate.why}".rstrip()
-        for fate in rows
+        f"  {stage.stage:<{width}}  {stage.parameters:>10,}  {stage.origin:<7}  "
+        f"{'frozen' if stage.frozen else 'trained':<7}  {stage.why}".rstrip()
+        for stage in rows
     ]
     return "\n".join(["what became of each layer:", *lines])
