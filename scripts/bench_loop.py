@@ -22,7 +22,7 @@ from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Stream
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
@@ -42,7 +42,7 @@ def runner_session(folder: Path, data: str, steps: int, precision: str, batch: i
     )
     run_dir = RunDir.create(folder / f"{time.monotonic_ns()}")
     run_dir.checkpoints.mkdir()
-    return open_session(run_dir, plain(resolve(cfg)))
+    return open_session(run_dir, plain(resolve_auto(cfg)))
 
 
 def time_runner(session: Session) -> float:

@@ -24,7 +24,7 @@ import torch
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
@@ -43,7 +43,7 @@ def trained(folder: Path, overrides: list[str]) -> tuple[Session, dict[str, floa
     """A session after its training, and its test figures."""
     run_dir = RunDir.create(folder)
     run_dir.checkpoints.mkdir()
-    session = open_session(run_dir, plain(resolve(compose(overrides))))
+    session = open_session(run_dir, plain(resolve_auto(compose(overrides))))
     session.trainer().fit()
     session.load_selected()
     with torch.no_grad():

@@ -374,7 +374,7 @@ def run_folder(in_tmp: Path) -> Path:
             (Path("sweep"), [], 0.05),
         ),
         (
-            "tlrun.experiment.summary",
+            "tlrun.experiment.evaluate",
             "evaluate",
             ["evaluate", "sweep/run", "method=source_only"],
             (Path("sweep/run"), ["method=source_only"]),

@@ -34,10 +34,10 @@ def reopen(folder, *overrides):
     from tlrun.config.build import plain
     from tlrun.config.compose import compose
     from tlrun.experiment.assemble import open_session
-    from tlrun.experiment.lifecycle import resolve
+    from tlrun.experiment.auto import resolve_auto
     from tlrun.run_folder.run_dir import RunDir
 
-    return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *overrides]))))
+    return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *overrides]))))
 
 
 class TwoPhases(SourceOnly):

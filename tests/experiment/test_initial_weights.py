@@ -127,7 +127,7 @@ def test_once_trained_it_needs_the_other_run_no_more(run, tmp_path):
     source = run("source", "method=source_only")
     tuned = run("tuned", *FINETUNE, f"init={source.path}")
     shutil.rmtree(source.path)
-    from tlrun.experiment.summary import evaluate
+    from tlrun.experiment.evaluate import evaluate
     from tlrun.inference.predict import load
 
     summary = tuned.read_json(tuned.summary)
@@ -208,12 +208,12 @@ def resnet(folder, *overrides):
     quick = [word for word in small.QUICK if word != "backbone.width=0.1"]
     from tlrun.config.build import plain
     from tlrun.experiment.assemble import open_session
-    from tlrun.experiment.lifecycle import resolve
+    from tlrun.experiment.auto import resolve_auto
 
     words = [*quick, *FINETUNE, "backbone=resnet18", "data.size=32", "trainer.steps=1", *overrides]
     run_dir = RunDir.create(folder)
     run_dir.checkpoints.mkdir(exist_ok=True)
-    return open_session(run_dir, plain(resolve(compose(words))))
+    return open_session(run_dir, plain(resolve_auto(compose(words))))
 
 
 def test_pretrained_takes_the_default_weights_and_carries_the_backbone_alone(hub, tmp_path):

@@ -14,7 +14,7 @@ from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.engine.hooks import Hooks
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.session import Session
 from tlrun.methods.base import Progress, Update
 from tlrun.run_folder.run_dir import RunDir
@@ -87,7 +87,7 @@ def resumed_equals_straight(folder, *options: str, at: int = SOURCE_STEPS + 3) -
 
 def reopened(folder, *options: str) -> Session:
     """A new process in effect: everything built again over the same run folder."""
-    return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *options]))))
+    return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *options]))))
 
 
 def rows(session: Session) -> list[dict[str, Any]]:

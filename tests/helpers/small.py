@@ -12,7 +12,7 @@ from tlrun.config.build import build, plain
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.streams import Batch
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.session import Session
 from tlrun.models.backbones import DannCNN
 from tlrun.models.batch_norm import convert
@@ -56,7 +56,7 @@ def session(folder: Path, *overrides: str) -> Session:
     cfg = compose([*QUICK, *overrides])
     run_dir = RunDir.create(folder)
     run_dir.checkpoints.mkdir()
-    return open_session(run_dir, plain(resolve(cfg)))
+    return open_session(run_dir, plain(resolve_auto(cfg)))
 
 
 QUICK = (

@@ -102,7 +102,7 @@ def reproduce(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     _check_overrides(args)
-    from tlrun.experiment.summary import evaluate
+    from tlrun.experiment.evaluate import evaluate
 
     evaluate(args.run_dir, args.overrides)
     return 0

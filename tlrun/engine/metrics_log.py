@@ -64,7 +64,7 @@ class MetricsLog:
         self.rows = [row for row in self.run_dir.read_metrics() if row.get("split") == "eval"]
 
     def close(self) -> None:
-        """After the last row of this process."""
+        """After the last row of this process, however training ends: the logger writes out."""
         self._logger.close()
         self._logger = Logger()
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,7 +42,7 @@ class TrainingSetup:
     device: torch.device
     precision: str
     process: Process
-    began: float = field(default_factory=time.time)
+    began: float
 
     def carry_over(self, index: int, parts_before: set[str]) -> None:
         """Called at the start of phase number `index`, never on resume.

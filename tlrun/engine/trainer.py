@@ -109,21 +109,28 @@ class Trainer:
     def fit(self) -> None:
         """Run every phase that is not done yet."""
         saved = checkpoint.load_last(self.run_dir.checkpoints)
-        begin = int(saved["phase_index"]) if saved else 0
         self._count_from(saved)
-        self.metrics_log.open(self.cfg["logger"], saved)
-        if self.process.first:
-            self.selection.take_back()
-        with self.stop:
-            for index, phase in enumerate(self.setup.phases):
-                parts_before = set(self.net.parts)
-                self.setup.build_phase(phase)
-                if index >= begin:
-                    self._run_phase(index, phase, parts_before, saved if index == begin else None)
-        if self.process.first:
-            self.hooks.before_publish()
-            self.selection.publish()
-        self.process.wait()
+        try:
+            self.metrics_log.open(self.cfg["logger"], saved)
+            if self.process.first:
+                self.selection.take_back()
+            with self.stop:
+                self._run_phases(saved)
+            if self.process.first:
+                self.hooks.before_publish()
+                self.selection.publish()
+            self.process.wait()
+        finally:
+            self.metrics_log.close()
+
+    def _run_phases(self, saved: dict[str, Any] | None) -> None:
+        """Those that are done are only built, so that the net has all parts."""
+        begin = int(saved["phase_index"]) if saved else 0
+        for index, phase in enumerate(self.setup.phases):
+            parts_before = set(self.net.parts)
+            self.setup.build_phase(phase)
+            if index >= begin:
+                self._run_phase(index, phase, parts_before, saved if index == begin else None)
 
     def _count_from(self, saved: Mapping[str, Any] | None) -> None:
         self.counters = Counters(**saved["counters"]) if saved else Counters()

@@ -6,6 +6,7 @@ Nothing here trains.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -39,12 +40,19 @@ Space = Mapping[str, Any]  # what a label_space.json holds
 
 
 def open_session(
-    run_dir: RunDir, cfg: Config, rank: int = 0, world: int = 1, space: Space | None = None
+    run_dir: RunDir,
+    cfg: Config,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    space: Space | None = None,
+    began: float | None = None,
 ) -> Session:
     """Build all that `cfg` describes. Raises ConfigError or DataError before any training.
 
     space: the label_space.json of a run that is only evaluated: the data come under its classes and
     columns, and the target's training images are left out where nothing else needs them.
+    began: time.time() when this sitting began (None = now).
     """
     prepare_process(cfg, rank, world)
     device = device_of(cfg, rank, world)
@@ -79,6 +87,7 @@ def open_session(
         precision=precision,
         process=process,
         initial_weights=initial_weights,
+        began=time.time() if began is None else began,
     )
 
 

@@ -16,7 +16,8 @@ from tlrun.config.saved_code import composed
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, describe_error
 from tlrun.experiment import start
-from tlrun.experiment.lifecycle import complete, is_baseline
+from tlrun.experiment.baselines import is_baseline
+from tlrun.experiment.missing_files import make_missing_files
 from tlrun.files.atomic import write_atomic
 from tlrun.run_folder.locks import locked
 from tlrun.run_folder.run_dir import RunDir, runs_in
@@ -52,7 +53,7 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if done and not overrides and (saved is not None or run_dir.summary.is_file()):
         if missing := run_dir.missing(page=not is_baseline(run_dir)):
             log.warning("%s is complete but for %s", path, ", ".join(missing))
-            complete(run_dir)
+            make_missing_files(run_dir)
         else:
             log.warning("%s is complete; nothing to resume", path)
         return run_dir.read_summary()

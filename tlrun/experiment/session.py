@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tlrun.config.schema import INITS
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
+from tlrun.engine.precision import autocast
 from tlrun.engine.setup import TrainingSetup
 from tlrun.engine.trainer import Trainer
 from tlrun.errors import ConfigError
+from tlrun.evaluate.figures import Figures
 from tlrun.evaluate.selection import why_none
 from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.models.build import build_net
@@ -65,6 +69,15 @@ class Session(TrainingSetup):
             raise ConfigError(f"the weights do not fit the net of this config: {why}") from error
         self.method.load_state_dict(state["method"])
         self.net.to(self.device).eval()
+
+    def test(self) -> tuple[Figures, Any]:
+        """The test figures of the loaded weights, in the precision of the run, and their details.
+
+        Autocast must not stay open over a `load_state_dict`: it caches converted weights, and the
+        second test would run with the first one's.
+        """
+        with torch.no_grad(), autocast(self.precision, self.device):
+            return self.evaluator.test(self.net)
 
     def load_selected(self) -> dict[str, Any]:
         """Load the checkpoint that the selection rule kept; the last one if it chose none."""

@@ -12,7 +12,7 @@ from tlrun.config.compose import compose
 from tlrun.errors import ConfigError, DataError
 from tlrun.evaluate.evaluators.episodes import mean_and_interval
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.experiment.summary import conclude
 from tlrun.inference.predict import load
@@ -118,7 +118,7 @@ def test_a_method_of_another_kind_is_refused(tmp_path):
 def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(method, tmp_path):
     def session(name, stop_at=None):
         overrides = [*small.QUICK, *SHORT, "data.val_episodes=2", f"method={method}"]
-        cfg = plain(resolve(compose(overrides)))
+        cfg = plain(resolve_auto(compose(overrides)))
         folder = tmp_path / name
         run_dir = RunDir.open(folder) if folder.exists() else RunDir.create(folder)
         run_dir.checkpoints.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.methods.adversarial.adda import ADDA, ENCODER
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.query import Query
@@ -186,7 +186,7 @@ def test_the_run_freezes_the_source_and_goes_on_after_a_stop(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         part.trainer(Hooks(before_step=stop_in_time)).fit()
-    cfg = plain(resolve(compose([*small.QUICK, *words])))
+    cfg = plain(resolve_auto(compose([*small.QUICK, *words])))
     again = open_session(RunDir(tmp_path / "part"), cfg)
     again.trainer().fit()
     assert same(whole.net.state_dict(), again.net.state_dict())

@@ -15,7 +15,7 @@ from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
 from tlrun.methods.fine_tuning.gradual_unfreeze import GradualUnfreeze
@@ -49,7 +49,7 @@ def names(session):
 
 
 def reopen(folder, *overrides):
-    return open_session(RunDir(folder), plain(resolve(compose([*small.QUICK, *overrides]))))
+    return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *overrides]))))
 
 
 # ---- phases -------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_other_classes_have_heads_of_their_own(method, folders, tmp_path, monkey
     assert set(summary["selected"]["target_test/accuracy_by_class"]) == set(target)
     assert set(summary["selected"]["source_test/accuracy_by_class"]) == {"red", "green", "blue"}
 
-    from tlrun.experiment.summary import evaluate
+    from tlrun.experiment.evaluate import evaluate
     from tlrun.inference.predict import load
 
     figures = evaluate(run.path)

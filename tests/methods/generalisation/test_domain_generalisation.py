@@ -16,7 +16,7 @@ from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.evaluate.selection import without_target
 from tlrun.experiment.assemble import open_session
-from tlrun.experiment.lifecycle import resolve
+from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load
 from tlrun.methods.base import Phase, Progress
@@ -330,7 +330,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(method, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         part.trainer(crash_after_save(3, KeyboardInterrupt)).fit()
     torch.manual_seed(99)
-    cfg = plain(resolve(compose([*small.QUICK, *words])))
+    cfg = plain(resolve_auto(compose([*small.QUICK, *words])))
     again = open_session(RunDir(tmp_path / "part"), cfg)
     again.trainer().fit()
     before, after = ({**s.net.state_dict(), **s.method.state_dict()} for s in (whole, again))

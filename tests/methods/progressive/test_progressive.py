@@ -13,7 +13,7 @@ from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.experiment.dry_run import dry_run
-from tlrun.experiment.summary import conclude, describe
+from tlrun.experiment.summary import conclude, write_surroundings
 from tlrun.methods.query import Query
 from tlrun.methods.terms.memory import Teacher
 
@@ -118,7 +118,7 @@ def test_a_run_that_is_stopped_in_a_later_phase_resumes_exactly(options, tmp_pat
 
 def test_the_matrix_is_in_summary_table_and_picture(tmp_path):
     trained = session(tmp_path / "run")
-    describe(trained)
+    write_surroundings(trained)
     trained.trainer().fit()
     summary = conclude(trained)
     found = summary["task_matrix"]

@@ -1,0 +1,107 @@
+"""`tlrun evaluate RUN_DIR`: the selected weights of a run on test sets, its own or other ones."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from tlrun.config.build import plain
+from tlrun.config.saved import load_config
+from tlrun.errors import ConfigError
+from tlrun.evaluate.figures import with_unit
+from tlrun.evaluate.selection import rules
+from tlrun.experiment.assemble import open_session
+from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """`tlrun evaluate RUN_DIR [data=...]`: the selected weights on the test sets of these data.
+
+    Writes RUN_DIR/evaluations/<data>.json, prints the figures and returns them; the run itself
+    stays as it is.
+    """
+    run_dir = RunDir.open(run_path)
+    cfg = load_config(run_dir.config, list(overrides))
+    if any(override.startswith("data") for override in overrides):
+        prepare_as_trained(cfg, run_dir, overrides)
+    check_rule_was_kept(run_dir, str(cfg.select.name))
+    if not run_dir.label_space.is_file():
+        raise ConfigError(f"{run_dir.path} has no label_space.json: nothing was trained in it yet")
+    space = run_dir.read_label_space()
+    session = open_session(run_dir, plain(cfg), space=space)
+    session.build_all()
+    selected = session.load_selected()
+    figures, _ = session.test()
+    result = {
+        "data": session.data.name,
+        "step": selected["step"],
+        "overrides": list(overrides),
+        "headline": session.evaluator.headline,
+        "figures": figures.about(),
+        **figures,
+    }
+    print(
+        f"{session.data.name}, weights of step {selected['step']} "
+        f"(select={session.cfg['select']['name']})"
+    )
+    for figure in figures.stated.values():
+        if isinstance(figure.value, float):
+            half = "" if figure.ci95 is None else f" ± {with_unit(figure.ci95, figure.kind.unit)}"
+            print(f"  {figure.key:<32} {with_unit(figure.value, figure.kind.unit)}{half}")
+    path = run_dir.path / "evaluations" / f"{session.data.name}{_mark(overrides)}.json"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        run_dir.write_json(path, result)
+    except OSError as error:
+        log.warning("tlrun: cannot write %s (%s): the figures are only above", path, error.strerror)
+    else:
+        print(f"written to {path}")
+    return result
+
+
+def _mark(overrides: Sequence[str]) -> str:
+    """What tells an evaluation from others on data of the same name."""
+    further = sorted(override for override in overrides if not override.startswith("data="))
+    return f"_{hashlib.sha256(repr(further).encode()).hexdigest()[:6]}" if further else ""
+
+
+def check_rule_was_kept(run_dir: RunDir, rule: str) -> None:
+    """Refuse a rule that left no checkpoint, where the last step would be taken for its choice.
+
+    Not the run's own rule: where its guard let no evaluation pass, the summary too has the last.
+    """
+    trained = load_config(run_dir.config)
+    names = rules()
+    kept = sorted(path.stem for path in run_dir.checkpoints.glob("*.pt") if path.stem in names)
+    if rule in kept or rule == trained.select.name:
+        return
+    if rule in trained.selectors and run_dir.read_status().get("state") != "completed":
+        raise ConfigError(
+            f"select={rule} chooses at the end of training, and this run has not come to it: "
+            f"tlrun resume {run_dir.path}"
+        )
+    raise ConfigError(
+        f"this run kept no checkpoint for select={rule}; it kept {', '.join(kept) or 'none'}: "
+        + (
+            "no evaluation passed that rule's guard, train with a lower select.source_floor or "
+            "select.min_effective_classes"
+            if rule in trained.selectors
+            else f"choose one of these, or train with selectors=[{rule}]"
+        )
+    )
+
+
+def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:
+    """Other data reach the net with the size and normalisation it was trained on, unless typed."""
+    saved = load_config(run_dir.config).data
+    trained = {key: saved[key] for key in ("size", "channels", "normalize") if key in saved}
+    typed = {override.partition("=")[0] for override in overrides}
+    with open_dict(cfg):
+        cfg.data.update({k: v for k, v in trained.items() if f"data.{k}" not in typed})
