@@ -8,12 +8,11 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tlrun.config.build import build
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.engine import checkpoint
 from tlrun.inference.predict import LabelSpace
-from tlrun.models.build import assemble
+from tlrun.methods.build import build_method, build_trained_net
 from tlrun.run_folder.run_dir import RunDir
 
 torch.set_num_threads(1)
@@ -34,9 +33,9 @@ def write_run(path, overrides, shape, normalize) -> SimpleNamespace:
         "preprocess": preprocess.spec(),
     }
     run.write_json(run.label_space, space)
-    method, data = build(cfg["method"]), LabelSpace.from_json(space)
+    method, data = build_method(cfg), LabelSpace.from_json(space)
     torch.manual_seed(0)
-    net = assemble(cfg, method, method.phases(data), data, shape)
+    net = build_trained_net(cfg, method, method.phases(data), data, shape)
     for domain in ("source", "target"):  # statistics of their own
         with torch.no_grad():
             net(torch.randn(16, *shape) + (domain == "target"), domain)

@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,9 +6,7 @@ import yaml
 from torch import nn
 
 from tlrun.errors import ConfigError
-from tlrun.models.batch_norm import BatchNorm
-from tlrun.models.build import assemble, batch_norm_mode, build_backbone, build_net
-from tlrun.models.heads import DomainHead
+from tlrun.models.build import build_backbone, build_net
 
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
@@ -74,35 +71,3 @@ def test_mistakes_in_a_backbone():
         build_backbone({**config_of("dann_cnn"), "weights": "DEFAULT"}, (3, 28, 28))
     with pytest.raises(ConfigError, match="did you mean 'width'"):
         build_backbone({**config_of("dann_cnn"), "witdh": 2}, (3, 28, 28))
-
-
-class TwoPhases:
-    batch_norm = "per_domain"
-
-    def build(self, phase, net, data):
-        net.add("classifier", net.new_head(data.num_classes))
-        if phase.name == "adapt":
-            net.add("domain_head", DomainHead(net.feature_dim, batch_norm=True))
-
-
-def phase(name, *streams):
-    return SimpleNamespace(name=name, streams=streams)
-
-
-def test_assemble_builds_all_phases_and_converts_batch_norm():
-    cfg = {"backbone": config_of("dann_cnn"), "batch_norm": "auto"}
-    phases = [phase("train", "source"), phase("adapt", "source", "target")]
-    net = assemble(cfg, TwoPhases(), phases, SimpleNamespace(num_classes=3), (3, 28, 28))
-    assert list(net.parts) == ["backbone", "classifier", "domain_head"]
-    norms = [m for m in net.modules() if isinstance(m, BatchNorm | nn.BatchNorm2d)]
-    assert [type(m) for m in norms] == [BatchNorm] * 3
-    cfg["batch_norm"] = "joint"
-    net = assemble(cfg, TwoPhases(), phases, SimpleNamespace(num_classes=3), (3, 28, 28))
-    assert not any(isinstance(m, BatchNorm) for m in net.modules())
-
-
-def test_one_domain_has_nothing_to_separate():
-    assert batch_norm_mode(TwoPhases(), [phase("train", "source")]) == "joint"
-    assert (
-        batch_norm_mode(TwoPhases(), [phase("a", "source"), phase("b", "target")]) == "per_domain"
-    )

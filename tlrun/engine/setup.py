@@ -13,8 +13,8 @@ from tlrun.evaluate.evaluators.classes import Evaluator
 from tlrun.evaluate.selection import Guard, candidates, resolve_min_effective_classes
 from tlrun.methods.balances.base import PART, Balance
 from tlrun.methods.base import Method, Phase, Term
+from tlrun.methods.build import batch_norm_mode
 from tlrun.models.batch_norm import convert
-from tlrun.models.build import batch_norm_mode
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 

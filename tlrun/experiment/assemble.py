@@ -28,6 +28,7 @@ from tlrun.machine import assigned_gpu
 from tlrun.methods.balances.base import Balance
 from tlrun.methods.balances.equal import Equal
 from tlrun.methods.base import Method, Phase, Term
+from tlrun.methods.build import build_method
 from tlrun.models.build import build_net
 from tlrun.models.net import Net
 from tlrun.process import prepare_process
@@ -59,7 +60,8 @@ def open_session(
     precision = resolve_precision(str(cfg["trainer"]["precision"]), device)
     checks.check_rules(cfg)
     trained = (run_dir.checkpoints / "last.pt").exists()  # what it started from is needed no more
-    method = build_method(cfg, trained)
+    method = build_method(cfg)
+    checks.check_init(str(cfg["init"]), method, trained)
     data = load_data(cfg, method, trained, space)
     phases, initial_weights = plan_phases(cfg, method, data)
     if space is None:
@@ -99,17 +101,6 @@ def device_of(cfg: Config, rank: int, world: int) -> torch.device:
         device = torch.device("cuda", rank if gpu is None else gpu)
         torch.cuda.set_device(device)
     return device
-
-
-def build_method(cfg: Config, trained: bool) -> Method:
-    """The method, with the top-level keys that replace its own choices."""
-    method: Method = build(cfg["method"], "method")
-    if cfg["batch_norm"] != "auto":
-        method.batch_norm = str(cfg["batch_norm"])
-    if cfg["init"] != "auto":
-        checks.check_init(str(cfg["init"]), method, trained)
-        method.init = str(cfg["init"])
-    return method
 
 
 def load_data(cfg: Config, method: Method, trained: bool, space: Space | None) -> Data:

@@ -52,7 +52,7 @@ def check_init(init: str, method: Method, trained: bool) -> None:
 
     trained: there is a checkpoint, so a run that it started from may be gone by now.
     """
-    if init == "source" and method.init != "source":
+    if init == "source" and type(method).init != "source":
         raise ConfigError(
             "init=source needs a method with a source phase of its own (method=finetune); give a "
             "run's folder instead, init=RUN_DIR"

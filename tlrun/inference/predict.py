@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlrun.config.build import build, plain
+from tlrun.config.build import plain
 from tlrun.config.saved import load_config
 from tlrun.config.trust import trusting
 from tlrun.data.examples.image_files import UNOPENED, LeftOut, find_images, list_folder, text_of
@@ -34,8 +34,8 @@ from tlrun.evaluate.selection import TASK
 from tlrun.files import csv_file
 from tlrun.inference.descriptions import handicap, with_classes
 from tlrun.methods.base import Method
+from tlrun.methods.build import build_method, build_trained_net
 from tlrun.methods.query import Query, Support
-from tlrun.models.build import assemble
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
@@ -266,9 +266,8 @@ def load(
     if task is not None and task not in data.tasks:
         raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
     preprocess = Preprocess.from_spec(space["preprocess"])
-    method: Method = build(cfg["method"], "method")
-    method.init = method.init if cfg["init"] == "auto" else cfg["init"]
-    net = assemble(cfg, method, method.phases(data), data, preprocess.output_shape)
+    method = build_method(cfg)
+    net = build_trained_net(cfg, method, method.phases(data), data, preprocess.output_shape)
     own = run.checkpoints / f"{TASK}{task}.pt"
     best = checkpoint == "selected" and task is not None and own.is_file()
     _restore(net, method, own if best else checkpoint_path(run, checkpoint), alone=best)

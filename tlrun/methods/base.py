@@ -145,9 +145,9 @@ class Method:
 
     Constructor arguments of a subclass are exactly the keys of its `conf/method/<name>.yaml`.
     `batch_norm` (joint | separate_forward | per_domain) and `init` are the method's own choice; the
-    top-level keys of these names replace them before `phases` and `build`. init: where the weights
-    come from that the target is trained from: "source" = a source phase of its own, "pretrained",
-    "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
+    top-level keys of these names replace them as the method is built (methods/build.py). init:
+    where the weights come from that the target is trained from: "source" = a source phase of its
+    own, "pretrained", "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
     """
 
     needs: Needs = Needs()

@@ -1,4 +1,4 @@
-"""From the config to a net: the backbone alone, the net around it, or all of a finished run.
+"""From the config to a net: the backbone alone, and the net around it.
 
 `backbone` in the config is what a backbone's callable takes, and three keys of every backbone:
 
@@ -20,7 +20,6 @@ from torch import nn
 
 from tlrun.config.build import build, check_values, locate, plain
 from tlrun.errors import ConfigError
-from tlrun.models.batch_norm import convert
 from tlrun.models.heads import Classifier
 from tlrun.models.net import Net
 from tlrun.models.shapes import describe, feature_dim
@@ -61,34 +60,6 @@ def build_net(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Net:
     backbone = plain(cfg["backbone"])
     check_values(Classifier, backbone.get("head") or {}, "backbone.head")
     return Net(build_backbone(backbone, input_shape), input_shape, head=backbone.get("head"))
-
-
-def assemble(
-    cfg: Mapping[str, Any],
-    method: Any,
-    phases: Sequence[Any],
-    data: Any,
-    input_shape: Sequence[int],
-) -> Net:
-    """The net of a finished run: every part that `method` builds, ready for a checkpoint's state.
-
-    method: a tlrun.methods.base.Method (models do not import methods). data: what its `build`
-    reads: num_classes, classes, tasks, domains. Pretrained weights are not fetched: the state
-    replaces them.
-    """
-    net = build_net({"backbone": {**plain(cfg["backbone"]), "weights": None}}, input_shape)
-    if cfg["batch_norm"] != "auto":
-        method.batch_norm = cfg["batch_norm"]
-    for phase in phases:
-        method.build(phase, net, data)
-    convert(net, batch_norm_mode(method, phases))
-    return net
-
-
-def batch_norm_mode(method: Any, phases: Sequence[Any]) -> str:
-    """The method's mode; `joint` where all phases draw from one domain: nothing to separate."""
-    domains = {stream for phase in phases for stream in phase.streams}
-    return str(method.batch_norm) if len(domains) > 1 else "joint"
 
 
 def _arguments_of(target: Any) -> set[str]:
