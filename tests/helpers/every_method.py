@@ -22,13 +22,13 @@ SEVERAL_SOURCES = "digits_styles_digitsm"
 
 
 def session_of(name: str, folder: Path) -> Session:
-    """Everything for two steps of the method; nothing is trained yet."""
+    """All that two steps of the method need; nothing is trained yet."""
     cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
     needs = locate(cfg._target_).needs
     data = SEVERAL_SOURCES if needs.sources > 1 else DATA[needs.kind]
-    words = [f"method={name}", f"data={data}", "trainer.steps=2"]
+    overrides = [f"method={name}", f"data={data}", "trainer.steps=2"]
     if needs.open_set:
-        words += ["data.label_spaces=open", "data.source_classes=[0, 1, 2, 3, 4]"]
+        overrides += ["data.label_spaces=open", "data.source_classes=[0, 1, 2, 3, 4]"]
     if needs.kind == "episodes":  # MAML learns anew in every one
-        words += ["data.val_episodes=2", "data.test_episodes=10"]
-    return small.session(folder, *words)
+        overrides += ["data.val_episodes=2", "data.test_episodes=10"]
+    return small.session(folder, *overrides)

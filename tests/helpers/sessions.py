@@ -62,7 +62,7 @@ def shaken(session: Session, size: float = 0.05) -> dict[str, torch.Tensor]:
 
 
 def gradients(session: Session, batch) -> dict[str, torch.Tensor]:
-    """Of one update as the engine makes it: backward, then `grad_` of the terms."""
+    """The gradients of one update as the engine makes it: backward, then `grad_` of the terms."""
     session.net.zero_grad(set_to_none=True)
     update = update_of(session, batch)
     sum(update.losses.values()).backward()
@@ -73,12 +73,12 @@ def gradients(session: Session, batch) -> dict[str, torch.Tensor]:
 
 def resumed_equals_straight(folder, *options: str, at: int = SOURCE_STEPS + 3) -> None:
     """Kill before step `at`, resume, and compare weights and rows with a straight run."""
-    words = (*FEW, "trainer.steps=5", "trainer.checkpoint_every=2", "trainer.eval_every=2")
-    straight = small.session(folder / "straight", *words, *options)
+    overrides = (*FEW, "trainer.steps=5", "trainer.checkpoint_every=2", "trainer.eval_every=2")
+    straight = small.session(folder / "straight", *overrides, *options)
     straight.trainer().fit()
-    paused(folder / "broken", *words, *options, at=at)
+    paused(folder / "broken", *overrides, *options, at=at)
     torch.rand(3)  # another process has other random states
-    resumed = reopened(folder / "broken", *words, *options)
+    resumed = reopened(folder / "broken", *overrides, *options)
     resumed.trainer().fit()
     ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -86,11 +86,12 @@ def resumed_equals_straight(folder, *options: str, at: int = SOURCE_STEPS + 3) -
 
 
 def reopened(folder, *options: str) -> Session:
-    """A new process in effect: everything built again over the same run folder."""
+    """The session that a new process would build over the same run folder."""
     return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *options]))))
 
 
 def rows(session: Session) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without their time, which no two runs share."""
     return [{k: v for k, v in row.items() if k != "time"} for row in session.run_dir.read_metrics()]
 
 
@@ -103,17 +104,17 @@ def copy_of(session: Session):
 
 
 def before_adapting(session: Session) -> dict[str, torch.Tensor]:
-    """Will hold the state of the net as the last phase finds it."""
+    """An empty dict that will hold the state of the net as the last phase finds it."""
     start, last = session.method.start, session.phases[-1].name
-    kept: dict[str, torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
 
-    def remember(phase, net, data):
+    def record_and_start(phase, net, data):
         if phase.name == last:
-            kept.update({k: v.clone() for k, v in net.state_dict().items()})
+            state.update({k: v.clone() for k, v in net.state_dict().items()})
         start(phase, net, data)
 
-    session.method.start = remember  # type: ignore[method-assign]
-    return kept
+    session.method.start = record_and_start  # type: ignore[method-assign]
+    return state
 
 
 def moved(session: Session, before: dict[str, torch.Tensor]) -> set[str]:

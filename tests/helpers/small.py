@@ -23,6 +23,7 @@ CLASSES = 4
 
 
 def net(head=None, **backbone) -> Net:
+    """A narrow DANN net for RGB images of 16 pixels, without a method's parts."""
     torch.manual_seed(0)
     return Net(
         DannCNN((3, 16, 16), width=0.1, **backbone), (3, 16, 16), head=head or {"hidden": [8]}
@@ -30,6 +31,7 @@ def net(head=None, **backbone) -> Net:
 
 
 def batch(*domains: str, size: int = 8) -> dict[str, Batch]:
+    """`size` random images of each domain, by default source and target; the source has labels."""
     generator = torch.Generator().manual_seed(1)
     return {
         name: Batch(
@@ -42,7 +44,7 @@ def batch(*domains: str, size: int = 8) -> dict[str, Batch]:
 
 
 def built(method, net_: Net) -> Net:
-    """The net with the method's parts of its first phase."""
+    """The net with the parts that the method adds for its phases, in train mode."""
     classes = tuple("abcd")
     data = SimpleNamespace(num_classes=CLASSES, classes=classes, source_classes=classes)
     for phase in method.phases(data):
@@ -52,7 +54,7 @@ def built(method, net_: Net) -> Net:
 
 
 def session(folder: Path, *overrides: str) -> Session:
-    """Everything for a few steps on the bundled digits with a narrow net, nothing trained yet."""
+    """What a few steps on the bundled digits need, with a narrow net; nothing is trained yet."""
     cfg = compose([*QUICK, *overrides])
     run_dir = RunDir.create(folder)
     run_dir.checkpoints.mkdir()

@@ -14,7 +14,7 @@ LAMBDA = 2 / (1 + torch.exp(torch.tensor(-5.0))) - 1  # at MIDDLE
 
 
 def train(method, net, batch, steps=40, lr=0.01, phase=ONLY):
-    """`steps` steps of Adam, each update on its own parts only. Returns the net, in train mode."""
+    """Take `steps` steps of Adam, each update on its own parts; returns the net in train mode."""
     optimizer = torch.optim.Adam(net.train().parameters(), lr)
     for step in range(steps):
         for update in method.step(net, batch, phase, Progress(step, steps)):
@@ -23,6 +23,7 @@ def train(method, net, batch, steps=40, lr=0.01, phase=ONLY):
 
 
 def apply(update, net, optimizer):
+    """One step of the optimizer on the losses of an update, for the parts that it names."""
     optimizer.zero_grad(set_to_none=True)
     parameters = list(net.parameters_of(update.parts))
     sum(update.losses.values()).backward(inputs=parameters)
@@ -32,24 +33,24 @@ def apply(update, net, optimizer):
 def moves(method, net, batch) -> list[set[str]]:
     """For each update of a step: the parts whose parameters an optimizer step on it changes."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    found = []
+    changed_parts = []
     for update in method.step(net, batch, Phase(), MIDDLE):
         before = {name: p.detach().clone() for name, p in net.named_parameters()}
         apply(update, net, optimizer)
         changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
-        found.append({name.split(".")[1] for name in changed})  # parts.<part>.<parameter>
-    return found
+        changed_parts.append({name.split(".")[1] for name in changed})  # parts.<part>.<parameter>
+    return changed_parts
 
 
 def gradients(objective, module):
-    """By plain autograd, 0 where there is none."""
+    """Of the objective by each parameter of the module; 0 where it does not depend on it."""
     parameters = list(module.parameters())
-    found = torch.autograd.grad(objective, parameters, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    grads = torch.autograd.grad(objective, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)]
 
 
 def assert_gradients(net, expected):
-    """expected: part -> gradients of its parameters, against those that backward left in `net`."""
+    """Those that backward left in `net` are `expected`: {part: gradients of its parameters}."""
     for part, wanted in expected.items():
         for parameter, gradient in zip(net[part].parameters(), wanted, strict=True):
             ours = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -74,7 +75,7 @@ def gap(source, target) -> float:
 def shifted(size=16, names=("source", "target")):
     """Images whose brightness by quarter says the class; domain i has i more in one channel."""
     generator = torch.Generator().manual_seed(3)
-    found = {}
+    batches = {}
     for i, name in enumerate(names):
         y = torch.arange(size) % small.CLASSES
         x = 0.3 * torch.randn(size, 3, 16, 16, generator=generator)
@@ -82,5 +83,5 @@ def shifted(size=16, names=("source", "target")):
             top, left = 8 * (label // 2), 8 * (label % 2)
             image[:, top : top + 8, left : left + 8] += 1.0
         x[:, 0] += i
-        found[name] = Batch(x, None if name == "target" else y, torch.arange(size))
-    return found
+        batches[name] = Batch(x, None if name == "target" else y, torch.arange(size))
+    return batches
