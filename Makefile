@@ -1,28 +1,28 @@
-# What people run while they work on tlrun. `make` alone lists it.
+# These are the commands that people run while they work on tlrun. `make` alone lists them.
 .DEFAULT_GOAL := help
 .PHONY: help test test-fast lint types docs proofs
 
-help: ## this list
+help: ## print this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/: +##/\t/' | expand -t 14
 
-test: ## the whole default suite, a test per core
+test: ## run the whole default suite, one test per core
 	pytest
 
-test-fast: ## what imports no training: configuration, command line, documents, pure functions
-	pytest tests/config/test_compose.py tests/test_docs.py tests/losses tests/report
+test-fast: ## run what trains nothing, in about a minute: configuration, files, losses, pages, documents
+	pytest tests/config tests/files tests/losses tests/report/statistics tests/report/pages tests/test_docs.py
 
-lint: ## ruff: rules and format; layers and import cycles
+lint: ## check rules and format (ruff), layers (import-linter) and import cycles
 	ruff check .
 	ruff format --check .
 	lint-imports --no-cache
 	python scripts/import_cycles.py
 
-types: ## mypy
+types: ## check types (mypy)
 	mypy tlrun
 
-docs: ## every command of the documents composes, every key is described
+docs: ## check that every command of the documents composes and every preset runs
 	pytest tests/test_docs.py tests/test_experiments.py
 
-proofs: ## slow: bad commands and damaged files by the thousand, a hundred kills
+proofs: ## give bad commands and damaged files by the thousand, and kill a hundred runs (slow)
 	python scripts/prove_commands.py
 	python scripts/prove_kills.py

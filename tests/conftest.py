@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tests run beside each other; subprocesses inherit it
+# Tests run beside each other, so each has one thread; its subprocesses inherit that.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A failing assert of a helper shows its values, as one in a test does.
 pytest.register_assert_rewrite("helpers")
@@ -37,7 +36,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No page is written: seconds saved."""
+    """Writes no page, which saves seconds."""
     page = importlib.import_module("tlrun.report.pages.write")
     monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
 
@@ -46,6 +45,6 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def instead_of_training(
     in_tmp: Path, no_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[..., Any]], None]:
-    """Give it what stands for `tlrun.cli.train.execute`: the jobs of a sweep train nothing."""
+    """Call it with what stands for the training of a job: a sweep then trains nothing."""
     monkeypatch.delenv("TLRUN_DEBUG", raising=False)
     return lambda execute: monkeypatch.setattr("tlrun.experiment.start.run_experiment", execute)
