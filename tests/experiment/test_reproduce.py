@@ -13,7 +13,7 @@ import pytest
 from helpers.hooks import crash_at_call, in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
-from tlrun.experiment.compare import compare
+from tlrun.experiment.compare import compare_runs
 from tlrun.run_folder.run_dir import RunDir, runs_in
 
 EXACT = "reproduced: metrics and weights are equal, bit for bit"
@@ -121,9 +121,9 @@ def test_a_dirty_tree_is_told(run: RunDir) -> None:
     change(run.environment, dirty("a"))
     change(Path("again/environment.json"), dirty("a"))
     both = ["git: tlrun: both of commit 0123456789ab with uncommitted changes"]
-    assert compare(run, RunDir("again")).notes == both
+    assert compare_runs(run, RunDir("again")).notes == both
     change(Path("again/environment.json"), dirty("b"))
-    (note,) = compare(run, RunDir("again")).notes
+    (note,) = compare_runs(run, RunDir("again")).notes
     assert "the uncommitted changes are others" in note
 
 
@@ -139,10 +139,10 @@ def test_what_the_environment_holds(run: RunDir) -> None:
 
 
 def test_an_edited_config_is_told(run: RunDir) -> None:
-    assert not [line for line in compare(run, run).notes if "edited" in line]
+    assert not [line for line in compare_runs(run, run).notes if "edited" in line]
     run.config.write_text(run.config.read_text().replace("seed: 0", "seed: 1"))
     told = "note: config.yaml is not the one that summary.json is of: edited since?"
-    assert told in compare(run, run).lines()
+    assert told in compare_runs(run, run).lines()
 
 
 def test_a_run_of_an_older_tlrun_can_be_compared(run: RunDir) -> None:
@@ -154,7 +154,7 @@ def test_a_run_of_an_older_tlrun_can_be_compared(run: RunDir) -> None:
         del found["cpu"]["capability"]
 
     change(run.environment, older)
-    found = compare(run, RunDir("again"))
+    found = compare_runs(run, RunDir("again"))
     assert found.exact
     assert not found.machine
     assert "code: the run does not tell, it was trained with an older tlrun" in found.notes
@@ -195,12 +195,12 @@ def other_cpu(found: dict[str, Any]) -> None:
 
 
 def test_on_the_same_machine_the_last_digit_counts(elsewhere: tuple[RunDir, RunDir]) -> None:
-    found = compare(*elsewhere)
+    found = compare_runs(*elsewhere)
     assert not found.equal
     assert found.tolerance is None
     assert found.lines()[-1] == "differs"
-    assert compare(*elsewhere, tolerance=0.05).equal
-    assert not compare(*elsewhere, tolerance=0.0).equal
+    assert compare_runs(*elsewhere, tolerance=0.05).equal
+    assert not compare_runs(*elsewhere, tolerance=0.0).equal
 
 
 def test_on_another_machine_closing_figures_are_compared(
@@ -208,7 +208,7 @@ def test_on_another_machine_closing_figures_are_compared(
 ) -> None:
     old, new = elsewhere
     change(new.environment, other_cpu)
-    found = compare(old, new)
+    found = compare_runs(old, new)
     assert found.equal
     assert not found.exact
     assert "within the tolerance of another machine (cpu.model: " in found.verdict()
@@ -217,10 +217,10 @@ def test_on_another_machine_closing_figures_are_compared(
         summary["selected"]["target_test/accuracy"] += 0.1
 
     change(new.summary, worse)
-    found = compare(old, new)
+    found = compare_runs(old, new)
     assert not found.equal
     assert any("selected target_test/accuracy" in line for line in found.lines())
-    assert compare(old, new, tolerance=0.2).equal
+    assert compare_runs(old, new, tolerance=0.2).equal
 
 
 def test_other_initial_weights_are_found_before_any_training(
@@ -233,7 +233,7 @@ def test_other_initial_weights_are_found_before_any_training(
     for row in rows:
         more = {"source_val/loss": row["source_val/loss"] * 1.01} if row["step"] == 0 else {}
         new.append_metrics({**row, **more})
-    found = compare(old, new)
+    found = compare_runs(old, new)
     assert not found.equal
     (line,) = found.beyond
     assert line.startswith("figures: before training, source_val/loss: ")
@@ -250,7 +250,7 @@ def test_other_data_are_another_experiment_on_any_machine(
         found["data"]["domains"]["source"]["splits"]["train"]["checksum"] = "abc"
 
     change(new.environment, edit)
-    found = compare(old, new)
+    found = compare_runs(old, new)
     assert not found.equal
     (line,) = found.settings
     assert line.startswith("data: domains.source.splits.train.checksum: ")
@@ -275,7 +275,7 @@ def test_a_run_that_starts_from_another(run: RunDir, capsys: pytest.CaptureFixtu
     assert main(["reproduce", "tuned"]) == 0
     assert EXACT in capsys.readouterr().out
     change(tuned.environment, lambda found: found["init"].update(sha256="of other weights"))
-    assert any("init: sha256" in n for n in compare(tuned, RunDir("tuned_reproduced")).notes)
+    assert any("init: sha256" in n for n in compare_runs(tuned, RunDir("tuned_reproduced")).notes)
 
 
 def test_a_resumed_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,19 +117,19 @@ class MetricsLog:
 
     def sentence(self, row: Row) -> str:
         """Accuracies, the overlap of boxes and the deciding rule's own score."""
-        told = []
+        figures = []
         for key, value in row.items():
             kind = kind_of(key)
             if kind not in (ACCURACY, IOU) or value is None or key.startswith("validator/"):
                 continue
-            words = key.replace("/", " ").replace("_", " ").removesuffix(" accuracy")
-            told.append(
-                f"{words.removesuffix(' iou')}{' IoU' if kind is IOU else ''} "
+            name = key.replace("/", " ").replace("_", " ").removesuffix(" accuracy")
+            figures.append(
+                f"{name.removesuffix(' iou')}{' IoU' if kind is IOU else ''} "
                 f"{with_unit(value, kind.unit)}"
             )
         value = score(row, self.rules[0]) if self.rules else None
-        told += [] if value is None else [f"{self.rules[0].replace('_', ' ')} {value:.3f}"]
-        return f"{row['phase']} step {row['step']}: {', '.join(told)}"
+        figures += [] if value is None else [f"{self.rules[0].replace('_', ' ')} {value:.3f}"]
+        return f"{row['phase']} step {row['step']}: {', '.join(figures)}"
 
     def _write(self, row: Row) -> None:
         if self.process.first:

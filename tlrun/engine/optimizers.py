@@ -106,8 +106,8 @@ def learning_rate_scales(
             stages = net.path(part)
             heavy = [any(p.ndim > 1 for p in net.parameters_in(stage)) for stage in stages]
             last = max(sum(heavy), 1)
-            for place, stage in enumerate(stages):
-                scales[stage] = decay ** (last + 1 - max(sum(heavy[: place + 1]), 1))
+            for index, stage in enumerate(stages):
+                scales[stage] = decay ** (last + 1 - max(sum(heavy[: index + 1]), 1))
     return scales
 
 

@@ -57,8 +57,8 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """All there is to say, the verdict last."""
-        found = [f"note: {line}" for line in self.notes]
-        return [*found, *self.settings, *(self.shown() if not self.exact else ()), self.verdict()]
+        notes = [f"note: {line}" for line in self.notes]
+        return [*notes, *self.settings, *(self.shown() if not self.exact else ()), self.verdict()]
 
     def shown(self) -> list[str]:
         return self.unequal if self.tolerance is None else self.beyond
@@ -76,31 +76,41 @@ class Comparison:
         )
 
 
-def compare(old: RunDir, new: RunDir, tolerance: float | None = None) -> Comparison:
+def compare_runs(old: RunDir, new: RunDir, tolerance: float | None = None) -> Comparison:
     """tolerance: None = equal bits on the same machine, TOLERANCE on another one."""
-    here, there = (surroundings(run) for run in (old, new))
-    found = Comparison()
+    comparison = Comparison()
+    _compare_configs(old, new, comparison)
+    _compare_surroundings(surroundings(old), surroundings(new), comparison)
+    by_machine = tolerance is None and bool(comparison.machine)
+    comparison.tolerance = TOLERANCE if by_machine else tolerance
+    comparison.unequal = [*_metrics(old, new), *_figures(old, new), *_weights(old, new)]
+    if comparison.unequal and comparison.tolerance is not None:
+        far = [*_beginning(old, new), *_beyond(old, new, comparison.tolerance)]
+        comparison.beyond = _few("figures", far)
+    return comparison
+
+
+def _compare_configs(old: RunDir, new: RunDir, comparison: Comparison) -> None:
     for key, (a, b) in differences(*(plain(load_config(run.config)) for run in (old, new))):
         top, leaf = key.partition(".")[0], key.rpartition(".")[2]
         if top in SILENT:
             continue
         mild = key in HARMLESS or top in HARMLESS or leaf in PATH_KEYS
-        (found.notes if mild else found.settings).append(f"config: {key}: {a} -> {b}")
+        (comparison.notes if mild else comparison.settings).append(f"config: {key}: {a} -> {b}")
     trained = old.read_summary().get("config_hash")
     if trained not in (None, config_hash(load_config(old.config))):
-        found.notes.append("config.yaml is not the one that summary.json is of: edited since?")
-    found.notes += notes(here, there)
-    found.settings += _few("data", list(_data(here.get("data"), there.get("data"))))
+        comparison.notes.append("config.yaml is not the one that summary.json is of: edited since?")
+
+
+def _compare_surroundings(
+    here: Mapping[str, Any], there: Mapping[str, Any], comparison: Comparison
+) -> None:
+    comparison.notes += notes(here, there)
+    comparison.settings += _few("data", list(_data(here.get("data"), there.get("data"))))
     for key in MACHINE:
         a, b = _at(here, key), _at(there, key)
         if a != b and None not in (a, b):  # a run of an older tlrun does not tell all
-            found.machine.append(f"{key}: {a} -> {b}")
-    found.tolerance = TOLERANCE if tolerance is None and found.machine else tolerance
-    found.unequal = [*_metrics(old, new), *_figures(old, new), *_weights(old, new)]
-    if found.unequal and found.tolerance is not None:
-        far = [*_beginning(old, new), *_beyond(old, new, found.tolerance)]
-        found.beyond = _few("figures", far)
-    return found
+            comparison.machine.append(f"{key}: {a} -> {b}")
 
 
 # ---- surroundings ---------------------------------------------------------------------------
@@ -108,9 +118,9 @@ def compare(old: RunDir, new: RunDir, tolerance: float | None = None) -> Compari
 
 def surroundings(run: RunDir) -> dict[str, Any]:
     """environment.json; {} if there is none. The threads are those of the configuration."""
-    found = run.read_json(run.environment) if run.environment.is_file() else {}
+    environment = run.read_json(run.environment) if run.environment.is_file() else {}
     threads = plain(load_config(run.config))["trainer"]["threads"]
-    return {**found, "threads": found.get("threads") if threads == "auto" else threads}
+    return {**environment, "threads": environment.get("threads") if threads == "auto" else threads}
 
 
 def notes(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
@@ -156,11 +166,11 @@ def _line(part: str, key: str, values: tuple[Any, Any]) -> str:
 
 def _git(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     """Of tlrun's repository, and of the working folder's where that is another one."""
-    told = set()
+    lines = set()
     for name in ("tlrun", "working_folder"):
         a, b = here.get(name) or {}, there.get(name) or {}
-        if (line := _commits(a, b)) and line not in told:
-            told.add(line)
+        if (line := _commits(a, b)) and line not in lines:
+            lines.add(line)
             yield f"git: {name}: {line}"
 
 
@@ -278,7 +288,7 @@ def _beginning(old: RunDir, new: RunDir) -> Iterator[str]:
 
 def closing_figures(run: RunDir) -> dict[str, float]:
     """Test figures of the selected and the last weights, and the last evaluation's own."""
-    found = {
+    figures = {
         f"{which} {key}": value
         for which in ("selected", "last")
         for key, value in (_tested(run)[which] or {}).items()
@@ -286,12 +296,12 @@ def closing_figures(run: RunDir) -> dict[str, float]:
     }
     rows = [row for row in run.read_metrics() if row.get("split") == "eval"]
     last = rows[-1] if rows else {}
-    found |= {
+    figures |= {
         f"last {k}": v
         for k, v in last.items()
         if k.endswith(("_val/accuracy", "_val/iou", "_val/loss"))
     }
-    return {key: float(v) for key, v in found.items() if isinstance(v, int | float)}
+    return {key: float(v) for key, v in figures.items() if isinstance(v, int | float)}
 
 
 def _few(kind: str, lines: Sequence[str]) -> list[str]:

@@ -13,9 +13,10 @@ from omegaconf import DictConfig, open_dict
 from tlrun.config.build import plain
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError
-from tlrun.evaluate.figures import with_unit
+from tlrun.evaluate.figures import Figures, with_unit
 from tlrun.evaluate.selection import rules
 from tlrun.experiment.assemble import open_session
+from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -47,14 +48,7 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "figures": figures.about(),
         **figures,
     }
-    print(
-        f"{session.data.name}, weights of step {selected['step']} "
-        f"(select={session.cfg['select']['name']})"
-    )
-    for figure in figures.stated.values():
-        if isinstance(figure.value, float):
-            half = "" if figure.ci95 is None else f" ± {with_unit(figure.ci95, figure.kind.unit)}"
-            print(f"  {figure.key:<32} {with_unit(figure.value, figure.kind.unit)}{half}")
+    _print(session, int(selected["step"]), figures)
     path = run_dir.path / "evaluations" / f"{session.data.name}{_mark(overrides)}.json"
     try:
         path.parent.mkdir(exist_ok=True)
@@ -64,6 +58,16 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     else:
         print(f"written to {path}")
     return result
+
+
+def _print(session: Session, step: int, figures: Figures) -> None:
+    """The figures with their intervals."""
+    rule = session.cfg["select"]["name"]
+    print(f"{session.data.name}, weights of step {step} (select={rule})")
+    for figure in figures.stated.values():
+        if isinstance(figure.value, float):
+            half = "" if figure.ci95 is None else f" ± {with_unit(figure.ci95, figure.kind.unit)}"
+            print(f"  {figure.key:<32} {with_unit(figure.value, figure.kind.unit)}{half}")
 
 
 def _mark(overrides: Sequence[str]) -> str:

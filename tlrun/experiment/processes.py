@@ -38,10 +38,10 @@ def start_workers(run_dir: Path, world: int, began: float) -> None:
             )
             for rank in range(world)
         ]
-        told = False
+        signalled = False
         while any(worker.poll() is None for worker in workers):
-            if stop.exit_code and not told:
-                told = True
+            if stop.exit_code and not signalled:
+                signalled = True
                 for worker in workers:
                     worker.send_signal(signal.SIGTERM if stop.exit_code == 143 else signal.SIGINT)
             if any(worker.poll() not in (None, 0) for worker in workers):

@@ -18,7 +18,7 @@ from tlrun.config.saved import load_config
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.experiment import start
-from tlrun.experiment.compare import Comparison, compare
+from tlrun.experiment.compare import Comparison, compare_runs
 from tlrun.run_folder.run_dir import RunDir, is_run_dir, is_sweep, runs_in
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,13 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
     cfg.baseline = False
     if not any(word.startswith("logger") for word in overrides):
         cfg.logger = {"name": "none"}  # no second run among those that are being compared there
-    compare(old, old)  # what cannot be read is told now, not when all is trained again
+    compare_runs(old, old)  # what cannot be read is told now, not when all is trained again
     new = RunDir.create(folder_beside(old))
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
     with composed(plain(cfg)):  # what the overrides name was typed now
         start.run_experiment(new)
-    comparison = compare(old, new, tolerance)
+    comparison = compare_runs(old, new, tolerance)
     if not comparison.exact and (longer := status.get("resumed_with")):
         comparison.notes.append(
             f"the run was resumed with {' '.join(longer)}; here it is trained in one go"
@@ -98,6 +98,6 @@ def _reproduce_sweep(path: Path, overrides: Sequence[str], tolerance: float | No
     done = sum(counts.values()) - counts["left out (not complete)"]
     if not done:
         raise ConfigError(f"no job of {path} is complete; finish it first: tlrun resume {path}")
-    told = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
-    print(f"jobs of {path} reproduced: {told}")
+    outcome = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+    print(f"jobs of {path} reproduced: {outcome}")
     return 1 if counts["not"] else 0

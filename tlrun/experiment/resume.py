@@ -39,36 +39,42 @@ FREE = (
 def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Go on with an interrupted run (or a sweep's unfinished jobs) exactly where it stopped."""
     path = Path(path)
-    if not (path / "config.yaml").exists():
-        jobs = runs_in(path) if path.is_dir() else []
-        if not jobs:
-            raise ConfigError(
-                f"{path} holds no run to resume; give a run folder, or a sweep folder"
-            )
+    if (path / "config.yaml").exists():
+        return resume_run(RunDir.open(path), overrides)
+    if jobs := runs_in(path) if path.is_dir() else []:
         return resume_jobs(jobs, overrides)
-    run_dir = RunDir.open(path)
+    raise ConfigError(f"{path} holds no run to resume; give a run folder, or a sweep folder")
+
+
+def resume_run(run_dir: RunDir, overrides: Sequence[str]) -> dict[str, Any]:
+    """Train what is left; of a complete run, without overrides, only missing files are made."""
     cfg = load_config(run_dir.config, list(overrides))
     saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
-    done = run_dir.read_status().get("state") == "completed"
-    if done and not overrides and (saved is not None or run_dir.summary.is_file()):
-        if missing := run_dir.missing(page=not is_baseline(run_dir)):
-            log.warning("%s is complete but for %s", path, ", ".join(missing))
-            make_missing_files(run_dir)
-        else:
-            log.warning("%s is complete; nothing to resume", path)
-        return run_dir.read_summary()
-    stamp = list(overrides)
+    completed = run_dir.read_status().get("state") == "completed"
+    if completed and not overrides and (saved is not None or run_dir.summary.is_file()):
+        return _complete(run_dir)
+    changes = list(overrides)
     if saved is not None:
         began = plain(saved_config(saved["config"], f"{run_dir.checkpoints}"))
         refuse_changes(began, plain(cfg))
         changed = dict(differences(began, plain(cfg)))
-        stamp = stamp or [f"{key}={changed[key][1]}" for key in LONGER if key in changed]
-    if stamp:
+        changes = changes or [f"{key}={changed[key][1]}" for key in LONGER if key in changed]
+    if changes:
         with locked(run_dir):  # not under the hands of a process that works on it
-            run_dir.set_status("interrupted", resumed_with=stamp)
+            run_dir.set_status("interrupted", resumed_with=changes)
             write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
     with composed(plain(cfg)):  # what the overrides name was typed now
         return start.run_experiment(run_dir)
+
+
+def _complete(run_dir: RunDir) -> dict[str, Any]:
+    """Make what a complete run lacks; returns its summary."""
+    if missing := run_dir.missing(page=not is_baseline(run_dir)):
+        log.warning("%s is complete but for %s", run_dir.path, ", ".join(missing))
+        make_missing_files(run_dir)
+    else:
+        log.warning("%s is complete; nothing to resume", run_dir.path)
+    return run_dir.read_summary()
 
 
 def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:

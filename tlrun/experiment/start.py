@@ -57,8 +57,8 @@ def termination_told() -> Iterator[None]:
 
     The trainer has a handler of its own (engine/interrupt.py), and so has submitit.
     """
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

@@ -62,19 +62,13 @@ def summarise(
     last_figures: Figures,
 ) -> dict[str, Any]:
     """summary.json: stable keys, other tools read them. rows: of metrics.jsonl."""
-    cfg, counters = session.cfg, last["counters"]
+    cfg = session.cfg
     chances = {key: asdict(chance) for key, chance in session.evaluator.chances().items()}
     failed = failure(rows, session.data.num_classes, chances)
     rows = [row for row in rows if row.get("split") == "eval"]
-    resumed_with = session.run_dir.read_status().get("resumed_with")
-    oracle = session.choose(rows, "oracle") or {}
     # One net has one figure: in episodes the closing test is longer than those of the rows.
-    by_step = {last["step"]: last_figures, selected_step: selected_figures}
-    tested: Mapping[str, Any] = by_step.get(oracle.get("step"), {})
-    targets = dict.fromkeys(("target_test/accuracy", session.evaluator.headline))
-    seconds = float(counters["train_seconds"])
-    chose = session.selected_path.stem == cfg["select"]["name"]
-    why_last = None if chose else session.why_last()
+    tested = {last["step"]: last_figures, selected_step: selected_figures}
+    resumed_with = session.run_dir.read_status().get("resumed_with")
     return {
         "schema": 1,
         "status": "completed",
@@ -83,33 +77,60 @@ def summarise(
         "backbone": cfg["backbone"]["name"],
         "seed": cfg["seed"],
         "steps": last["step"],
-        "updates": counters["updates"],
-        "images_seen": counters["images_seen"],
+        "updates": last["counters"]["updates"],
+        "images_seen": last["counters"]["images_seen"],
         "config_hash": config_hash(cfg),
         "peak_learning_rate": peak_learning_rate(session),
         "target_labels_seen": session.data.target_labels_seen,
-        "selection_rule": cfg["select"]["name"],
-        "selection_fell_back": why_last is not None,
-        **({"selection_why_last": why_last} if why_last else {}),
-        "selection_guard": asdict(session.guard),
-        "selection_saw_target_labels": sees_target_labels(cfg["select"]["name"]),
+        **_selection(session),
         "training_failure": failed and asdict(failed),
         "chance": chances,
         "headline": session.evaluator.headline,
         "figures": selected_figures.about(),
         "selected": {"step": selected_step, **selected_figures},
         "last": {"step": last["step"], **last_figures},
-        "oracle": {
-            "step": oracle.get("step"),
-            **{key: tested.get(key, oracle.get(oracle_key(key))) for key in targets},
-        },
+        "oracle": _oracle(session, rows, tested),
         **session.evaluator.history(rows),
         "parameters": sum(p.numel() for p in session.net.parameters()),
+        **_cost(session, last["counters"]),
+        **({"resumed_with": resumed_with} if resumed_with else {}),
+    }
+
+
+def _selection(session: Session) -> dict[str, Any]:
+    """How the weights were selected."""
+    rule = session.cfg["select"]["name"]
+    why_last = None if session.selected_path.stem == rule else session.why_last()
+    return {
+        "selection_rule": rule,
+        "selection_fell_back": why_last is not None,
+        **({"selection_why_last": why_last} if why_last else {}),
+        "selection_guard": asdict(session.guard),
+        "selection_saw_target_labels": sees_target_labels(rule),
+    }
+
+
+def _oracle(
+    session: Session, rows: list[dict[str, Any]], tested: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The best evaluation by test labels: its figures of the closing test, else of its row."""
+    row = session.choose(rows, "oracle") or {}
+    figures = tested.get(row.get("step", -1), {})
+    headlines = dict.fromkeys(("target_test/accuracy", session.evaluator.headline))
+    return {
+        "step": row.get("step"),
+        **{key: figures.get(key, row.get(oracle_key(key))) for key in headlines},
+    }
+
+
+def _cost(session: Session, counters: Mapping[str, Any]) -> dict[str, Any]:
+    """Time and memory."""
+    seconds = float(counters["train_seconds"])
+    return {
         "train_seconds": round(seconds, 2),
         "wall_seconds": wall_seconds(counters, session.began),
         "images_per_second": round(counters["images_seen"] / max(seconds, 1e-9), 1),
         "peak_memory_mb": peak_memory_mb(session.device),
-        **({"resumed_with": resumed_with} if resumed_with else {}),
     }
 
 
@@ -147,15 +168,15 @@ def write_surroundings(session: Session) -> None:
         except Damaged as error:
             log.warning("%s", error)
     run_dir.write_json(run_dir.label_space, session.data.label_space())
-    found = collect_environment(session.data.info(), session.device)
+    environment = collect_environment(session.data.info(), session.device)
     if goes_on and run_dir.environment.is_file():
         try:
-            found = with_history(found, run_dir.read_json(run_dir.environment))
+            environment = with_history(environment, run_dir.read_json(run_dir.environment))
         except Damaged as error:
             log.warning("%s; it is written anew, without what it said of the start", error)
     elif origin := session.initial_weights.origin():
-        found["init"] = origin
-    run_dir.write_json(run_dir.environment, found)
+        environment["init"] = origin
+    run_dir.write_json(run_dir.environment, environment)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -33,21 +33,20 @@ def wall_seconds(counters: Mapping[str, Any], began: float) -> dict[str, float]:
         "training": counters["train_seconds"],
         "evaluations": counters["eval_seconds"],
     }
-    return _complete({**dict.fromkeys(PARTS, 0.0), **parts, "total": total})
+    return _with_other({**dict.fromkeys(PARTS, 0.0), **parts, "total": total})
 
 
 def with_part(summary: Mapping[str, Any], part: str, seconds: float) -> dict[str, Any]:
     """The summary with seconds more for a part; as it is where it does not say its times."""
-    found = summary.get("wall_seconds")
-    if not isinstance(found, Mapping):
+    before = summary.get("wall_seconds")
+    if not isinstance(before, Mapping):
         return dict(summary)
-    more = {"total": found["total"] + seconds, part: found[part] + seconds}
-    return {**summary, "wall_seconds": _complete({**found, **more})}
+    more = {"total": before["total"] + seconds, part: before[part] + seconds}
+    return {**summary, "wall_seconds": _with_other({**before, **more})}
 
 
-def _complete(found: Mapping[str, float]) -> dict[str, float]:
+def _with_other(seconds: Mapping[str, float]) -> dict[str, float]:
     """With what is left of the total as `other`."""
-    parts = {name: found[name] for name in PARTS}
-    whole = {"total": found["total"], **parts}
-    whole["other"] = max(0.0, found["total"] - sum(parts.values()))
-    return {name: round(value, 2) for name, value in whole.items()}
+    total, parts = seconds["total"], {name: seconds[name] for name in PARTS}
+    parts["other"] = max(0.0, total - sum(parts.values()))
+    return {name: round(value, 2) for name, value in {"total": total, **parts}.items()}

@@ -55,19 +55,19 @@ class MLflow(Logger):
             self(row)  # those of before it was chosen
 
     def _experiment(self, name: str, folder: Path, remote: bool) -> str:
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        place = None if remote else (folder / "mlflow_artifacts").as_uri()
-        return str(self.client.create_experiment(name, artifact_location=place))
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None if remote else (folder / "mlflow_artifacts").as_uri()
+        return str(self.client.create_experiment(name, artifact_location=location))
 
     def _run(self, experiment: str, run_dir: RunDir, uri: str) -> tuple[str, dict[str, str]]:
         """(id, tags) of this folder's run: the one begun earlier, or a new one."""
         file = run_dir.path / "mlflow.json"
-        known = run_dir.read_json(file) if file.is_file() else {}
-        if known.get("uri") == uri:
-            self.client.update_run(known["run_id"], status="RUNNING")
-            return known["run_id"], dict(self.client.get_run(known["run_id"]).data.tags)
+        earlier = run_dir.read_json(file) if file.is_file() else {}
+        if earlier.get("uri") == uri:
+            self.client.update_run(earlier["run_id"], status="RUNNING")
+            return earlier["run_id"], dict(self.client.get_run(earlier["run_id"]).data.tags)
         config = plain(load_config(run_dir.config)) if run_dir.config.is_file() else {}
         tags = {"tlrun.folder": str(run_dir.path.absolute())}
         if sweep := sweep_of(run_dir):
