@@ -139,7 +139,7 @@ def test_a_run_of_an_earlier_tlrun_is_to_be_trained_again(
     (run / "overrides.yaml").write_text("- method=dann\n- tags=[a b]\n")
     assert refused(capsys, *VERBS[verb]) == (
         "tlrun: error: run/config.yaml was written by an earlier tlrun, whose modules had other "
-        "names (method is tlrun.methods.dann.DANN): train it again, as its overrides.yaml says: "
+        "names (method is tlrun.methods.dann.DANN): train it again: "
         "tlrun method=dann 'tags=[a b]'\n"
     )
 

@@ -288,6 +288,25 @@ def test_a_page_that_was_not_finished_is_written(
     assert [run.path.name for run in shown] == [job.path.name]
 
 
+def test_a_sweep_of_an_earlier_tlrun_is_not_trained_again_beside_itself(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert jobs.again(*SEEDS, NAMED)[0] == 0
+    for job in runs_in("sweep"):
+        config = job / "config.yaml"
+        config.write_text(
+            config.read_text().replace("tlrun.methods.fine_tuning.", "tlrun.methods.")
+        )
+    capsys.readouterr()
+    assert jobs.again("resume", "sweep") == (2, [])
+    said = capsys.readouterr().err
+    assert (
+        "/sweep was written by an earlier tlrun, whose modules had other names (method is" in said
+    )
+    assert said.endswith("train it again: tlrun -m method=source_only seed=0,1,2 sweep.new=true\n")
+    assert len(runs_in("sweep")) == 3
+
+
 # ---- several processes ------------------------------------------------------------------------
 
 

@@ -16,21 +16,15 @@ from typing import Any, NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tlrun.config.build import check_targets, check_values, locate, plain
-from tlrun.config.compose import (
-    compose,
-    open_keys,
-    register_resolvers,
-    resolve_and_check,
-    version_base,
-)
+from tlrun.config.compose import compose, register_resolvers, resolve_and_check, version_base
 from tlrun.config.explain import explain
-from tlrun.config.hashes import config_dir_of, override_list
+from tlrun.config.hashes import config_dir_of
+from tlrun.config.overrides import open_keys, override_list, parse_overrides
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, RecordedFault
@@ -60,9 +54,7 @@ def train(argv: list[str], began: float | None = None) -> int:
 
     Returns the exit code of a sweep (1 if a job failed) or 0. Raises TlrunError, one sentence.
     """
-    parser = get_args_parser()
-    parser.error = _command_error  # type: ignore[method-assign]
-    args = parser.parse_intermixed_args(argv)
+    args = _parse(argv)
     flags = [argument for argument in argv if argument not in args.overrides]
     shows = args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
     with sweep_state(began) as state:
@@ -138,7 +130,7 @@ def check_built(cfg: DictConfig) -> None:
 
 def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     """Of a sweep: its first job, then every swept value once beside that. A sum, not a product."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parse_overrides(overrides)
     axes = [values for values in map(_values, parsed) if values]
     yield [axis[0] for axis in axes]
     for axis in axes:
@@ -152,6 +144,13 @@ def _values(override: Override) -> list[str]:
     if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return []  # intervals and globs are for the sweeper to expand
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """By Hydra's own parser; ConfigError instead of its usage block."""
+    parser = get_args_parser()
+    parser.error = _command_error  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(list(argv))
 
 
 def _command_error(message: str) -> NoReturn:

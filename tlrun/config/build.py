@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -57,42 +58,43 @@ def locate(target: str) -> Any:
     Not so for what is tlrun's own: a package that it lacks is never taken from the folder in which
     somebody happens to stand.
     """
+    module, names = _import(target)
+    attribute: Any = module
+    for name in names:
+        if not hasattr(attribute, name):
+            owner = getattr(attribute, "__name__", attribute)
+            public = [n for n in vars(attribute) if not n.startswith("_")]
+            raise ConfigError(
+                f"_target_ '{target}': {owner} has no '{name}': {did_you_mean(name, public)}"
+            )
+        attribute = getattr(attribute, name)
+    if not callable(attribute):
+        raise ConfigError(
+            f"_target_ '{target}' is a {type(attribute).__name__}, not a class or function"
+        )
+    return attribute
+
+
+def _import(target: str) -> tuple[ModuleType, list[str]]:
+    """The module of a dotted path, as long as can be, and the names that follow it."""
     parts = target.split(".")
     folders = current().folders or (str(Path.cwd()),)
     if parts[0] != "tlrun":
         sys.path.extend(folder for folder in folders if folder not in sys.path)
-    module = None
-    for cut in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:cut])
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
         try:
-            module = importlib.import_module(name)
+            return importlib.import_module(name), parts[length:]
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise ConfigError(
                     f"{target} needs the package '{error.name}', which is not installed: "
                     f"pip install {(error.name or '').partition('.')[0]}"
                 ) from error
-            continue
-        break
-    if module is None:
-        raise ConfigError(
-            f"_target_ '{target}': cannot import '{parts[0]}'; it must be installed or lie in the "
-            f"working folder {' or in '.join(folders)}, and the form is module.Name"
-        )
-    attribute: Any = module
-    for part in parts[cut:]:
-        if not hasattr(attribute, part):
-            raise ConfigError(
-                f"_target_ '{target}': {getattr(attribute, '__name__', attribute)} has no "
-                f"'{part}': "
-                f"{did_you_mean(part, [n for n in vars(attribute) if not n.startswith('_')])}"
-            )
-        attribute = getattr(attribute, part)
-    if not callable(attribute):
-        raise ConfigError(
-            f"_target_ '{target}' is a {type(attribute).__name__}, not a class or function"
-        )
-    return attribute
+    raise ConfigError(
+        f"_target_ '{target}': cannot import '{parts[0]}'; it must be installed or lie in the "
+        f"working folder {' or in '.join(folders)}, and the form is module.Name"
+    )
 
 
 def _check_arguments(factory: Any, target: str, arguments: Mapping[str, Any], key: str) -> None:

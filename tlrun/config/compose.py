@@ -5,7 +5,7 @@ cfg = compose(["method=dann", "trainer.steps=100"])      # resolved, checked, se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,18 @@ from typing import Any
 import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from tlrun import machine
 from tlrun.config import schema
 from tlrun.config.build import plain
 from tlrun.config.explain import explain
-from tlrun.config.hashes import (
-    PATH_KEYS,
-    command_hash,
-    config_hash,
-    job_hash,
-    key_of,
-    override_list,
-)
+from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash
 from tlrun.config.hints import show
+from tlrun.config.overrides import key_of, open_keys, override_list
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, TlrunError
 
-OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
-SHORT_KEYS = {
-    "launcher.": "hydra.launcher.",
-    "search.": "hydra.sweeper.",
-    "search/space=": "search/space@space=",  # as Hydra calls it, below a `_global_` file
-}
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
 
 
@@ -87,50 +75,54 @@ def compose(
 def resolve_and_check(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     """What Hydra composed and its `hydra` node -> the experiment alone: resolved, checked, with the
     names of the chosen groups."""
-    tree: Any = OmegaConf.to_container(cfg)
-    tree.pop("hydra", None)
-    choices = {k: v for k, v in hydra_cfg.runtime.choices.items() if not k.startswith(NO_CHOICE)}
-    job = OmegaConf.create(tree)
-    missing = sorted(OmegaConf.missing_keys(job))
-    if missing:
-        raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
-    OmegaConf.resolve(job)
-    job.data = _absolute_paths(plain(job.data))
-    if job.get("init") not in (None, *schema.INITS):
-        job.init = str(Path(str(job.init)).expanduser().absolute())
-    if job.get("logger", {}).get("folder") is not None:
-        job.logger.folder = str(Path(str(job.logger.folder)).expanduser().absolute())
-    job.choices = choices
-    if isinstance(chosen := choices.get("terms"), list) and len(set(chosen)) < len(chosen):
-        raise ConfigError(f"terms={show(list(chosen))}: a term is named once")
+    job = _resolved(cfg)
+    _make_paths_absolute(job)
+    chosen = hydra_cfg.runtime.choices.items()
+    job.choices = {group: option for group, option in chosen if not group.startswith(NO_CHOICE)}
+    terms = job.choices.get("terms")
+    if isinstance(terms, ListConfig) and len(set(terms)) < len(terms):
+        raise ConfigError(f"terms={show(list(terms))}: a term is named once")
     settle_budget(job, override_list(hydra_cfg.overrides.task))
     validate(job)
     OmegaConf.set_struct(job, True)
     return job
 
 
+def _resolved(cfg: DictConfig) -> DictConfig:
+    """Without the `hydra` node and without references. Raises ConfigError for a missing value."""
+    tree: Any = OmegaConf.to_container(cfg)
+    tree.pop("hydra", None)
+    job = OmegaConf.create(tree)
+    missing = sorted(OmegaConf.missing_keys(job))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value: give {missing[0]}=...")
+    OmegaConf.resolve(job)
+    return job
+
+
+def _make_paths_absolute(job: DictConfig) -> None:
+    """A run folder is used from other folders too."""
+    job.data = _absolute_paths(plain(job.data))
+    if job.get("init") not in (None, *schema.INITS):
+        job.init = _absolute(str(job.init))
+    if job.get("logger", {}).get("folder") is not None:
+        job.logger.folder = _absolute(str(job.logger.folder))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
 def _absolute_paths(node: Any) -> Any:
-    """Paths of the data as seen from anywhere: a run folder is used from other folders too."""
+    """The keys of the data that name paths, at any depth."""
     if not isinstance(node, Mapping):
         return node
     return {
-        key: str(Path(value).expanduser().absolute())
+        key: _absolute(value)
         if key in PATH_KEYS and isinstance(value, str)
         else _absolute_paths(value)
         for key, value in node.items()
     }
-
-
-def open_keys(overrides: Iterable[str]) -> list[str]:
-    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them.
-
-    One by one (`balance.weights.box=2`) or as a mapping (`'balance.weights={box: 2}'`). And
-    `launcher.*`, `search.*` are Hydra's keys by the names of their groups.
-    """
-    beginnings = (*OPEN_KEYS, *(f"{key.rstrip('.')}=" for key in OPEN_KEYS))
-    for short, long in SHORT_KEYS.items():
-        overrides = [long + o.removeprefix(short) if o.startswith(short) else o for o in overrides]
-    return [f"++{o}" if o.startswith(beginnings) else o for o in overrides]
 
 
 def settle_budget(cfg: DictConfig, typed: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from tlrun.config.build import plain
+from tlrun.config.overrides import key_of, override_list
 
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
@@ -63,16 +64,6 @@ def command_hash(cfg: DictConfig) -> str:
     naming = sorted((override for override in typed if names_jobs(key_of(override))), key=key_of)
     folder = config_dir_of(cfg.hydra)
     return _hash([naming, folder and os.path.relpath(folder), cfg.hydra.job.config_name])
-
-
-def override_list(overrides: Any) -> list[str]:
-    """Hydra's list of overrides as typed; to iterate over it would resolve `a=${b}` in it."""
-    as_typed: Any = OmegaConf.to_container(overrides, resolve=False)
-    return list(as_typed)
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def names_jobs(key: str) -> bool:

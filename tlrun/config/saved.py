@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tlrun.config import saved_code, trust
-from tlrun.config.compose import OPEN_KEYS, compose, open_keys, settle_budget, validate
+from tlrun.config.compose import compose, settle_budget, validate
 from tlrun.config.explain import explain
 from tlrun.config.hints import matches
+from tlrun.config.overrides import OPEN_KEYS, open_keys, parse_overrides
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.files.yaml_file import read_yaml
@@ -37,55 +38,62 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
 def _load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
     cfg = saved_config(read_yaml(path), str(path))
-    try:
-        parsed = OverridesParser.create().parse_overrides(open_keys(overrides))
-    except Exception as error:
-        raise explain(error) or error from error
-    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]  # of one's own, too
+    parsed = parse_overrides(open_keys(overrides))
+    groups = [o.key_or_group for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
     if groups:
-        chosen = tuple(f"{o.key_or_group}{end}" for o in groups for end in "=.")
-        typed = [o for o in overrides if o.startswith(chosen)]
-        fresh = compose(typed, config_dir=trust.current().config_dir)
-        with open_dict(cfg):
-            for override in groups:
-                cfg[override.key_or_group] = fresh[override.key_or_group]
-                cfg.choices[override.key_or_group] = fresh.choices[override.key_or_group]
+        _exchange_groups(cfg, groups, overrides)
     for override in parsed:
-        if override in groups:
-            continue
-        key = override.key_or_group
-        parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
-        name = key.rpartition(".")[2]
-        added = key.startswith(OPEN_KEYS)
-        if not added and not (isinstance(parent, DictConfig) and name in parent):
-            keys = [str(k) for k in (parent if isinstance(parent, DictConfig) else cfg)]
-            raise ConfigError(f"unknown key '{key}': {did_you_mean(name, keys)}")
-        OmegaConf.update(cfg, key, override.value(), force_add=True)
+        if override.key_or_group not in groups:
+            _set_value(cfg, override)
     settle_budget(cfg, list(overrides))
     validate(cfg)
     return cfg
 
 
-def _command_again(folder: Path) -> str:
-    """The command that began a run, as the end of a sentence; "" if its file has not just values.
+def _exchange_groups(cfg: DictConfig, groups: Sequence[str], overrides: Sequence[str]) -> None:
+    """Put the named groups (`data=x`, and `data.size=9` beside it) as composed now into `cfg`."""
+    beginnings = tuple(f"{group}{end}" for group in groups for end in "=.")
+    typed = [override for override in overrides if override.startswith(beginnings)]
+    fresh = compose(typed, config_dir=trust.current().config_dir)
+    with open_dict(cfg):
+        for group in groups:
+            cfg[group] = fresh[group]
+            cfg.choices[group] = fresh.choices[group]
 
-    Whoever reads the sentence will type it, and the file may come from anybody.
-    """
+
+def _set_value(cfg: DictConfig, override: Override) -> None:
+    """Raises ConfigError for a key that `cfg` does not have, below OPEN_KEYS excepted."""
+    key = override.key_or_group
+    section, _, name = key.rpartition(".")
+    parent: Any = OmegaConf.select(cfg, section) if section else cfg
+    is_there = isinstance(parent, DictConfig) and name in parent
+    if not is_there and not key.startswith(OPEN_KEYS):
+        keys = [str(k) for k in (parent if isinstance(parent, DictConfig) else cfg)]
+        raise ConfigError(f"unknown key '{key}': {did_you_mean(name, keys)}")
+    OmegaConf.update(cfg, key, override.value(), force_add=True)
+
+
+def _command_again(folder: Path) -> str:
+    """The command that began a run, as the end of a sentence; "" where it cannot be told."""
     try:
         overrides = read_yaml(folder / "overrides.yaml")
     except ConfigError:
         return ""
-    if not matches(overrides, list[str]) or not all(map(_sets_a_value, overrides)):
-        return ""
-    return f", as its overrides.yaml says: {shlex.join(['tlrun', *overrides])}"
+    return command_to_type(overrides) if matches(overrides, list[str]) else ""
 
 
-def _sets_a_value(override: str) -> bool:
-    return bool(
+def command_to_type(overrides: Sequence[str], *flags: str) -> str:
+    """ ": tlrun method=dann seed=1", the end of a sentence; "" if they do more than set values.
+
+    Whoever reads the sentence will type it, and the overrides are a file's of anybody.
+    """
+    sets_values = all(
         re.fullmatch(r"(?!hydra)[+\w./@]+=[^$]*", override)
         and override.isprintable()
         and "_target_" not in override
+        for override in overrides
     )
+    return f": {shlex.join(['tlrun', *flags, *overrides])}" if sets_values else ""
 
 
 def saved_config(tree: Any, origin: str) -> DictConfig:

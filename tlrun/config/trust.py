@@ -79,33 +79,48 @@ def trusting(
     config_dir: a folder of configuration whose files name modules; those may lie beside it.
     Raises ConfigError for a word that is no module, or a folder that is not there.
     """
-    before = current()
-    named, folders = list(modules), before.folders
-    for name in named:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ConfigError(f"--trust {name}: give the name of a Python module, as in my_methods")
+    before, added = current(), [*map(_checked_module, modules)]
+    folders: tuple[str, ...] = ()
     if config_dir is not None:
-        folder = Path(config_dir).absolute()
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
-        named += sorted(
-            {t.rpartition(".")[0] for t in targets_named_in(folder) if is_foreign(t)} - {""}
-        )
-        config_dir = str(folder)
-    if received or named:
-        folders = folders or (str(Path.cwd()),)
-    if config_dir is not None:
-        folders = (*folders, str(Path(config_dir).parent))
+        config_dir = _checked_folder(config_dir)
+        added += _modules_named_in(Path(config_dir))
+        folders = (str(Path(config_dir).parent),)
+    if (received or added) and not before.folders:
+        folders = (str(Path.cwd()), *folders)
     token = _trust.set(
         Trust(
-            tuple(dict.fromkeys((*before.modules, *named))),
-            tuple(dict.fromkeys((*before.targets, *targets))),
-            before.received or received,
-            tuple(dict.fromkeys(folders)),
-            str(config_dir) if config_dir is not None else before.config_dir,
+            modules=_once(*before.modules, *added),
+            targets=_once(*before.targets, *targets),
+            received=before.received or received,
+            folders=_once(*before.folders, *folders),
+            config_dir=before.config_dir if config_dir is None else str(config_dir),
         )
     )
     try:
         yield
     finally:
         _trust.reset(token)
+
+
+def _checked_module(name: str) -> str:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"--trust {name}: give the name of a Python module, as in my_methods")
+    return name
+
+
+def _checked_folder(config_dir: str | Path) -> str:
+    folder = Path(config_dir).absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+    return str(folder)
+
+
+def _modules_named_in(folder: Path) -> list[str]:
+    """The modules of somebody else that the configuration files of a folder name."""
+    targets = filter(is_foreign, targets_named_in(folder))
+    return sorted({target.rpartition(".")[0] for target in targets} - {""})
+
+
+def _once(*names: str) -> tuple[str, ...]:
+    """In their order, each once."""
+    return tuple(dict.fromkeys(names))

@@ -19,8 +19,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config import trust
-from tlrun.config.hashes import command_hash, config_dir_of, key_of, override_list
+from tlrun.config.hashes import command_hash, config_dir_of
 from tlrun.config.hints import matches
+from tlrun.config.overrides import key_of, override_list
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError
 from tlrun.files.atomic import write_atomic

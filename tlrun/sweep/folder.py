@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, flag_override
 
 from tlrun.config import trust
-from tlrun.config.hashes import override_list
+from tlrun.config.overrides import override_list
 from tlrun.messages import say
 from tlrun.run_folder.locks import held_by_another, locked
 from tlrun.run_folder.run_dir import RunDir, numbered, runs_in

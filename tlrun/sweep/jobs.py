@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.build import plain
 from tlrun.config.compose import resolve_and_check
-from tlrun.config.hashes import config_dir_of, job_hash, override_list
+from tlrun.config.hashes import config_dir_of, job_hash
+from tlrun.config.overrides import override_list
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, RecordedFault, TlrunError
 from tlrun.experiment import start

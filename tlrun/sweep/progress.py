@@ -16,12 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from tlrun.config.hashes import override_list
+from tlrun.config.overrides import override_list, parse_overrides
 from tlrun.evaluate.score import selected_score
 from tlrun.messages import say
 from tlrun.run_folder.run_dir import RunDir, runs_in
@@ -178,7 +177,7 @@ def count_jobs(config: DictConfig) -> int | None:
     overrides += [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]
     trials = config.hydra.sweeper.get("trials")
     number = 1
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in parse_overrides(overrides):
         if trials is not None and override.key_or_group != "seed":
             continue  # a search asks for values of its own, and repeats each with every seed
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP:

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlrun.config import trust
-from tlrun.config.compose import open_keys
-from tlrun.config.hashes import key_of
-from tlrun.errors import RunError
+from tlrun.config.overrides import key_of, open_keys
+from tlrun.config.saved import command_to_type, saved_config
+from tlrun.config.saved_code import FormerName
+from tlrun.errors import ConfigError, RunError
+from tlrun.files.yaml_file import read_yaml
 from tlrun.messages import report_error
 from tlrun.run_folder.run_dir import runs_in
 from tlrun.sweep.command import SweepCommand, check_overrides, checked_command, saved_commands
@@ -36,8 +38,9 @@ def resume_sweep(
         except RunError as error:
             return close_sweep(folder, failed=report_error(error))
         return close_sweep(folder, failed=0)
-    code = 0
-    for command in _commands_to_give(folder, {key_of(word) for word in overrides}):
+    code, commands = 0, _commands_to_give(folder, {key_of(word) for word in overrides})
+    _refuse_former_names(folder, commands)
+    for command in commands:
         arguments = [*command.overrides, *overrides, f"hydra.sweep.dir={quoted(str(folder))}"]
         if command.config_dir and (config_dir := trust.current().config_dir):
             arguments += ["--config-dir", config_dir]
@@ -55,6 +58,21 @@ def _commands_to_give(folder: Path, given: set[str]) -> list[SweepCommand]:
         check_overrides(overrides, folder)
         commands.append(replace(command, overrides=overrides))
     return commands
+
+
+def _refuse_former_names(folder: Path, commands: Sequence[SweepCommand]) -> None:
+    """Raise ConfigError for jobs of an earlier tlrun, whose modules had other names.
+
+    A job's folder is named by its config, so each of them would be trained again beside itself.
+    """
+    for job in runs_in(folder)[:1]:
+        try:
+            saved_config(read_yaml(job / "config.yaml"), str(folder))
+        except FormerName as error:
+            again = (command_to_type([*c.overrides, "sweep.new=true"], "-m") for c in commands)
+            raise ConfigError(f"{error}{next(again, '')}") from error
+        except ConfigError:
+            return  # the job itself says what is wrong
 
 
 def _without(overrides: list[str], given: set[str]) -> list[str]:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from tlrun.config.explain import explain
+from tlrun.config.overrides import parse_overrides
 from tlrun.errors import ConfigError
 
 Value = float | int | str
@@ -33,7 +32,7 @@ class Dimension:
 
     @cached_property
     def override(self) -> Override:
-        return parse([f"{self.key}={self.text}"])[0]
+        return parse_overrides([f"{self.key}={self.text}"])[0]
 
     @cached_property
     def choices(self) -> list[str]:
@@ -130,18 +129,14 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchC
 
     Raises ConfigError for what cannot be searched.
     """
-    fixed, seeds, typed = [], [0], {}
-    given = set()
-    for override in parse(arguments):
+    fixed, seeds, typed, given = [], [0], dict[str, str](), set()
+    for override in parse_overrides(arguments):
         key = str(override.get_key_element())
         given.add(key.lstrip("+~"))
-        if not override.is_sweep_override():
-            if key == "seed":
-                seeds = [int(override.value())]  # type: ignore[arg-type]
-            else:
-                fixed.append(str(override.input_line))
-        elif key == "seed":
-            seeds = [int(text.partition("=")[2] or text) for text in _values(override)]
+        if key == "seed":
+            seeds = _seeds(override)
+        elif not override.is_sweep_override():
+            fixed.append(str(override.input_line))
         elif key in ("method", "data", "experiment"):
             raise ConfigError(
                 f"a search looks at one {key} at a time: give the command once for each"
@@ -149,30 +144,30 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchC
         else:
             typed[key] = str(override.input_line).partition("=")[2]
     space = {key: str(text) for key, text in preset.items() if key not in given} | typed
-    for key, text in space.items():
-        if not parse([f"{key}={text}"])[0].is_sweep_override():
-            raise ConfigError(f"the search space has {key}: {text}, which is one value, no range")
-    dimensions = [Dimension(key, text) for key, text in space.items()]
-    for dimension in dimensions:
-        dimension.check()
-    return SearchCommand(fixed, dimensions, seeds)
+    return SearchCommand(fixed, [_checked_dimension(*entry) for entry in space.items()], seeds)
 
 
-def _values(override: Override) -> list[str]:
+def _seeds(override: Override) -> list[int]:
+    """Of `seed=3` or `seed=0,1,2`."""
+    if not override.is_sweep_override():
+        return [int(override.value())]  # type: ignore[arg-type]
     if not override.is_discrete_sweep():
         raise ConfigError("seeds of a search are listed, as seed=0,1,2: its value is their mean")
-    return [str(text) for text in override.sweep_string_iterator()]
+    listed = [str(text) for text in override.sweep_string_iterator()]
+    return [int(text.partition("=")[2] or text) for text in listed]
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except Exception as error:
-        raise explain(error) or error from error
+def _checked_dimension(key: str, text: str) -> Dimension:
+    """Raises ConfigError for a range that holds nothing, or that is none."""
+    dimension = Dimension(key, text)
+    if not dimension.override.is_sweep_override():
+        raise ConfigError(f"the search space has {key}: {text}, which is one value, no range")
+    dimension.check()
+    return dimension
 
 
 def _read(key: str, text: str) -> Any:
-    return parse([f"{key}={text}"])[0].value()
+    return parse_overrides([f"{key}={text}"])[0].value()
 
 
 def _has(cfg: DictConfig, key: str) -> bool:
