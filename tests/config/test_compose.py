@@ -112,6 +112,7 @@ def test_typed_steps_win_over_the_epochs_of_an_experiment(tmp_path: Path) -> Non
         ("method@foo=dann", "is not a group that can be chosen"),
         ("~method", "'method' is missing"),
         ("tags=[${nothing}]", "nothing"),
+        ("terms=[vat,vat]", "terms=[vat,vat]: a term is named once"),
     ],
 )
 def test_a_mistake_is_one_sentence(typed: str, sentence: str) -> None:

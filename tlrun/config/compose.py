@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tlrun import machine
 from tlrun.config import schema
@@ -21,7 +21,7 @@ from tlrun.config.build import plain
 from tlrun.config.explain import explain
 from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash
 from tlrun.config.hints import show
-from tlrun.config.overrides import key_of, open_keys, override_list
+from tlrun.config.overrides import key_of, open_keys, override_list, parse_overrides
 from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError, TlrunError
 
@@ -79,13 +79,20 @@ def resolve_and_check(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     _make_paths_absolute(job)
     chosen = hydra_cfg.runtime.choices.items()
     job.choices = {group: option for group, option in chosen if not group.startswith(NO_CHOICE)}
-    terms = job.choices.get("terms")
-    if isinstance(terms, ListConfig) and len(set(terms)) < len(terms):
-        raise ConfigError(f"terms={show(list(terms))}: a term is named once")
-    settle_budget(job, override_list(hydra_cfg.overrides.task))
+    typed = override_list(hydra_cfg.overrides.task)
+    _refuse_a_term_twice(typed)
+    settle_budget(job, typed)
     validate(job)
     OmegaConf.set_struct(job, True)
     return job
+
+
+def _refuse_a_term_twice(typed: Sequence[str]) -> None:
+    """Hydra would take the second for the first: `terms` is a mapping by names."""
+    for override in parse_overrides(word for word in typed if key_of(word) == "terms"):
+        names = override.value()
+        if isinstance(names, list) and len(set(map(str, names))) < len(names):
+            raise ConfigError(f"terms={show([str(name) for name in names])}: a term is named once")
 
 
 def _resolved(cfg: DictConfig) -> DictConfig:
