@@ -255,6 +255,58 @@ def test_files_and_modules_that_are_named_exist(name: str) -> None:
         pkgutil.resolve_name(dotted)
 
 
+def tree() -> dict[str, str]:
+    """{path: what CONTRIBUTING says of it}, by the indentation of "Where things go"."""
+    block = text_of("CONTRIBUTING.md").partition("\n## Where things go\n")[2].split("```")[1]
+    paths: dict[str, str] = {}
+    folders: list[tuple[int, str]] = []  # (indentation, path) of the folders around a line
+    for line in block.strip("\n").splitlines():
+        indent = len(line) - len(line.lstrip())
+        names, _, about = line.strip().partition("  ")
+        folders = [folder for folder in folders if folder[0] < indent]
+        inside = folders[-1][1] if folders else ""
+        for name in names.split(", "):
+            paths[inside + name] = about.strip()
+        if names.endswith("/") and ", " not in names:
+            folders.append((indent, inside + names))
+    return paths
+
+
+def test_the_tree_of_contributing_is_the_tree() -> None:
+    paths = tree()
+    for path, about in paths.items():
+        assert (ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file(), path
+        folders = [ROOT / path, (ROOT / path).parent, ROOT / "tlrun"]
+        for name in re.findall(r"\b\w+(?:\.py|/)", about):
+            assert any((folder / name).exists() for folder in folders), (path, name)
+    packages = {f"{p.parent.relative_to(ROOT)}/" for p in (ROOT / "tlrun").rglob("__init__.py")}
+    assert packages == {p for p in paths if p.startswith("tlrun/") and p.endswith("/")}
+    top = {f"tlrun/{p.name}" for p in (ROOT / "tlrun").glob("[a-z]*.py")}
+    assert top <= paths.keys()
+    assert len(paths) > 60
+    block = text_of("CONTRIBUTING.md").partition("\n## Where things go\n")[2].split("```")[1]
+    assert len(block.splitlines()) < 56  # one screen
+
+
+def test_the_rooms_stand_in_the_order_of_the_layers() -> None:
+    layers = text_of("pyproject.toml").partition("\nlayers = [")[2].partition("]")[0]
+    order = re.findall(r"tlrun\.(\w+)", layers)
+    listed = [path.split("/")[1].removesuffix(".py") for path in tree() if path[:6] == "tlrun/"]
+    rooms = [name for name in dict.fromkeys(listed) if name]
+    assert set(rooms) == set(order)
+    folders = [name for name in order if (ROOT / "tlrun" / name).is_dir()]
+    assert [name for name in rooms if name in folders] == folders
+
+
+def test_the_makefile_runs_what_is_there_and_contributing_names_it() -> None:
+    makefile, contributing = text_of("Makefile"), text_of("CONTRIBUTING.md")
+    for path in re.findall(r"\b(?:tests|scripts)/[\w/.]+", makefile):
+        assert (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([a-z-]+): ", makefile, re.MULTILINE)) - {"help"}
+    assert targets == set(re.findall(r"^make ([a-z-]+)", contributing, re.MULTILINE))
+    assert {"test", "test-fast", "lint", "types", "docs"} < targets
+
+
 def test_sections_that_the_code_refers_to_exist() -> None:
     decisions = text_of("docs/decisions.md")
     for title in ("Precision", "Several devices", "Batch norm", "Our own worker launcher"):
