@@ -25,20 +25,20 @@ def number(value: Any, unit: Shown = "number", *, signed: bool = False, sign: bo
 
     signed: as a difference, "+38.1"; sign: with the sign of its unit behind it, "93.1 %".
     """
-    known = finite(value)
-    if known is None:
+    x = finite(value)
+    if x is None:
         return NONE
     if unit == "count":
-        return f"{known:,.0f}"
+        return f"{x:,.0f}"
     if unit == "seconds":
-        return _duration(known)
+        return _duration(x)
     if unit == "p":
-        return f"{known:.3f}" if known >= 0.001 else "< 0.001"
+        return f"{x:.3f}" if x >= 0.001 else "< 0.001"
     if unit == "correlation":
-        return f"{known:+.2f}"
+        return f"{x:+.2f}"
     if signed:
-        return figures.difference(known, unit)
-    return figures.with_unit(known, unit) if sign else figures.written(known, unit)
+        return figures.difference(x, unit)
+    return figures.with_unit(x, unit) if sign else figures.written(x, unit)
 
 
 def with_interval(value: Any, half: float | None, unit: Shown) -> str:

@@ -12,7 +12,7 @@ from helpers.run_folders import make_run
 from tlrun.errors import ConfigError
 from tlrun.report.figures import curves
 from tlrun.report.figures.embedding import Features, read_features, source_share, to_plane
-from tlrun.report.figures.plots import confusion, draw_plots, write_plots
+from tlrun.report.figures.plots import confusion, draw_plots
 from tlrun.report.figures.style import short
 from tlrun.report.read.entries import Missing
 from tlrun.report.read.rows import add_global_step, series
@@ -29,7 +29,7 @@ def reasons(path: Path) -> dict[str, str]:
 def test_a_whole_run_gives_all_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(tmp_path / "run", images=100)
     with caplog.at_level(logging.WARNING):
-        written = write_plots(run)
+        written = draw_plots(read_record(run))[0].values()
     assert {path.name for path in written} == {f"{name}.png" for name in (*CHEAP, "embedding")}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
     assert not caplog.records
@@ -38,7 +38,7 @@ def test_a_whole_run_gives_all_pictures(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_no_run_folder_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="run folder"):
-        write_plots(tmp_path)
+        read_record(tmp_path)
 
 
 @pytest.mark.usefixtures("no_map")
@@ -88,9 +88,9 @@ def test_nan_and_constant_rows_are_skipped(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_map")
 def test_a_stale_picture_is_taken_away(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", images=50)
-    write_plots(run)
+    draw_plots(read_record(run))
     (run / "predictions.csv").unlink()
-    write_plots(run)
+    draw_plots(read_record(run))
     assert not (run / "plots" / "confusion.png").exists()
 
 

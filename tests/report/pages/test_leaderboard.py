@@ -12,7 +12,7 @@ from helpers.run_folders import make_run, make_sweep
 from tlrun.report.pages.write import find_jobs, write_report
 from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.groups import group_jobs, primary_metric
-from tlrun.report.statistics.significance import difference
+from tlrun.report.statistics.significance import difference_of
 
 METRIC = "target_test/accuracy"
 
@@ -131,7 +131,7 @@ def test_paired_comparison_by_hand(tmp_path: Path) -> None:
         tmp_path / "b9", method="b", seed=9, final=0.1, baseline=False, images=10
     )  # has no partner
     a, b = group_jobs([read_record(path) for path in find_jobs(tmp_path)])
-    compared = difference(b, a, METRIC)
+    compared = difference_of(b, a, METRIC)
     assert compared is not None
     # Differences -0.1, -0.2, -0.3: t = -0.2 / (0.1 / sqrt 3) = -3.464 with 2 degrees of freedom.
     t = 2 * math.sqrt(3)
@@ -139,7 +139,7 @@ def test_paired_comparison_by_hand(tmp_path: Path) -> None:
     assert compared.p == pytest.approx(
         1 - t / math.sqrt(2 + t * t)
     )  # closed form of the t distribution for 2 degrees
-    same = difference(a, a, METRIC)
+    same = difference_of(a, a, METRIC)
     assert same is not None
     assert (same.mean, same.p, same.n) == (0.0, None, 3)
 

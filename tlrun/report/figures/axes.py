@@ -48,8 +48,8 @@ def numeric_keys(groups: Iterable[Group]) -> list[str]:
             values.setdefault(key, set()).add(value)
     return [
         key
-        for key, found in values.items()
-        if len(found) >= MIN_VALUES and all(_number(value) is not None for value in found)
+        for key, taken in values.items()
+        if len(taken) >= MIN_VALUES and all(_number(value) is not None for value in taken)
     ]
 
 

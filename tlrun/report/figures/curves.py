@@ -162,9 +162,9 @@ def _draw_rescaled(ax: Any, curves: list[Curve], rule: str) -> None:
 def _draw_schedules(ax: Any, curves: list[Curve], peak_lr: float | None) -> None:
     """peak_lr: the largest there was, where that is known: rows are written now and then."""
     for place, (name, at, value) in enumerate(curves):
-        told = peak_lr if name == "lr" else None
-        peak = float(np.abs(value).max()) if told is None else told
-        kind = "largest logged" if told is None else "peak"
+        stated = peak_lr if name == "lr" else None
+        peak = float(np.abs(value).max()) if stated is None else stated
+        kind = "largest logged" if stated is None else "peak"
         label = {"lr": "learning rate", "lambda": "λ"}.get(name, name)
         ax.plot(
             at,

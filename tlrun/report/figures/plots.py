@@ -19,16 +19,11 @@ from tlrun.report.figures.style import SOURCE, TARGET, figure, short
 from tlrun.report.figures.validators import draw_validators
 from tlrun.report.formats import number
 from tlrun.report.read.entries import Missing
-from tlrun.report.read.run_record import RunRecord, read_record
+from tlrun.report.read.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 UPRIGHT = 12  # more classes than this: the bars lie on their side
 BARS = 40  # more classes than this: only those that changed most
-
-
-def write_plots(run_dir: Path) -> list[Path]:
-    """Draw what there is data for; returns the files. Raises ConfigError: no run folder."""
-    return list(draw_plots(read_record(Path(run_dir)))[0].values())
 
 
 def draw_plots(record: RunRecord) -> tuple[dict[str, Path], dict[str, str]]:

@@ -90,9 +90,9 @@ def _draw_param(ax: Any, search: SearchRecord, key: str) -> None:
 
 def _axis(ax: Any, values: Sequence[Any]) -> Any:
     """Set the scale; returns the function from a parameter's value to its place on the axis."""
-    known = [finite(value) for value in values]
-    if all(value is not None for value in known):
-        numbers = [value for value in known if value is not None]
+    numeric = [finite(value) for value in values]
+    if all(value is not None for value in numeric):
+        numbers = [value for value in numeric if value is not None]
         if _spans_decades(numbers):
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

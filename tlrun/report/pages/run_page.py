@@ -66,7 +66,9 @@ TITLES = {
 def run_html(record: RunRecord) -> str:
     """The page; its pictures are drawn into the run folder."""
     drawn, missing = draw_plots(record)
-    titles = TITLES | {own.name: (own.title, own.text) for own in own_pictures(record)}
+    titles = TITLES | {
+        picture.name: (picture.title, picture.text) for picture in own_pictures(record)
+    }
     tables, left_out = read_tables(record.run.tables)
     left_out += [(titles[name][0], reason) for name, reason in missing.items()]
     data_rows, data_cards = _data(record.environment)
@@ -206,8 +208,10 @@ def _data(environment: Row) -> tuple[list[list[str]], list[tuple[str, Row]]]:
             labels = f"{min(by_class):,} to {max(by_class):,}" if by_class else NONE
             checksum = str(held.get("checksum", ""))[:12]
             rows.append([f"{domain} {split}", number(held.get("count"), "count"), labels, checksum])
-        told = {key: value for key, value in mapping(card).items() if key != "splits" and value}
-        cards.append((domain, told))
+        described = {
+            key: value for key, value in mapping(card).items() if key != "splits" and value
+        }
+        cards.append((domain, described))
     return rows, cards
 
 

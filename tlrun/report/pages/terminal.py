@@ -60,8 +60,8 @@ def _title(record: RunRecord) -> str:
 
 def _times(record: RunRecord) -> str:
     parts = {name: value for name, value in times(record).items() if name != "total" and value}
-    told = [f"{name} {number(value, 'seconds')}" for name, value in parts.items()]
-    return f"Time: {', '.join(told)}." if told else ""
+    written = [f"{name} {number(value, 'seconds')}" for name, value in parts.items()]
+    return f"Time: {', '.join(written)}." if written else ""
 
 
 def _figures(record: RunRecord) -> list[str]:

@@ -19,14 +19,14 @@ class Missing(Exception):
 def read_entries(path: Path) -> list[Any]:
     """The list in the file; [] if there is no file. Raises Missing if it holds no list."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         raise Missing("it cannot be read as JSON") from error
-    if not isinstance(found, list):
+    if not isinstance(content, list):
         raise Missing("it holds no list")
-    return found
+    return content
 
 
 def safe_name(entry: Any, taken: set[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tlrun.evaluate.figures import finite
-from tlrun.report.formats import NONE
+from tlrun.report.formats import number
 from tlrun.report.read.entries import Missing, read_entries, safe_name, text, texts
 
 
@@ -71,10 +71,11 @@ def _table(entry: dict[str, Any], name: str) -> Table:
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    known = finite(value)
-    if known is None:
-        return NONE if not isinstance(value, bool) else str(value).lower()
-    return f"{known:,.0f}" if known == int(known) or abs(known) >= 1000 else f"{known:.4g}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    x = finite(value)
+    whole = x is not None and (x == int(x) or abs(x) >= 1000)
+    return number(x, "count" if whole else "number")
 
 
 def _numeric(values: list[Any]) -> bool:

@@ -113,8 +113,10 @@ def sentences(record: RunRecord) -> list[str]:
 
 def times(record: RunRecord) -> dict[str, float]:
     """Seconds of the whole command and of its parts, the total first; {} of older runs."""
-    told = mapping(record.summary.get("wall_seconds"))
-    return {name: seconds for name, value in told.items() if (seconds := finite(value)) is not None}
+    parts = mapping(record.summary.get("wall_seconds"))
+    return {
+        name: seconds for name, value in parts.items() if (seconds := finite(value)) is not None
+    }
 
 
 def comparison(record: RunRecord) -> str:
@@ -122,10 +124,10 @@ def comparison(record: RunRecord) -> str:
     if record.baseline is None:
         return ""
     summaries = (record.summary, record.baseline.summary)
-    given = [finite(s.get(key)) for s in summaries for key in ("steps", "images_seen")]
-    if None in given:
+    counts = [finite(s.get(key)) for s in summaries for key in ("steps", "images_seen")]
+    if None in counts:
         return ""
-    steps, images, its_steps, its_images = (number(value, "count") for value in given)
+    steps, images, its_steps, its_images = (number(value, "count") for value in counts)
     as_many = f"as many steps ({steps})" if steps == its_steps else f"{its_steps} steps ({steps})"
     and_images = "as many images" if images == its_images else f"{its_images} images ({images})"
     joined = "and" if (steps == its_steps) == (images == its_images) else "but"

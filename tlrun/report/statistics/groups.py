@@ -145,11 +145,11 @@ def group_jobs(jobs: Sequence[RunRecord], sweeps: Sequence[str] = ()) -> list[Gr
 
     sweeps: of each job the sweep, where several are compared; jobs of two sweeps never mix.
     """
-    given = [_overrides(job) for job in jobs]
-    names = list(dict.fromkeys(key for overrides in given for key in overrides if key not in APART))
-    varying = [key for key in names if len({overrides.get(key) for overrides in given}) > 1]
+    typed = [_overrides(job) for job in jobs]
+    names = list(dict.fromkeys(key for overrides in typed for key in overrides if key not in APART))
+    varying = [key for key in names if len({overrides.get(key) for overrides in typed}) > 1]
     alike: dict[tuple[str, str, str, tuple[tuple[str, str], ...]], list[RunRecord]] = {}
-    for job, overrides, sweep in zip(jobs, given, sweeps or [""] * len(jobs), strict=True):
+    for job, overrides, sweep in zip(jobs, typed, sweeps or [""] * len(jobs), strict=True):
         settings = tuple((key, overrides[key]) for key in varying if key in overrides)
         alike.setdefault((sweep, job.method, job.data, settings), []).append(job)
     common = {

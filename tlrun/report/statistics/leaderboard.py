@@ -19,7 +19,7 @@ from tlrun.report.statistics.groups import (
     primary_metric,
     title_in,
 )
-from tlrun.report.statistics.significance import Difference, all_differences, difference
+from tlrun.report.statistics.significance import Difference, all_differences, difference_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Leaderboard:
 
     @functools.cached_property
     def _corrected(self) -> dict[tuple[Group, Group], Difference]:
-        return {(one.first, one.second): one for one in self.differences}
+        return {(gap.first, gap.second): gap for gap in self.differences}
 
     @functools.cached_property
     def _best(self) -> dict[str, Group | None]:
@@ -105,7 +105,7 @@ class Leaderboard:
         if tested := self._corrected.get((first, second)):
             return tested
         turned = self._corrected.get((second, first))
-        return turned.reversed() if turned else difference(first, second, self.metric)
+        return turned.reversed() if turned else difference_of(first, second, self.metric)
 
     def against_best(self, group: Group) -> Difference | None:
         """None for the best itself, and without a common seed."""

@@ -104,9 +104,9 @@ def _rows(
 
 def settings_of_sweeps(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """(sweep, the settings that all its jobs share and another sweep does not)."""
-    told = []
+    listed = []
     for sweep in dict.fromkeys(group.sweep for group in groups):
         first = next(group for group in groups if group.sweep == sweep)
         shared = {key: value for key, value in first.settings.items() if key in first.shared}
-        told.append((sweep, " ".join(first.written(shared)) or NONE))
-    return told
+        listed.append((sweep, " ".join(first.written(shared)) or NONE))
+    return listed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -19,7 +20,10 @@ MOST = 5000  # combinations that are counted out
 
 def commands(folder: Path) -> list[str]:
     """What was typed to make a sweep, from its sweep.yaml; [] where there is none."""
-    return [command("-m", *_words(one), *_config_dir(one)) for one in _given(folder)]
+    return [
+        command("-m", *overrides, *(["--config-dir", config_dir] if config_dir else []))
+        for overrides, config_dir in _typed(folder)
+    ]
 
 
 def never_begun(folder: Path, jobs: list[RunRecord]) -> tuple[int, list[str]]:
@@ -29,94 +33,85 @@ def never_begun(folder: Path, jobs: list[RunRecord]) -> tuple[int, list[str]]:
     typed. No overrides where a job died before it wrote its own: it may be any of them.
     """
     asked: set[frozenset[str]] = set()
-    for one in _given(folder):
-        found = _combinations(_words(one))
-        if found is None:
+    for overrides, _ in _typed(folder):
+        combinations = _combinations(overrides)
+        if combinations is None:
             return 0, []
-        asked |= found
-    have = [frozenset(_apart(job.overrides)) for job in jobs]
-    unknown = have.count(frozenset())
+        asked |= combinations
+    have = [frozenset(_of_the_job(job.overrides)) for job in jobs]
+    nameless = have.count(frozenset())
     if not set(have) - {frozenset()} <= asked:
         return 0, []
     missing = asked.difference(have)
-    names = [] if unknown else sorted(" ".join(sorted(words)) for words in missing)
-    return max(0, len(missing) - unknown), names
+    names = [] if nameless else sorted(" ".join(sorted(overrides)) for overrides in missing)
+    return max(0, len(missing) - nameless), names
 
 
-def _combinations(words: list[str]) -> set[frozenset[str]] | None:
+def _combinations(overrides: list[str]) -> set[frozenset[str]] | None:
+    """The overrides of each job of a command; None where they are not to be counted out."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    if any(word.startswith(("search=", "+search=")) for word in words):
+    if any(override.startswith(("search=", "+search=")) for override in overrides):
         return None
-    words = _apart(words)
     try:
-        parsed = OverridesParser.create().parse_overrides(words)
+        parsed = OverridesParser.create().parse_overrides(_of_the_job(overrides))
         choices = [
-            [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-            if one.is_sweep_override()
-            else [one.input_line or ""]
-            for one in parsed
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if override.is_sweep_override()
+            else [override.input_line or ""]
+            for override in parsed
         ]
     except (HydraException, NotImplementedError):
         return None
-    if prod(len(some) for some in choices) > MOST:
+    if prod(map(len, choices)) > MOST:
         return None
-    return {frozenset(_apart(list(some))) for some in product(*choices)}
+    return {frozenset(_of_the_job(list(chosen))) for chosen in product(*choices)}
 
 
-def _apart(words: list[str]) -> list[str]:
+def _of_the_job(overrides: list[str]) -> list[str]:
     """Without what belongs to Hydra and to the sweep."""
-    return [word for word in words if not word.lstrip("+~").startswith(("hydra", "sweep."))]
+    return [o for o in overrides if not o.lstrip("+~").startswith(("hydra", "sweep."))]
 
 
-def _given(folder: Path) -> list[dict[str, Any]]:
+def _typed(folder: Path) -> list[tuple[list[str], str]]:
+    """(overrides, --config-dir or "") of each command of a sweep."""
     try:
-        found = mapping(read_yaml(folder / "sweep.yaml"))
+        entries = mapping(mapping(read_yaml(folder / "sweep.yaml")).get("commands")).values()
     except ConfigError:
         return []
-    return [mapping(one) for one in mapping(found.get("commands")).values()]
-
-
-def _words(one: dict[str, Any]) -> list[str]:
-    return [str(word) for word in one.get("overrides") or []]
-
-
-def _config_dir(one: dict[str, Any]) -> list[str]:
-    return ["--config-dir", str(one["config_dir"])] if one.get("config_dir") else []
+    return [
+        ([str(o) for o in entry.get("overrides") or []], str(entry.get("config_dir") or ""))
+        for entry in map(mapping, entries)
+    ]
 
 
 def provenance(jobs: list[RunRecord]) -> list[tuple[str, str]]:
     """(what, value) over the completed jobs; several values with their counts."""
     done = [job for job in jobs if job.state == "completed"]
+    versions = [mapping(job.environment.get("versions")) for job in done]
+    seconds = sum(job.summary.get("train_seconds") or 0.0 for job in done)
     rows = [
         ("Selection rule", _counts(job.summary.get("selection_rule") for job in done)),
         ("Backbone", _counts(job.summary.get("backbone") for job in done)),
         ("Images seen", _range(done, "images_seen")),
         ("Steps", _range(done, "steps")),
-        ("tlrun", _counts(_version(job, "tlrun") for job in done)),
+        ("tlrun", _counts(version.get("tlrun") for version in versions)),
         ("Commit", _counts(commit(job) for job in done)),
-        ("PyTorch", _counts(_version(job, "torch") for job in done)),
-        ("Python", _counts(_version(job, "python") for job in done)),
+        ("PyTorch", _counts(version.get("torch") for version in versions)),
+        ("Python", _counts(version.get("python") for version in versions)),
         ("Devices", _counts(plain(job.environment.get("devices")) for job in done)),
-        (
-            "Processor",
-            _counts(mapping(job.environment.get("cpu")).get("model") for job in done),
-        ),
-        ("Training time, all jobs", _total(done)),
+        ("Processor", _counts(mapping(job.environment.get("cpu")).get("model") for job in done)),
+        ("Training time, all jobs", number(seconds, "seconds") if seconds else ""),
     ]
     return [(name, value) for name, value in rows if value]
 
 
-def _version(job: RunRecord, name: str) -> Any:
-    return mapping(job.environment.get("versions")).get(name)
-
-
-def _counts(values: Any) -> str:
-    found = Counter(str(value) for value in values if value is not None)
-    if len(found) < 2:
-        return next(iter(found), "")
-    return ", ".join(f"{value} ({n} jobs)" for value, n in found.most_common())
+def _counts(values: Iterable[Any]) -> str:
+    counts = Counter(str(value) for value in values if value is not None)
+    if len(counts) < 2:
+        return next(iter(counts), "")
+    return ", ".join(f"{value} ({n} jobs)" for value, n in counts.most_common())
 
 
 def _range(done: list[RunRecord], key: str) -> str:
@@ -125,8 +120,3 @@ def _range(done: list[RunRecord], key: str) -> str:
         return ""
     low, high = (number(value, "count") for value in (values[0], values[-1]))
     return low if low == high else f"{low} to {high} a job"
-
-
-def _total(done: list[RunRecord]) -> str:
-    seconds = [job.summary.get("train_seconds") or 0.0 for job in done]
-    return number(sum(seconds), "seconds") if any(seconds) else ""

@@ -145,12 +145,12 @@ def _trial(
     jobs = entry.get("jobs") or [entry.get("job")]
     names = [Path(str(job)).name for job in (jobs if isinstance(jobs, list) else [])]
     runs = [records[name] for name in names if name in records]
-    given = finite(entry.get("number"))
+    number = finite(entry.get("number"))
     tests: list[float] = []
     if metric.startswith("target_test/"):  # evaluate.target_test=false shows another figure
         tests = [test for run in runs if (test := run.value(metric)) is not None]
     return TrialRecord(
-        number=place if given is None else int(given),
+        number=place if number is None else int(number),
         params=mapping(entry.get("params")),
         value=finite(entry.get("value")),
         state=str(entry.get("state") or (runs[0].state if runs else "unknown")),

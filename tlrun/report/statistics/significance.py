@@ -75,7 +75,7 @@ def p_text(p: float) -> str:
     return f"p {written}" if written.startswith("<") else f"p = {written}"
 
 
-def difference(first: Group, second: Group, metric: str) -> Difference | None:
+def difference_of(first: Group, second: Group, metric: str) -> Difference | None:
     """Uncorrected; None without a common seed."""
     return next(iter(differences([(first, second)], metric)), None)
 
@@ -115,12 +115,12 @@ def all_differences(groups: Sequence[Group], metric: str) -> list[Difference]:
     corrected: list[Difference] = []
     for data in dict.fromkeys(group.data for group in groups):
         of_data = [g for g in groups if g.data == data and g.row("selected", metric).n > 1]
-        some = [one for one in differences(combinations(of_data, 2), metric) if one.n > 1]
-        adjusted = iter(holm([one.p for one in some if one.p is not None]))
-        tests = sum(one.p is not None for one in some)
+        compared = [pair for pair in differences(combinations(of_data, 2), metric) if pair.n > 1]
+        tested = [pair.p for pair in compared if pair.p is not None]
+        adjusted = iter(holm(tested))
         corrected += [
-            one if one.p is None else replace(one, p_holm=next(adjusted), tests=tests)
-            for one in some
+            pair if pair.p is None else replace(pair, p_holm=next(adjusted), tests=len(tested))
+            for pair in compared
         ]
     return corrected
 
@@ -142,23 +142,23 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def verdict(one: Difference) -> str:
+def verdict(gap: Difference) -> str:
     """What the difference is worth, in a sentence or two."""
-    gap = f"The difference of {one.gap}{in_points(one.unit)}"
-    if one.n < 2:
-        return f"{gap} is of one common seed: there is no test, and seeds alone may explain it."
-    if one.p is None or one.p_holm is None:
-        return f"{gap} is the same on all {one.n} common seeds: no spread to test it against."
-    figures = f"95 % interval {one.interval}, {p_text(one.p)}"
-    if one.tests > 1:
-        figures += f", after Holm's correction for {one.tests} pairs {p_text(one.p_holm)}"
+    opening = f"The difference of {gap.gap}{in_points(gap.unit)}"
+    if gap.n < 2:
+        return f"{opening} is of one common seed: there is no test, and seeds alone may explain it."
+    if gap.p is None or gap.p_holm is None:
+        return f"{opening} is the same on all {gap.n} common seeds: no spread to test it against."
+    figures = f"95 % interval {gap.interval}, {p_text(gap.p)}"
+    if gap.tests > 1:
+        figures += f", after Holm's correction for {gap.tests} pairs {p_text(gap.p_holm)}"
     meaning = (
         "is larger than chance between seeds explains"
-        if one.clear
+        if gap.clear
         else "could be chance between seeds"
     )
-    text = f"{gap} over {one.n} common seeds {meaning} ({figures})."
-    if one.n == 2:
+    text = f"{opening} over {gap.n} common seeds {meaning} ({figures})."
+    if gap.n == 2:
         text += (
             " Two seeds are next to no evidence: with one degree of freedom a difference counts "
             "from 12.7 times its standard error on, and the test assumes normal differences."
