@@ -55,5 +55,5 @@ def train_arrays(data_: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """X (N, D), y (N,), and the table (C, A) of all classes, for numpy."""
     examples = data_.role("source_train")
     x = examples.read(torch.arange(len(examples))).double().numpy()
-    rows = np.array([[np.nan if v is None else v for v in r] for r in data_.facts["attributes"]])
+    rows = np.array([[np.nan if v is None else v for v in r] for r in data_.facts.attributes])
     return x, examples.labels.numpy(), rows

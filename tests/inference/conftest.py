@@ -10,8 +10,8 @@ from PIL import Image
 
 from tlrun.config.compose import compose
 from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.engine import checkpoint
-from tlrun.inference.predict import LabelSpace
 from tlrun.methods.build import build_method, build_trained_net
 from tlrun.run_folder.run_dir import RunDir
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers import half
 from helpers.every_method import METHODS, session_of
-from tlrun.data.problems.episodes import ClassTable, Shape, labels_of
+from tlrun.data.problems.episodes import ClassTable, labels_of
 from tlrun.methods.base import Progress
 from tlrun.methods.query import Query, Support
 
@@ -27,7 +27,7 @@ def questions(session):
     """What `predict` is asked: images, and a query of the kind of data."""
     data = session.data
     if data.kind == "episodes":
-        shape, examples = Shape(**data.facts["train"]), data.stream_set("source")
+        shape, examples = data.facts.train, data.stream_set("source")
         drawn = ClassTable(examples, shape, "source").draw("train", "source", 0)
         support, query = (
             data.preprocess(examples.read(index.flatten()))

@@ -15,8 +15,9 @@ import torch
 
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.pair import Data, Labels, build_data
-from tlrun.data.problems.trained import as_trained, check_columns, source_classes, with_statistics
+from tlrun.data.problems.trained import as_trained, check_columns, with_statistics
 from tlrun.engine.distributed import Process
 from tlrun.engine.optimizers import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
@@ -37,7 +38,6 @@ from tlrun.run_folder.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-Space = Mapping[str, Any]  # what a label_space.json holds
 
 
 def open_session(
@@ -46,12 +46,12 @@ def open_session(
     rank: int = 0,
     world: int = 1,
     *,
-    space: Space | None = None,
+    space: LabelSpace | None = None,
     began: float | None = None,
 ) -> Session:
     """Build all that `cfg` describes. Raises ConfigError or DataError before any training.
 
-    space: the label_space.json of a run that is only evaluated: the data come under its classes and
+    space: that of a run that is only evaluated: the data come under its classes and
     columns, and the target's training images are left out where nothing else needs them.
     began: time.time() when this sitting began (None = now).
     """
@@ -103,7 +103,7 @@ def device_of(cfg: Config, rank: int, world: int) -> torch.device:
     return device
 
 
-def load_data(cfg: Config, method: Method, trained: bool, space: Space | None) -> Data:
+def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | None) -> Data:
     """The data, checked against the method, under the classes and columns of `space`."""
     asked = cfg["target_labels"]
     labels: Labels = method.needs.target_labels if asked == "auto" else asked  # type: ignore[assignment]
@@ -117,8 +117,8 @@ def load_data(cfg: Config, method: Method, trained: bool, space: Space | None) -
         target_val_labels=cfg["target_val_labels"],
         target_images="none" if tested else str(cfg["target_images"]),
         shared_classes=method.needs.shared_classes,
-        classes=None if space is None else source_classes(space),
-        feature_names=None if origin is None else origin.get("feature_names"),
+        classes=None if space is None else space.source_classes,
+        feature_names=None if origin is None else origin.feature_names,
     )
     checks.check_kind(method, data)
     checks.check_sources(method, data)
@@ -128,16 +128,16 @@ def load_data(cfg: Config, method: Method, trained: bool, space: Space | None) -
     if space is not None:
         data = as_trained(data, space)
         if cfg["data"].get("mean") is None:
-            data = with_statistics(data, space["preprocess"])
+            data = with_statistics(data, space.preprocess)
     return data
 
 
-def origin_space(init: str, trained: bool) -> dict[str, Any] | None:
-    """The label_space.json of the run whose weights this one starts from, if there is one."""
+def origin_space(init: str, trained: bool) -> LabelSpace | None:
+    """The label space of the run whose weights this one starts from, if there is one."""
     if init in INITS or trained:
         return None
-    path = RunDir.open(init).label_space
-    return RunDir.read_json(path) if path.is_file() else None
+    origin = RunDir.open(init)
+    return LabelSpace.from_json(origin.read_label_space()) if origin.label_space.is_file() else None
 
 
 def plan_phases(cfg: Config, method: Method, data: Data) -> tuple[list[Phase], InitialWeights]:

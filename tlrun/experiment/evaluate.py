@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from tlrun.config.build import plain
 from tlrun.config.saved import load_config
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.errors import ConfigError
 from tlrun.evaluate.figures import Figures, with_unit
 from tlrun.evaluate.selection import rules
@@ -35,7 +36,7 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     check_rule_was_kept(run_dir, str(cfg.select.name))
     if not run_dir.label_space.is_file():
         raise ConfigError(f"{run_dir.path} has no label_space.json: nothing was trained in it yet")
-    space = run_dir.read_label_space()
+    space = LabelSpace.from_json(run_dir.read_label_space())
     session = open_session(run_dir, plain(cfg), space=space)
     session.build_all()
     selected = session.load_selected()

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from tlrun.config.build import plain
 from tlrun.config.saved import load_config
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.experiment import lifecycle
 from tlrun.experiment.assemble import open_session
@@ -38,13 +39,13 @@ def _conclude_again(run_dir: RunDir, lost: Collection[str]) -> None:
     cfg = load_config(run_dir.config)
     session = open_session(run_dir, plain(cfg))
     if run_dir.label_space.name not in lost:
-        check_unchanged(session.data, run_dir.read_label_space())
+        check_unchanged(session.data, LabelSpace.from_json(run_dir.read_label_space()))
     session.build_all()
     with tempfile.TemporaryDirectory(prefix=".complete_", dir=run_dir.path) as folder:
         made = RunDir(folder)
         if run_dir.metrics.is_file():
             shutil.copy(run_dir.metrics, made.metrics)
-        made.write_json(made.label_space, session.data.label_space())
+        made.write_json(made.label_space, session.data.label_space.to_json())
         summary = conclude(session, made)
         if cfg.baseline:
             train_baselines(session, cfg, summary, lifecycle.execute, into=made)

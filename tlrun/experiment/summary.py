@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from tlrun.config.hashes import config_hash
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.trained import check_unchanged
 from tlrun.engine import checkpoint
 from tlrun.engine.durations import total_steps
@@ -164,10 +165,10 @@ def write_surroundings(session: Session) -> None:
     goes_on = (run_dir.checkpoints / "last.pt").is_file()
     if goes_on and run_dir.label_space.is_file():
         try:
-            check_unchanged(session.data, run_dir.read_label_space())
+            check_unchanged(session.data, LabelSpace.from_json(run_dir.read_label_space()))
         except Damaged as error:
             log.warning("%s", error)
-    run_dir.write_json(run_dir.label_space, session.data.label_space())
+    run_dir.write_json(run_dir.label_space, session.data.label_space.to_json())
     environment = collect_environment(session.data.info(), session.device)
     if goes_on and run_dir.environment.is_file():
         try:

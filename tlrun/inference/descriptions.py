@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,45 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.attributes import read_csv
+from tlrun.data.problems.label_space import AttributeFacts, LabelSpace
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 
-def with_classes(space: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
-    """label_space.json with the classes of a csv (class,attribute,...) added at its end.
+def with_classes(space: LabelSpace, path: str | Path) -> LabelSpace:
+    """The label space with the classes of a csv (class,attribute,...) added at its end.
 
     Columns are matched by name; an attribute without a column is missing for all. Raises
     ConfigError for a run without attributes, DataError for a class or column that does not fit.
     """
-    wider: dict[str, Any] = copy.deepcopy(dict(space))
-    facts = wider.get("facts") or {}
-    if "attributes" not in facts:
+    facts = space.facts
+    if not isinstance(facts, AttributeFacts):
         raise ConfigError(
             "--classes is for runs of a zero-shot method, such as method=eszsl; this one knows no "
             "classes by their attributes"
         )
-    table, known = read_csv(Path(path)), facts["attribute_names"]
+    table, known = read_csv(Path(path)), facts.attribute_names
     for name in table.attributes:
         if name not in known:
             raise DataError(f"'{path}': unknown attribute '{name}': {did_you_mean(name, known)}")
+    rows, classes = list(facts.attributes), list(space.classes)
     for name, row in zip(table.classes, table.values, strict=True):
-        if name in wider["classes"]:
+        if name in classes:
             raise DataError(f"'{path}': the run has a class '{name}' already; choose another name.")
-        value = dict(zip(table.attributes, row.tolist(), strict=True))
-        found = [value.get(a, float("nan")) for a in known]
-        facts["attributes"].append([None if np.isnan(v) else v for v in found])
-        wider["classes"].append(name)
-    wider["tasks"]["class"]["classes"] = list(wider["classes"])
-    return wider
+        described = dict(zip(table.attributes, row.tolist(), strict=True))
+        values = [described.get(a, float("nan")) for a in known]
+        rows.append([None if np.isnan(v) else v for v in values])
+        classes.append(name)
+    wider = replace(space.tasks["class"], classes=tuple(classes))
+    return replace(
+        space,
+        tasks={**space.tasks, "class": wider},
+        facts=replace(facts, attributes=rows),
+    )
 
 
-def handicap(space: Mapping[str, Any], summary: Mapping[str, Any]) -> Tensor | None:
+def handicap(space: LabelSpace, summary: Mapping[str, Any]) -> Tensor | None:
     """(C,) γ for the classes that were trained on, 0 for the others; None without a γ."""
     gamma = (summary.get("selected") or {}).get("calibration/gamma")
-    seen = (space.get("facts") or {}).get("training")
-    if gamma is None or not seen:
+    if gamma is None or not isinstance(space.facts, AttributeFacts):
         return None
-    return torch.tensor([float(gamma) * (c in seen) for c in space["classes"]])
+    return torch.tensor([float(gamma) * (c in space.facts.training) for c in space.classes])

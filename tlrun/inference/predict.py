@@ -11,11 +11,9 @@ from __future__ import annotations
 import logging
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +25,7 @@ from tlrun.config.saved import load_config
 from tlrun.config.trust import trusting
 from tlrun.data.examples.image_files import UNOPENED, LeftOut, find_images, list_folder, text_of
 from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.sets.listing import refuse_two_labels, scan
 from tlrun.engine import checkpoint as checkpoints
 from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
@@ -65,43 +64,6 @@ class Box(NamedTuple):
     top: float
     right: float
     bottom: float
-
-
-@dataclass(frozen=True)
-class LabelSpace:
-    """What a method's `build` may ask of the data, from label_space.json alone."""
-
-    classes: tuple[str, ...]
-    tasks: dict[str, SimpleNamespace]
-    domains: dict[str, None]
-    facts: dict[str, Any]
-    input_shape: tuple[int, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """As `Data.sources`."""
-        return tuple(self.facts.get("sources", ("source",)))
-
-    @property
-    def source_classes(self) -> tuple[str, ...]:
-        """As `Data.source_classes`."""
-        own = self.tasks.get("source")
-        return tuple(own.classes) if own else self.classes
-
-    @classmethod
-    def from_json(cls, space: Mapping[str, Any]) -> LabelSpace:
-        tasks = {
-            name: SimpleNamespace(name=name, **{k: v for k, v in dict(task).items() if k != "name"})
-            for name, task in dict(space.get("tasks") or {}).items()
-        }
-        domains = dict.fromkeys(space.get("domains") or ("source", "target"))
-        facts = dict(space.get("facts") or {})
-        shape = tuple(space.get("input_shape") or ())
-        return cls(tuple(space.get("classes") or ()), tasks, domains, facts, shape)
 
 
 class Model(nn.Module):
@@ -260,21 +222,19 @@ def load(
         raise RunError(
             f"{run.path} has no label_space.json: the run stopped before its data were read"
         )
-    space = run.read_label_space()
+    space = LabelSpace.from_json(run.read_label_space())
     space = space if classes is None else with_classes(space, classes)
-    data: Any = LabelSpace.from_json(space)
-    if task is not None and task not in data.tasks:
-        raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, data.tasks)}")
-    preprocess = Preprocess.from_spec(space["preprocess"])
+    if task is not None and task not in space.tasks:
+        raise ConfigError(f"no task '{task}' in this run: {did_you_mean(task, space.tasks)}")
+    preprocess = Preprocess.from_spec(dict(space.preprocess))
     method = build_method(cfg)
+    data: Any = space  # all that a method may ask of its data when it plans and builds
     net = build_trained_net(cfg, method, method.phases(data), data, preprocess.output_shape)
     own = run.checkpoints / f"{TASK}{task}.pt"
     best = checkpoint == "selected" and task is not None and own.is_file()
     _restore(net, method, own if best else checkpoint_path(run, checkpoint), alone=best)
-    meant = data.tasks.get(task or data.facts.get("target_task"))
-    names = data.classes if meant is None else meant.classes
-    boxes = meant is not None and meant.kind == "box"
-    model = Model(net, method, preprocess, names, task, boxes)
+    judged = space.tasks[task or space.main_task]
+    model = Model(net, method, preprocess, judged.classes, task, boxes=judged.kind == "box")
     model.handicap = handicap(space, run.read_summary())
     return model
 

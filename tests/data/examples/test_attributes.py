@@ -87,9 +87,9 @@ def digits(*words):
 def test_the_bundled_digits():
     data = digits()
     assert data.kind == "attributes"
-    assert data.facts["unseen"] == ["6", "9"]
+    assert data.facts.unseen == ["6", "9"]
     assert data.classes[-4:] == ("2", "5", "6", "9")
-    assert len(digits("data.validation=[]", "data.draw_validation=3").facts["validation"]) == 3
+    assert len(digits("data.validation=[]", "data.draw_validation=3").facts.validation) == 3
     with pytest.raises(ConfigError, match="both unseen and for validation"):
         digits("data.validation=['6']")
     with pytest.raises(ConfigError, match="no class '66'"):
@@ -115,8 +115,8 @@ def test_training_rows_that_meet_test_rows_are_refused(tmp_path):
     savemat(tmp_path / "att_splits.mat", splits)
     conf = {"_target_": "tlrun.data.problems.zero_shot.xlsa17", "path": str(tmp_path)}
     data = build_data(conf, seed=0)
-    assert data.facts["unseen"] == ["dog"]
-    assert data.facts["ready_features"]
+    assert data.facts.unseen == ["dog"]
+    assert data.facts.ready_features
     with pytest.raises(DataError, match=r"6 of 6 test rows are training rows too.*trainval_loc"):
         build_data({**conf, "train": ["train_loc", "val_loc"]}, seed=0)
 

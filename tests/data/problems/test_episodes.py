@@ -114,7 +114,7 @@ def test_bundled_digits_keep_their_groups_apart():
     assert names == [set("0158"), set("269"), set("347")]
     assert data.role("target_train") is None
     assert data.input_shape == (1, 28, 28)
-    assert data.facts["tests"] == [[5, 1], [5, 5]]
+    assert data.facts.tests == [(5, 1), (5, 5)]
 
 
 def test_target_labels_are_refused():

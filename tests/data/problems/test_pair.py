@@ -154,7 +154,7 @@ def test_cut_and_transductive():
 
 def test_label_space_and_info_are_plain_json():
     data = build_data(conf(), seed=0)
-    space = json.loads(json.dumps(data.label_space()))
+    space = json.loads(json.dumps(data.label_space.to_json()))
     assert space["classes"] == ["a", "b", "c"]
     assert space["input_shape"] == [3, 8, 8]
     info = json.loads(json.dumps(data.info()))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tlrun.data.pipeline.sharing import batch_sizes
+from tlrun.data.problems.label_space import TaskFacts
 from tlrun.data.problems.tasks import task_data, under
 from tlrun.data.sets import canvas
 from tlrun.data.sets.digits import digits
@@ -33,7 +34,7 @@ def test_classes_are_chosen_merged_and_limited():
     assert few.class_counts() == {"9": 2, "3": 2}
     assert len(data.role("few_test")) > 4  # only training images are few
     assert data.classes == ("9", "3")  # the last task's: the target's
-    assert data.facts == {"target_task": "few", "examples": {"many": len(kept), "few": 4}}
+    assert data.facts == TaskFacts("few", {"many": len(kept), "few": 4})
     assert data.kind == "tasks"
 
 

@@ -10,8 +10,9 @@ from helpers.toy_sets import SET, sources_conf, toy
 from helpers.toy_sets import pair_conf as conf
 from tlrun.config.compose import compose
 from tlrun.data.examples.splits import Splits
+from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.pair import build_data
-from tlrun.data.problems.trained import as_trained, check_unchanged, source_classes
+from tlrun.data.problems.trained import as_trained, check_unchanged
 from tlrun.errors import ConfigError, DataError
 
 
@@ -26,13 +27,13 @@ def under(space, **keys):
         {**conf(**keys), "source": {"_target_": SET, **keys}},
         seed=0,
         target_images="none",
-        classes=source_classes(space),
+        classes=space.source_classes,
     )
     return as_trained(data, space)
 
 
 def test_a_pair_by_name():
-    space = build_data(conf(), seed=0).label_space()
+    space = build_data(conf(), seed=0).label_space
     for classes in ("ca", "bac", "b"):
         data = under(space, classes=classes)
         assert data.classes == ("a", "b", "c")
@@ -44,12 +45,12 @@ def test_a_pair_by_name():
 
 def test_an_open_run_keeps_its_unknown_class():
     opened = {**conf(classes="bd"), "label_spaces": "open"}
-    space = build_data(opened, seed=0).label_space()
+    space = build_data(opened, seed=0).label_space
     data = build_data(
         conf(classes="cexa"),
         seed=0,
         target_images="none",
-        classes=source_classes(space),
+        classes=space.source_classes,
     )
     data = as_trained(data, space)
     assert names(data.role("target_test"))[:4] == ["c", "unknown", "unknown", "a"]
@@ -57,13 +58,13 @@ def test_an_open_run_keeps_its_unknown_class():
 
 def test_two_label_spaces():
     """A target with classes of its own: evaluated on some of them."""
-    space = build_data(conf(classes="xyz"), seed=0, shared_classes=False).label_space()
+    space = build_data(conf(classes="xyz"), seed=0, shared_classes=False).label_space
     data = build_data(
         conf(classes="zx"),
         seed=0,
         target_images="none",
         shared_classes=False,
-        classes=source_classes(space),
+        classes=space.source_classes,
     )
     data = as_trained(data, space)
     assert data.classes == ("x", "y", "z")
@@ -72,7 +73,7 @@ def test_two_label_spaces():
 
 
 def test_several_sources():
-    space = build_data(sources_conf(), seed=0).label_space()
+    space = build_data(sources_conf(), seed=0).label_space
     data = build_data(sources_conf({"classes": "ca"}), seed=0, target_images="none")
     assert names(as_trained(data, space).role("target_test"))[:2] == ["c", "a"]
     turned = build_data(sources_conf(a={"classes": "cba"}, b={}), seed=0, target_images="none")
@@ -139,54 +140,59 @@ def curriculum(*classes):
 
 
 def test_every_task_by_name():
-    space = curriculum("abc").label_space()
+    space = curriculum("abc").label_space
     data = as_trained(curriculum("cab"), space)
     assert data.tasks["one"].classes == ("a", "b", "c")
     assert names(data.role("one_test"))[:3] == ["c", "a", "b"]
     column = data.role("one_test").columns["two"][:3].tolist()
     assert [data.tasks["two"].classes[i] for i in column] == ["first", "rest", "rest"]
-    other = copy.deepcopy(space)
+    other = copy.deepcopy(space.to_json())
     other["tasks"]["two"]["classes"].reverse()
-    column = as_trained(curriculum("abc"), other).role("one_test").columns["two"][:3].tolist()
+    column = (
+        as_trained(curriculum("abc"), LabelSpace.from_json(other))
+        .role("one_test")
+        .columns["two"][:3]
+        .tolist()
+    )
     assert column == [1, 0, 0]
     del other["tasks"]["two"]
     with pytest.raises(DataError, match=r"has other tasks .*only in tasks: two"):
-        as_trained(curriculum("abc"), other)
+        as_trained(curriculum("abc"), LabelSpace.from_json(other))
     with pytest.raises(DataError, match="classes that the run was not trained on: d"):
         as_trained(curriculum("abd"), space)
 
 
 def test_attributes_by_name():
     data = zero_shot.data()
-    space = copy.deepcopy(data.label_space())
+    space = copy.deepcopy(data.label_space.to_json())
     order = torch.randperm(len(data.classes), generator=torch.Generator().manual_seed(0)).tolist()
     space["classes"] = space["tasks"]["class"]["classes"] = [data.classes[i] for i in order]
     columns = [2, 0, 1, 5, 4, 3]
     facts = space["facts"]
     facts["attribute_names"] = [facts["attribute_names"][j] for j in columns]
-    found = as_trained(data, space)
+    found = as_trained(data, LabelSpace.from_json(space))
     assert names(found.role("target_test")) == names(data.role("target_test"))
     assert found.classes == tuple(space["classes"])
     for c in data.classes:
-        before = data.facts["attributes"][data.classes.index(c)]
-        assert found.facts["attributes"][found.classes.index(c)] == [before[j] for j in columns]
+        before = data.facts.attributes[data.classes.index(c)]
+        assert found.facts.attributes[found.classes.index(c)] == [before[j] for j in columns]
     facts["attribute_names"][0] = "wings"
     with pytest.raises(DataError, match="only in the run: wings; only in zoo: a2"):
-        as_trained(data, space)
+        as_trained(data, LabelSpace.from_json(space))
     facts["unseen"] = ["dog"]
     with pytest.raises(DataError, match=r"other unseen classes .*only in zoo: fox"):
-        as_trained(data, space)
+        as_trained(data, LabelSpace.from_json(space))
 
 
 def test_episodes_bring_their_own_classes():
     data = build_data(compose(["data=digits_episodes", "method=protonet"]).data, seed=0)
-    space = copy.deepcopy(data.label_space())
+    space = copy.deepcopy(data.label_space.to_json())
     space["tasks"]["source"]["classes"] = [f"letter{k}" for k in range(9)]
     space["facts"]["train"]["way"] = 3
-    found = as_trained(data, space)
+    found = as_trained(data, LabelSpace.from_json(space))
     assert found.classes == data.classes
     assert len(found.source_classes) == 9
-    assert found.facts["train"]["way"] == 3
+    assert found.facts.train.way == 3
 
 
 # ---- resume --------------------------------------------------------------------------------------
@@ -194,8 +200,8 @@ def test_episodes_bring_their_own_classes():
 
 def test_what_a_run_began_with_stays():
     data = build_data(conf(), seed=0)
-    check_unchanged(data, data.label_space())
-    began = copy.deepcopy(data.label_space())
+    check_unchanged(data, data.label_space)
+    began = copy.deepcopy(data.label_space.to_json())
     began["tasks"]["class"]["classes"] = ["a", "c", "b"]
     with pytest.raises(ConfigError, match=r"now a, b, c; then a, c, b"):
-        check_unchanged(data, began)
+        check_unchanged(data, LabelSpace.from_json(began))

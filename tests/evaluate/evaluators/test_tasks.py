@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.problems.pair import Task
+from tlrun.data.problems.label_space import Task, TaskFacts
 from tlrun.evaluate import metrics
 from tlrun.evaluate.evaluators.tasks import TaskEvaluator, judge
 from tlrun.methods.base import Output
@@ -54,7 +54,7 @@ def test_the_comparison_with_single_tasks(tmp_path):
             "dog": Task("dog", "class", ("a", "b"), "dog"),
             "box": Task("box", "box", (), "dog", "box"),
         },
-        facts={"examples": {"dog": 40}},
+        facts=TaskFacts("dog", {"dog": 40}),
     )
     evaluator = TaskEvaluator(
         data, None, torch.device("cpu"), batch_size=1, max_images=1, seed=0, target_test=True

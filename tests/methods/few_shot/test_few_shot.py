@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from helpers import small
-from tlrun.data.problems.episodes import EpisodeBatch, Shape, split
+from tlrun.data.problems.episodes import EpisodeBatch, split
+from tlrun.data.problems.label_space import EpisodeFacts, Shape
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.few_shot.anil import ANIL
 from tlrun.methods.few_shot.baseline import Baseline
@@ -26,7 +27,7 @@ from tlrun.models.net import Net
 SHAPE = Shape(way=3, shot=2, query=4)
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2])
 DATA = SimpleNamespace(
-    facts={"train": dict(vars(SHAPE))}, source_classes=tuple("abcdefg"), num_classes=3
+    facts=EpisodeFacts(SHAPE, []), source_classes=tuple("abcdefg"), num_classes=3
 )
 
 
@@ -173,7 +174,7 @@ class Slope(nn.Module):
 def maml_net(method):
     torch.manual_seed(0)
     net = Net(Slope(), (1,), head={"hidden": []}).double()
-    method.build(Phase(), net, SimpleNamespace(facts={"train": {"way": 2}}))
+    method.build(Phase(), net, SimpleNamespace(facts=EpisodeFacts(Shape(2, 1, 1), [])))
     return net.double()
 
 

@@ -81,7 +81,7 @@ def test_a_task_without_labels_in_the_batch_pulls_nothing(tmp_path):
 def test_alpha_shares_the_batch(tmp_path):
     session, batch = ready(tmp_path / "run", *DIGITS, "method.alpha=1")
     sizes = {name: len(drawn.x) for name, drawn in batch.items()}
-    counts = session.data.facts["examples"]
+    counts = session.data.facts.examples
     assert sum(sizes.values()) == 16  # twice trainer.batch_size
     assert sizes["nine"] == max(1, round(16 * counts["nine"] / sum(counts.values())))
 

@@ -10,6 +10,7 @@ from scipy.special import expit, softmax
 
 from helpers import half, small, zero_shot
 from helpers.data_files import real_data
+from tlrun.data.problems.label_space import AttributeFacts
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.query import Query
@@ -150,10 +151,15 @@ def test_conse_is_the_cosine_of_the_average_of_the_best(center):
 
 
 def test_half_tiger_half_lion_is_the_liger():
-    facts = {
-        "attributes": [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.9, 0.0, 0.2], [0.5, 0.5, 1.0]],
-        "training": ["tiger", "lion", "zebra"],
-    }
+    facts = AttributeFacts(
+        [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.9, 0.0, 0.2], [0.5, 0.5, 1.0]],
+        attribute_names=["orange", "mane", "big"],
+        training=["tiger", "lion", "zebra"],
+        validation=[],
+        unseen=["liger"],
+        ready_features=True,
+        gamma=None,
+    )
     method = ConSE(top=2)
     net = zero_shot.Net(zero_shot.MLP((3,), hidden=()), (3,), head={"hidden": []})
     net.add("signatures", Signatures(facts))
@@ -211,7 +217,7 @@ def test_a_class_added_later_changes_no_score_of_the_others(kind):
     net = zero_shot.built(kind(), data)
     x = torch.randn(5, 10)
     wider = zero_shot.data(missing=True)
-    wider.facts["attributes"].append([0.1, 0.9, None, 0.9, 0.1, 0.1])
+    wider.facts.attributes.append([0.1, 0.9, None, 0.9, 0.1, 0.1])
     other = zero_shot.built(kind(), wider)
     for name, part in net.parts.items():
         other[name].load_state_dict(part.state_dict())
@@ -229,7 +235,7 @@ def test_hyper_parameters_come_from_the_validation_classes_alone():
     data, spoiled = zero_shot.data(), zero_shot.data()
     test = spoiled.domains["target"].test
     test.labels = test.labels.flip(0)
-    spoiled.facts["attributes"][-1] = [0.3] * 6
+    spoiled.facts.attributes[-1] = [0.3] * 6
     one, two = zero_shot.built(method, data), zero_shot.built(other, spoiled)
     assert method.chosen == other.chosen
     assert torch.equal(one["mapping"].weight, two["mapping"].weight)

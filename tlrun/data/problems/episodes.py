@@ -11,47 +11,23 @@ sees the same ones. Vinyals et al., "Matching Networks for One Shot Learning", N
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, Distinct, Pixels, Range
-from tlrun.config.schema import check_section
+from tlrun.config.ranges import Count, Distinct, Pixels
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.hashing import hashes, permutation
 from tlrun.data.pipeline.streams import Batch, Stream
-from tlrun.data.problems.pair import Data, Domain, Labels, Task, preprocess_of
+from tlrun.data.problems.label_space import EpisodeFacts, Images, Shape, Task, Way
+from tlrun.data.problems.pair import Data, Domain, Labels, preprocess_of
 from tlrun.errors import ConfigError, DataError
-
-Way = Annotated[int, Range(2, 10_000)]
-Images = Annotated[int, Range(1, 10_000)]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """way: classes of an episode. shot, query: images of each class. episodes: in one batch."""
-
-    way: Way
-    shot: Images
-    query: Images
-    episodes: Images = 1
-
-    @classmethod
-    def of(cls, spec: Mapping[str, Any], key: str) -> Shape:
-        """From a mapping of the configuration; `key` for the message. Raises ConfigError."""
-        check_section(spec, cls, f"{key}.", partial=True)
-        return cls(**spec)
-
-    @property
-    def images(self) -> int:
-        """Images in one batch."""
-        return self.episodes * self.way * (self.shot + self.query)
 
 
 @dataclass
@@ -251,7 +227,7 @@ def episodes(
         preprocess=preprocess_of(conf, found.base, found.fit, found.grey),
         augment={"source": Augment(augment.get("source"))},
         evaluator="episodes",
-        facts={"train": dict(vars(trained)), "tests": [list(pair) for pair in tests]},
+        facts=EpisodeFacts(trained, [(way, shot) for way, shot in tests]),
         tests=shapes,
         val_episodes=val_episodes,
         test_episodes=test_episodes,

@@ -27,10 +27,10 @@ from tlrun.data.examples.match import match_classes, match_columns
 from tlrun.data.examples.splits import Card, Splits, common_grey, warn_of_shared_images, with_val
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.class_checks import check_source, check_target
+from tlrun.data.problems.label_space import SourceFacts, Task
 from tlrun.data.problems.pair import (
     Data,
     Domain,
-    Task,
     augmentations,
     behind_firewall,
     load_splits,
@@ -195,7 +195,7 @@ def multi_source(
         preprocess=preprocess_of(conf, mixed, held.fit, common_grey(everyone)),
         augment={**shared, **dict.fromkeys(found, shared["source"])},
         target_labels_seen=labels_seen,
-        facts={"sources": list(found)},
+        facts=SourceFacts(list(found)),
         feature_names=leading.feature_names,
     )
 

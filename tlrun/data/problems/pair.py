@@ -30,6 +30,7 @@ from tlrun.data.examples.splits import (
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.problems.class_checks import check_source, check_target, class_names
+from tlrun.data.problems.label_space import Facts, LabelSpace, Task
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -53,34 +54,11 @@ class Domain:
 
 
 @dataclass
-class Task:
-    """What is to be predicted: a name, its kind (which evaluator judges it) and its label space.
-
-    domain: the domain whose images it belongs to (None = all of them). column: which of the columns
-    of those images holds it ("" = their labels); a class below 0 and a NaN are unknown.
-    """
-
-    name: str
-    kind: str
-    classes: tuple[str, ...]
-    domain: str | None = None
-    column: str = ""
-
-    def truth(self, labels: Tensor | None, columns: Mapping[str, Tensor]) -> Tensor:
-        """What is to be predicted, of the labels and columns of a batch or a set."""
-        found = columns[self.column] if self.column else labels
-        if found is None:
-            raise DataError(f"there are no labels for the task '{self.name}'.")
-        return found
-
-
-@dataclass
 class Data:
     """All that a run may see. target_labels_seen: labels in the target's train and val.
 
     evaluator: which of `evaluate.evaluators.EVALUATORS` judges it ("" = the kind of its task).
-    facts: what else a method's `build` or the evaluator needs to know (plain values for JSON; they
-    are saved in label_space.json): attributes of classes, ways and shots of episodes ...
+    facts: what else a method's `build` or the evaluator needs to know of this kind of problem.
     unlabelled: all training images of the target without labels, where `target_labels` has drawn a
     few of them; the stream UNLABELLED. feature_names: the columns of ready features, in the order
     in which the net is given them; None for images, and where the files do not name them.
@@ -93,7 +71,7 @@ class Data:
     augment: dict[str, Augment] = field(default_factory=dict)
     target_labels_seen: int = 0
     evaluator: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
     unlabelled: ImageSet | None = None
     feature_names: tuple[str, ...] | None = None
 
@@ -103,22 +81,33 @@ class Data:
         return self.evaluator or next(iter(self.tasks.values())).kind
 
     @property
-    def source_classes(self) -> tuple[str, ...]:
-        """Those of the source: `classes` unless the two domains have their own."""
-        return self.tasks.get("source", self.tasks["class"]).classes
+    def label_space(self) -> LabelSpace:
+        """What a net trained on these data will know of them."""
+        return LabelSpace(
+            self.tasks,
+            self.facts,
+            tuple(self.domains),
+            self.input_shape,
+            self.preprocess.spec(),
+            self.feature_names,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.tasks["class"].classes
+        """As `LabelSpace.classes`; so the others."""
+        return self.label_space.classes
 
     @property
     def num_classes(self) -> int:
-        return len(self.classes)
+        return self.label_space.num_classes
+
+    @property
+    def source_classes(self) -> tuple[str, ...]:
+        return self.label_space.source_classes
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the single sources, each a stream of its own; "source" is all of them."""
-        return tuple(self.facts.get("sources", ("source",)))
+        return self.label_space.sources
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -211,21 +200,6 @@ class Data:
                     roles[split]["label_checksum"] = examples.label_checksum
             out["domains"][key] = {**domain.card.to_dict(), "splits": roles}
         return out
-
-    def label_space(self) -> dict[str, Any]:
-        """For label_space.json: all that prediction needs to know about the data."""
-        return {
-            "classes": list(self.classes),
-            "tasks": {
-                t.name: {"kind": t.kind, "classes": list(t.classes), "domain": t.domain}
-                for t in self.tasks.values()
-            },
-            "domains": list(self.domains),
-            "facts": self.facts,
-            "input_shape": list(self.input_shape),
-            "preprocess": self.preprocess.spec(),
-            **({"feature_names": list(self.feature_names)} if self.feature_names else {}),
-        }
 
 
 def build_data(

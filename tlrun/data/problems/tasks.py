@@ -35,7 +35,8 @@ from tlrun.data.examples.match import match_classes, match_columns
 from tlrun.data.examples.splits import Splits, common_grey, draw_per_class, with_val
 from tlrun.data.pipeline.augment import GEOMETRY, Augment
 from tlrun.data.problems.class_checks import check_trained
-from tlrun.data.problems.pair import Data, Domain, Task, allowed, preprocess_of
+from tlrun.data.problems.label_space import Task, TaskFacts
+from tlrun.data.problems.pair import Data, Domain, allowed, preprocess_of
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 
@@ -48,21 +49,6 @@ class TaskKeys:
     kind: Literal["class", "box"] | None
     classes: Any
     per_class: Count | None
-
-
-@dataclass
-class TaskData(Data):
-    """target_task: whose figures are the headline. Class names without a task are the target's."""
-
-    target_task: str = ""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.tasks[self.target_task].classes
-
-    @property
-    def source_classes(self) -> tuple[str, ...]:
-        return self.classes
 
 
 def task_data(
@@ -78,7 +64,7 @@ def task_data(
     channels: Literal[1, 3] = 3,
     normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
     augment: Mapping[str, Any] | None = None,
-) -> TaskData:
+) -> Data:
     """tasks: as in the module's example. target: null = the last. augment: by task, or `all`.
 
     Labels are what these tasks are about: target_labels=k leaves the target k per class,
@@ -141,7 +127,7 @@ def task_data(
             raise ConfigError(f"unknown key data.augment.{key}: {did_you_mean(key, domains)}")
     conf = {"channels": channels, "normalize": normalize}
     first, last = next(iter(read.values())), [*read.values()][-1]
-    return TaskData(
+    return Data(
         name=name,
         domains=domains,
         tasks=found,
@@ -149,8 +135,7 @@ def task_data(
         augment={d: Augment(augments(d)) for d in domains},
         target_labels_seen=sum(len(s) for s in (held.train, held.val) if s is not None),
         evaluator="tasks",
-        facts={"target_task": chosen, "examples": {name: len(s) for name, s in trained.items()}},
-        target_task=chosen,
+        facts=TaskFacts(chosen, {name: len(s) for name, s in trained.items()}),
         feature_names=first.feature_names,
     )
 

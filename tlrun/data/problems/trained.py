@@ -17,43 +17,45 @@ from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import labels_of, present, renumbered
 from tlrun.data.examples.splits import class_order
 from tlrun.data.pipeline.preprocess import Preprocess
-from tlrun.data.problems.pair import Data, Domain, Task
+from tlrun.data.problems.label_space import (
+    AttributeFacts,
+    EpisodeFacts,
+    LabelSpace,
+    Task,
+    facts_as,
+)
+from tlrun.data.problems.pair import Data, Domain
 from tlrun.errors import ConfigError, DataError
 
 GROUPS = ("training", "validation", "unseen")
 
 
-def as_trained(data: Data, space: Mapping[str, Any]) -> Data:
-    """The data under the classes of `space`, the label_space.json of a run.
+def as_trained(data: Data, space: LabelSpace) -> Data:
+    """The data under the classes of `space`, that of a trained run.
 
     Raises DataError that names the classes, tasks or attributes that do not match.
     """
-    tasks = {
-        name: Task(name, task["kind"], tuple(task["classes"]), task["domain"])
-        for name, task in space["tasks"].items()
-    }
     if data.kind == "episodes":
-        return _of_episodes(data, tasks, space)
+        return _of_episodes(data, space)
     if data.kind == "tasks":
-        return _of_tasks(data, tasks)
+        return _of_tasks(data, space.tasks)
     if data.kind == "attributes":
-        return _of_attributes(data, tasks["class"].classes, space["facts"])
+        return _of_attributes(data, space.classes, facts_as(space.facts, AttributeFacts))
 
     def classes(domain: str) -> tuple[str, ...]:
-        own = "class" if domain == "target" or "source" not in tasks else "source"
-        return tasks[own].classes
+        return space.classes if domain == "target" else space.source_classes
 
     domains = {name: _under(domain, classes(name)) for name, domain in data.domains.items()}
-    return replace(data, domains=domains, tasks=tasks)
+    return replace(data, domains=domains, tasks=dict(space.tasks))
 
 
-def check_unchanged(data: Data, space: Mapping[str, Any]) -> None:
+def check_unchanged(data: Data, space: LabelSpace) -> None:
     """ConfigError if the classes or columns are others than when the run began: `space`."""
     for task in data.tasks.values():
-        began = (space["tasks"].get(task.name) or {}).get("classes", [])
+        began = space.tasks[task.name].classes if task.name in space.tasks else ()
         _refuse_change(f"the classes of {data.name} have", task.classes, began)
     if data.feature_names is not None:
-        began = space.get("feature_names", data.feature_names)
+        began = space.feature_names or data.feature_names
         _refuse_change(f"the columns of {data.name} have", data.feature_names, began)
 
 
@@ -79,21 +81,15 @@ def with_statistics(data: Data, spec: Mapping[str, Any]) -> Data:
     return replace(data, preprocess=Preprocess.from_spec(spec))
 
 
-def source_classes(space: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes of the source in `space`."""
-    tasks = space["tasks"]
-    return tuple(tasks.get("source", tasks.get("class", {})).get("classes", ()))
-
-
-def check_columns(data: Data, space: Mapping[str, Any]) -> None:
+def check_columns(data: Data, space: LabelSpace) -> None:
     """DataError if the columns of ready features are others than those of `space`."""
-    shape = tuple(space["input_shape"])
+    shape = space.input_shape
     if len(shape) == len(data.input_shape) == 1 and shape != data.input_shape:
         raise DataError(
             f"{data.name} has {data.input_shape[0]} features per example, and the run was trained "
             f"on {shape[0]}; they must agree."
         )
-    known, own = space.get("feature_names"), data.feature_names
+    known, own = space.feature_names, data.feature_names
     if known is None or own is None or list(own) == list(known):
         return
     extra, missing = [c for c in own if c not in known], [c for c in known if c not in own]
@@ -160,46 +156,48 @@ def _column_under(domain: Domain, task: Task, classes: Sequence[str]) -> Domain:
     )
 
 
-def _of_attributes(data: Data, classes: Sequence[str], facts: Mapping[str, Any]) -> Data:
+def _of_attributes(data: Data, classes: Sequence[str], trained: AttributeFacts) -> Data:
     """The same groups of classes and the same attributes, in the order of the run."""
-    own = data.facts
+    facts = facts_as(data.facts, AttributeFacts)
     for group in GROUPS:
         if only := only_in(
             {
-                "the run": [c for c in facts[group] if c not in own[group]],
-                data.name: [c for c in own[group] if c not in facts[group]],
+                "the run": [c for c in trained.group(group) if c not in facts.group(group)],
+                data.name: [c for c in facts.group(group) if c not in trained.group(group)],
             }
         ):
             raise DataError(
                 f"{data.name} has other {group} classes than the run was trained on ({only}); "
                 "tlrun predict --classes=FILE judges further ones."
             )
-    names, known = own["attribute_names"], facts["attribute_names"]
+    names, wanted = facts.attribute_names, trained.attribute_names
     if only := only_in(
         {
-            "the run": [a for a in known if a not in names],
-            data.name: [a for a in names if a not in known],
+            "the run": [a for a in wanted if a not in names],
+            data.name: [a for a in names if a not in wanted],
         }
     ):
         raise DataError(f"{data.name} has other attributes than the run was trained on ({only}).")
-    rows = [own["attributes"][data.classes.index(c)] for c in classes]
-    values = [[row[names.index(a)] for a in known] for row in rows]
-    groups = {group: list(facts[group]) for group in GROUPS}
+    rows = [facts.attributes[data.classes.index(c)] for c in classes]
+    values = [[row[names.index(a)] for a in wanted] for row in rows]
     return replace(
         data,
         domains={name: _under(domain, classes) for name, domain in data.domains.items()},
         tasks={"class": replace(data.tasks["class"], classes=tuple(classes))},
-        facts={**own, **groups, "attributes": values, "attribute_names": list(known)},
+        facts=replace(
+            trained, attributes=values, ready_features=facts.ready_features, gamma=facts.gamma
+        ),
     )
 
 
-def _of_episodes(data: Data, tasks: Mapping[str, Task], space: Mapping[str, Any]) -> Data:
+def _of_episodes(data: Data, space: LabelSpace) -> Data:
     """The base classes are those of the run, whose net may have a head for them; its training set
     has no part in an evaluation."""
     source = replace(data.domains["source"], train=None)
+    facts = facts_as(data.facts, EpisodeFacts)
     return replace(
         data,
         domains={**data.domains, "source": source},
-        tasks={**data.tasks, "source": tasks["source"]},
-        facts={**data.facts, "train": space["facts"]["train"]},
+        tasks={**data.tasks, "source": space.tasks["source"]},
+        facts=replace(facts, train=facts_as(space.facts, EpisodeFacts).train),
     )

@@ -33,7 +33,8 @@ from tlrun.data.examples.splits import Card, Splits, carve, cut, draw_per_class
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.class_checks import check_trained
-from tlrun.data.problems.pair import Data, Domain, Task, preprocess_of
+from tlrun.data.problems.label_space import AttributeFacts, Task
+from tlrun.data.problems.pair import Data, Domain, preprocess_of
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.files.archives import load_mat
 
@@ -157,13 +158,15 @@ def assemble(
     )
     refuse_shared_rows(train, source.test, target.test)
     values = table.rows_of(classes)
-    facts = {
-        "attributes": [[None if np.isnan(v) else float(v) for v in row] for row in values],
-        "attribute_names": list(table.attributes),
-        **{key: list(groups[key]) for key in ("training", "validation", "unseen")},
-        "ready_features": len(train.shape) == 1,
-        "gamma": gamma,
-    }
+    facts = AttributeFacts(
+        [[None if np.isnan(v) else float(v) for v in row] for row in values],
+        list(table.attributes),
+        training=list(groups["training"]),
+        validation=list(groups["validation"]),
+        unseen=list(groups["unseen"]),
+        ready_features=len(train.shape) == 1,
+        gamma=gamma,
+    )
     augment = dict(conf.get("augment") or {})
     return Data(
         name=name,

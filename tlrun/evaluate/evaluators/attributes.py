@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tlrun.data.problems.label_space import AttributeFacts, facts_as
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.classes import ClassEvaluator
 from tlrun.evaluate.figures import KINDS, MEAN_ACCURACY, Figure, Figures
@@ -102,9 +103,13 @@ def curve(
 class AttributeEvaluator(ClassEvaluator):
     """Of data with seen, validation and unseen classes (`Data.facts`)."""
 
+    @property
+    def facts(self) -> AttributeFacts:
+        return facts_as(self.data.facts, AttributeFacts)
+
     def group(self, *names: str) -> Tensor:
         """(C,) bool: which classes are of these groups."""
-        chosen = {name for group in names for name in self.data.facts[group]}
+        chosen = {name for group in names for name in self.facts.group(group)}
         return torch.tensor([c in chosen for c in self.data.classes])
 
     def chances(self) -> dict[str, Chance]:
@@ -140,8 +145,8 @@ class AttributeEvaluator(ClassEvaluator):
 
     def gamma(self, net: Net) -> float | None:
         """The data's own, else the best on the validation classes, else None."""
-        if self.data.facts["gamma"] is not None:
-            return float(self.data.facts["gamma"])
+        if self.facts.gamma is not None:
+            return float(self.facts.gamma)
         training, validation = self.group("training"), self.group("validation")
         held = self.predictions(net, "source_val")
         if held is None or not validation.any():

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.streams import batches
-from tlrun.data.problems.episodes import ClassTable, EpisodeData, FixedEpisodes, Shape, labels_of
+from tlrun.data.problems.episodes import ClassTable, EpisodeData, FixedEpisodes, labels_of
+from tlrun.data.problems.label_space import Shape
 from tlrun.data.problems.pair import Data
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.classes import Evaluator

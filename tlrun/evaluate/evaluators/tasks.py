@@ -28,8 +28,7 @@ from torch.nn.functional import cross_entropy
 
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.streams import batches
-from tlrun.data.problems.pair import Task
-from tlrun.data.problems.tasks import TaskData
+from tlrun.data.problems.label_space import Task, TaskFacts, facts_as
 from tlrun.evaluate import metrics
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.classes import ClassEvaluator, chance, write_predictions
@@ -55,9 +54,11 @@ MAIN = {"class": "accuracy", "box": "iou"}  # the figure that stands for a task;
 
 
 class TaskEvaluator(ClassEvaluator):
-    """`data` is a TaskData."""
+    """Of data with several tasks (`TaskFacts`)."""
 
-    data: TaskData
+    @property
+    def facts(self) -> TaskFacts:
+        return facts_as(self.data.facts, TaskFacts)
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -66,7 +67,7 @@ class TaskEvaluator(ClassEvaluator):
 
     @property
     def headline(self) -> str:
-        return f"target_test/{MAIN[self.data.tasks[self.data.target_task].kind]}"
+        return f"target_test/{MAIN[self.data.tasks[self.facts.target_task].kind]}"
 
     def chances(self) -> dict[str, Chance]:
         found = {}
@@ -92,7 +93,7 @@ class TaskEvaluator(ClassEvaluator):
                 row[f"task/{name}"] = main[name] = best
         if main:
             row["task/mean"] = sum(main.values()) / len(main)
-        target = self.data.target_task
+        target = self.facts.target_task
         if target in main:
             row[f"target_val/{MAIN[self.data.tasks[target].kind]}"] = main[target]
         if self.target_test:
@@ -111,7 +112,7 @@ class TaskEvaluator(ClassEvaluator):
             outputs[name] = out
             figures = judge(out, self._set(task, "test"), task)
             found += [figure.under(f"{name}_test") for figure in figures.stated.values()]
-            if name == self.data.target_task:
+            if name == self.facts.target_task:
                 found += [figure.under("target_test") for figure in figures.stated.values()]
                 if task.kind == "box":
                     found.append(Figure("target_test/accuracy", None, ACCURACY))
@@ -121,7 +122,7 @@ class TaskEvaluator(ClassEvaluator):
         """predictions.csv of the target task, predictions_<task>.csv of other class tasks."""
         for name, out in found.items():
             if (task := self.data.tasks[name]).kind == "class" and out.scores is not None:
-                target = name == self.data.target_task
+                target = name == self.facts.target_task
                 path = run_dir.predictions
                 path = path if target else path.with_stem(f"{path.stem}_{name}")
                 examples = self._set(task, "test")
@@ -175,7 +176,7 @@ class TaskEvaluator(ClassEvaluator):
         self, joint: Mapping[str, float], alone: Mapping[str, float], gain: float
     ) -> dict[str, Any]:
         """Each task alone and together with the others, for tables.json."""
-        examples = self.data.facts["examples"]
+        examples = self.facts.examples
         rows = []
         for name in alone:
             task = self.data.tasks[name]
@@ -183,7 +184,7 @@ class TaskEvaluator(ClassEvaluator):
             rows.append(
                 [
                     name,
-                    examples[task.domain],
+                    examples[task.domain or name],
                     kind.name + (", %" if kind.unit == "share" else ""),
                     *(written(value, kind.unit) for value in (alone[name], joint[name])),
                     difference(joint[name] - alone[name], kind.unit),

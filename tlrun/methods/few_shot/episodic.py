@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlrun.data.problems.episodes import EpisodeBatch, EpisodeStream, Shape, labels_of, split
+from tlrun.data.problems.episodes import EpisodeBatch, EpisodeStream, labels_of, split
+from tlrun.data.problems.label_space import EpisodeFacts, facts_as
 from tlrun.fp32 import in_fp32
 from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
 from tlrun.methods.query import Query
@@ -37,7 +38,7 @@ class FewShot(Method):
             cls.classify = in_fp32(cls.classify)  # type: ignore[method-assign]
 
     def phases(self, data: Data) -> list[Phase]:
-        stream = partial(EpisodeStream, shape=Shape(**data.facts["train"]))
+        stream = partial(EpisodeStream, shape=facts_as(data.facts, EpisodeFacts).train)
         return [Phase(streams=("source",), sampling={"source": stream})]
 
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch.func import functional_call
 
 from tlrun.config.ranges import Depth, LearningRate
 from tlrun.data.problems.episodes import EpisodeBatch, labels_of, split
+from tlrun.data.problems.label_space import EpisodeFacts, facts_as
 from tlrun.data.problems.pair import Data
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
@@ -49,7 +50,7 @@ class MAML(FewShot):
         self.transductive = transductive
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
-        net.add("classifier", net.new_head(int(data.facts["train"]["way"])))
+        net.add("classifier", net.new_head(facts_as(data.facts, EpisodeFacts).train.way))
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         drawn = batch["source"]

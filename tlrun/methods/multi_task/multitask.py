@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, Distinct, NotNegative
 from tlrun.data.pipeline.sharing import part_of_batch
+from tlrun.data.problems.label_space import TaskFacts, facts_as
 from tlrun.data.problems.pair import Data, Task
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.losses.tasks import box_loss, known_class_loss
@@ -70,14 +71,14 @@ class MultiTask(Method):
         return [replace(p, terms=i == last, transfer=i == last > 0) for i, p in enumerate(phases)]
 
     def phase(self, name: str, data: Data, tasks: Mapping[str, Task]) -> Phase:
-        sizes: dict[str, int] = data.facts["examples"]
+        sizes = facts_as(data.facts, TaskFacts).examples
         counts = {str(task.domain): sizes[str(task.domain)] for task in tasks.values()}
         by_size = sorted(sizes, key=sizes.__getitem__, reverse=self.epoch == "max")
         sampling = dict.fromkeys(counts, partial(part_of_batch, counts, self.alpha))
         return Phase(name, tuple(counts), epoch_stream=by_size[0], sampling=sampling)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
-        self.tasks, self.target = data.tasks, data.facts["target_task"]
+        self.tasks, self.target = data.tasks, facts_as(data.facts, TaskFacts).target_task
         for name, task in self.tasks_of(phase).items():
             if task.kind == "box":
                 net.add(self.head(name), BoxHead(net.feature_dim, **net.head_options))

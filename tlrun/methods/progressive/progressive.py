@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tlrun.config.ranges import BelowOne, NotNegative, Scale
+from tlrun.data.problems.label_space import TaskFacts, facts_as
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.tasks import known_class_loss
@@ -66,7 +67,7 @@ class Progressive(Method):
         return ("backbone" if k == 0 else f"column_{names[k]}", head)
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
-        self.names, self.target = list(data.tasks), data.facts["target_task"]
+        self.names, self.target = list(data.tasks), facts_as(data.facts, TaskFacts).target_task
         k = self.names.index(phase.name)
         column, head = self.parts(self.names, k)
         dim = net.feature_dim

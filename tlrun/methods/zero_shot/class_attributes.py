@@ -8,8 +8,8 @@ the training classes alone. Missing values are the training classes' mean of tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, 
 from tlrun.methods.query import Query
 from tlrun.methods.zero_shot import mapping as maps
 from tlrun.models.net import Forward, Net
+
+if TYPE_CHECKING:
+    from tlrun.data.problems.label_space import AttributeFacts
 
 
 class Signatures(nn.Module):
@@ -38,14 +41,14 @@ class Signatures(nn.Module):
     binary: Tensor
     known: Tensor
 
-    def __init__(self, facts: Mapping[str, Any], threshold: str = "overall") -> None:
+    def __init__(self, facts: AttributeFacts, threshold: str = "overall") -> None:
         super().__init__()
         nan = float("nan")
         table = torch.tensor(
-            [[nan if v is None else v for v in row] for row in facts["attributes"]],
+            [[nan if v is None else v for v in row] for row in facts.attributes],
             dtype=torch.float64,
         )
-        self.training_classes = len(facts["training"])
+        self.training_classes = len(facts.training)
         seen = table[: self.training_classes]
         mean = seen.nanmean(0).nan_to_num(0.0)
         size = seen.nan_to_num(0.0).abs().amax(0)
@@ -81,7 +84,7 @@ class AttributeMethod(Method):
         features = Phase("features")
         if not self.mapped:
             return [features]
-        return [*([] if data.facts["ready_features"] else [features]), self.mapping_phase()]
+        return [*([] if data.facts.ready_features else [features]), self.mapping_phase()]
 
     def mapping_phase(self) -> Phase:
         return Phase("mapping", streams=(), steps=0)
@@ -89,8 +92,8 @@ class AttributeMethod(Method):
     def build(self, phase: Phase, net: Net, data: Any) -> None:
         net.add("signatures", Signatures(data.facts, self.threshold))
         if phase.name == "features":
-            net.add("classifier", net.new_head(len(data.facts["training"])))
-        elif data.facts["ready_features"] and next(net.backbone.parameters(), None) is not None:
+            net.add("classifier", net.new_head(len(data.facts.training)))
+        elif data.facts.ready_features and next(net.backbone.parameters(), None) is not None:
             raise ConfigError(
                 "ready features are used as they are: backbone=mlp backbone.hidden=[]"
             )
@@ -163,8 +166,8 @@ def choose(
 
     scorer: (setting, features) -> scores (n, C). otherwise: without validation classes.
     """
-    first = len(data.facts["training"])
-    count = len(data.facts["validation"])
+    first = len(data.facts.training)
+    count = len(data.facts.validation)
     if len(grid) == 1 or count < 2:
         return grid[0] if len(grid) == 1 else otherwise
     x, y = features_of(net, data, "source_val")

@@ -46,7 +46,7 @@ class ESZSL(AttributeMethod):
             return
         learned, x, y = measured(net, data)
         unit = signatures(net).unit.double()
-        rows, x = unit[: len(data.facts["training"])], learned.standardize(x)
+        rows, x = unit[: len(data.facts.training)], learned.standardize(x)
         grid = list(
             product(
                 GAMMAS if self.gamma is None else [self.gamma],
