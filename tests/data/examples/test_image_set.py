@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from helpers.data_files import write_image
-from tlrun.data.examples.image_set import FileImageSet, ImageSet
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.pixels import FilePixels
 from tlrun.errors import DataError
 
 
@@ -47,7 +48,8 @@ def test_labels_that_do_not_fit(labels, word):
 
 def test_files_read_like_memory(tmp_path):
     files = [write_image(tmp_path / f"{i}.png", i, size=(8, 8)) for i in range(3)]
-    lazy = FileImageSet("lazy", files, ["x", "y", "z"], (3, 8, 8), "squash", torch.arange(3), "abc")
+    pixels = FilePixels(files, ["x", "y", "z"], (3, 8, 8), "squash")
+    lazy = ImageSet("lazy", pixels, torch.arange(3), "abc", pixels.paths)
     one = lazy.subset(torch.tensor([2]))
     assert torch.equal(one.read(torch.tensor([0]))[0], lazy.read(torch.tensor([0, 1, 2]))[2])
     assert one.labels.tolist() == [2]

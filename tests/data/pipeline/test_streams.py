@@ -5,7 +5,8 @@ from helpers.data_files import write_image
 from helpers.toy_sets import COUNT as N
 from helpers.toy_sets import PRE
 from helpers.toy_sets import tiny_set as toy
-from tlrun.data.examples.image_set import FileImageSet, ImageSet
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.pixels import FilePixels
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.pipeline.streams import Stream, batches
@@ -81,7 +82,8 @@ def test_one_pass_in_order():
 def files(tmp_path):
     paths = [write_image(tmp_path / f"{i}.png", i, "L", (8, 8)) for i in range(10)]
     names = [str(i) for i in range(10)]
-    return FileImageSet("files", paths, names, (1, 8, 8), "squash", torch.arange(10) % 2, "ab")
+    pixels = FilePixels(paths, names, (1, 8, 8), "squash")
+    return ImageSet("files", pixels, torch.arange(10) % 2, "ab", pixels.paths)
 
 
 def test_workers_read_the_same_batches(files):

@@ -9,8 +9,8 @@ from helpers.toy_sets import SET, toy
 from helpers.toy_sets import sources_conf as conf
 from tlrun.config.compose import compose
 from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.pixels import JoinedPixels, TensorPixels
 from tlrun.data.examples.splits import Card, Splits
-from tlrun.data.problems.multi_source import JoinedSet
 from tlrun.data.problems.pair import build_data
 from tlrun.data.sets.digit_styles import STYLES, paint, styled
 from tlrun.data.sets.digits import digits, digits_m
@@ -148,7 +148,7 @@ def parts():
 
 def test_a_joined_set_reads_in_any_order_and_repeats_grey():
     grey, colour = parts()
-    joined = JoinedSet("both", [grey, colour], labels=torch.arange(7) % 2, classes=("x", "y"))
+    joined = ImageSet("both", JoinedPixels([grey, colour]), torch.arange(7) % 2, ("x", "y"))
     assert joined.shape == (3, 2, 2)
     read = joined.read(torch.tensor([5, 0, 6, 5]))
     expected = [colour.data[1], grey.data[0].expand(3, 2, 2), colour.data[2], colour.data[1]]
@@ -157,7 +157,7 @@ def test_a_joined_set_reads_in_any_order_and_repeats_grey():
 
 def test_views_of_a_joined_set():
     grey, colour = parts()
-    joined = JoinedSet("both", [grey, colour], labels=torch.arange(7) % 2, classes=("x", "y"))
+    joined = ImageSet("both", JoinedPixels([grey, colour]), torch.arange(7) % 2, ("x", "y"))
     joined = joined.with_column("number", torch.arange(7))
     view = joined.subset(torch.tensor([6, 1, 4])).subset(torch.tensor([2, 0]))
     assert torch.equal(everything(view), everything(joined)[[4, 6]])
@@ -166,7 +166,7 @@ def test_views_of_a_joined_set():
     assert view.without_labels().labels is None
     assert view.with_labels(torch.tensor([1, 1]), ("x", "y")).labels.tolist() == [1, 1]
     copied = view.to("cpu")
-    assert type(copied) is ImageSet
+    assert isinstance(copied.pixels, TensorPixels)
     assert copied.checksum == view.checksum
     assert view.nbytes == 2 * 12  # of the larger shape
 

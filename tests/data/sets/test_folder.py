@@ -9,7 +9,7 @@ import torch
 
 from helpers.data_files import write_image
 from tlrun.data.examples.decode import read_image
-from tlrun.data.examples.image_set import FileImageSet
+from tlrun.data.examples.pixels import FilePixels
 from tlrun.data.sets.folder import folder
 from tlrun.errors import ConfigError, DataError
 
@@ -98,7 +98,7 @@ def test_mixed_kinds_and_modes(tmp_path, no_data):
 def test_above_the_budget_files_stay_files(image_folder):
     root = str(image_folder("own", {"a": 6, "b": 6}))
     small, large = folder(root=root, size=12), folder(root=root, size=12, memory_gb=1e-6)
-    assert isinstance(large.train, FileImageSet)
+    assert isinstance(large.train.pixels, FilePixels)
     assert torch.equal(everything(small.train), everything(large.train))
     assert torch.equal(small.train.labels, large.train.labels)
     assert "decoded by workers" in large.card.notes[0]

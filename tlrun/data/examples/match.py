@@ -106,15 +106,7 @@ def reordered(found: Splits, order: Tensor) -> Splits:
 
     def change(examples: ImageSet) -> ImageSet:
         moved = data.setdefault(id(examples.data), examples.data[:, order])
-        return ImageSet(
-            examples.name,
-            moved,
-            examples.labels,
-            examples.classes,
-            examples.paths,
-            examples.rows,
-            examples.columns,
-        )
+        return examples.with_pixels(moved)
 
     def once(examples: ImageSet | None) -> ImageSet | None:
         if examples is None:

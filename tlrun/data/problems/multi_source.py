@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from tlrun.config.ranges import Number, Pixels, Positive
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import match_classes, match_columns
+from tlrun.data.examples.pixels import JoinedPixels
 from tlrun.data.examples.splits import Card, Splits, common_grey, warn_of_shared_images, with_val
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.class_checks import check_source, check_target
@@ -39,82 +39,6 @@ from tlrun.data.problems.pair import (
 from tlrun.errors import ConfigError, DataError
 
 
-class JoinedSet(ImageSet):
-    """Sets one after the other, read where they lie: nothing is copied.
-
-    Grey images beside colour ones are repeated over the channels.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        parts: Sequence[ImageSet],
-        rows: Tensor | None = None,
-        labels: Tensor | None = None,
-        classes: Sequence[str] | None = None,
-        columns: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        self.parts = list(parts)
-        self.in_memory = all(part.in_memory for part in parts)
-        count = sum(len(part) for part in parts)
-        super().__init__(
-            name,
-            torch.empty(0),
-            labels,
-            classes,
-            rows=torch.arange(count) if rows is None else rows,
-            columns=columns,
-        )
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """That of the part with most channels."""
-        return max((part.shape for part in self.parts), key=lambda shape: shape[0])
-
-    @property
-    def nbytes(self) -> int:
-        """As a plain set of this shape would take."""
-        each = (part.nbytes // len(part) for part in self.parts if len(part))
-        return len(self) * max(each, default=0)
-
-    def read(self, index: Tensor) -> Tensor:
-        assert self.rows is not None
-        rows = self.rows[index.cpu()]
-        out: Tensor | None = None
-        start = 0
-        for part in self.parts:
-            here = torch.nonzero((rows >= start) & (rows < start + len(part))).flatten()
-            if len(here):
-                found = part.read(rows[here] - start)
-                if out is None:
-                    out = torch.empty((len(rows), *self.shape), dtype=found.dtype)
-                out[here] = found  # a single channel fills them all
-            start += len(part)
-        return torch.empty((0, *self.shape)) if out is None else out
-
-    def subset(self, index: Tensor) -> JoinedSet:
-        assert self.rows is not None
-        labels = None if self.labels is None else self.labels[index]
-        columns = {name: values[index] for name, values in self.columns.items()}
-        return JoinedSet(self.name, self.parts, self.rows[index], labels, self.classes, columns)
-
-    def without_labels(self) -> JoinedSet:
-        return JoinedSet(self.name, self.parts, self.rows)
-
-    def with_labels(self, labels: Tensor, classes: Sequence[str]) -> JoinedSet:
-        return JoinedSet(self.name, self.parts, self.rows, labels, classes, self.columns)
-
-    def with_column(self, name: str, values: Tensor) -> JoinedSet:
-        columns = {**self.columns, name: values}
-        return JoinedSet(self.name, self.parts, self.rows, self.labels, self.classes, columns)
-
-    def to(self, device: torch.device | str) -> ImageSet:
-        """A plain set on `device`; only called for sets that are in memory and small."""
-        labels = None if self.labels is None else self.labels.to(device)
-        data = self.read(torch.arange(len(self))).to(device)
-        return ImageSet(self.name, data, labels, self.classes, columns=self.columns)
-
-
 def joined(sets: Sequence[ImageSet | None]) -> ImageSet | None:
     """Sets with labels of the same classes as one; None if any is lacking."""
     found = [examples for examples in sets if examples is not None]
@@ -122,8 +46,8 @@ def joined(sets: Sequence[ImageSet | None]) -> ImageSet | None:
         return None
     labels = [examples.labels for examples in found if examples.labels is not None]
     if len(labels) < len(found):
-        return JoinedSet("source", found)
-    return JoinedSet("source", found, labels=torch.cat(labels), classes=found[0].classes)
+        return ImageSet("source", JoinedPixels(found))
+    return ImageSet("source", JoinedPixels(found), torch.cat(labels), found[0].classes)
 
 
 def multi_source(

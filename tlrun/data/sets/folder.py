@@ -27,7 +27,8 @@ from tlrun.data.examples.decode import FULL, SKIP, GreyRange, grey_range, read_i
 from tlrun.data.examples.download import cached_images
 from tlrun.data.examples.fit import check_fit
 from tlrun.data.examples.image_files import LeftOut, text_of
-from tlrun.data.examples.image_set import FileImageSet, ImageSet
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.pixels import FilePixels
 from tlrun.data.examples.splits import Card, Splits, class_order, cut
 from tlrun.data.sets.listing import (
     Listing,
@@ -252,7 +253,8 @@ def _examples(
         number = {c: i for i, c in enumerate(classes)}
         labels = torch.tensor([number[found.labels[i]] for i in order])
     if not in_memory:
-        return FileImageSet(name, files, content, shape, fit, labels, classes, grey=grey)
+        pixels = FilePixels(files, content, shape, fit, grey)
+        return ImageSet(name, pixels, labels, classes, pixels.paths)
     channels, size, _ = shape
 
     def decode() -> np.ndarray:
