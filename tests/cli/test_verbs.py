@@ -21,6 +21,7 @@ from helpers.html_page import Page
 from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
@@ -228,7 +229,7 @@ def test_evaluate_on_a_net_that_does_not_fit(
 def digit_images(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The bundled target test images as files, a folder per class."""
     monkeypatch.setenv("TLRUN_CACHE", str(in_tmp / "cache"))
-    test = build_data(compose().data, seed=0).role("target_test")
+    test = build_data(compose().data, Options(seed=0)).role("target_test")
     assert test is not None
     assert test.labels is not None
     folder = in_tmp / "digits"
@@ -302,7 +303,7 @@ def test_load_gives_a_module_with_its_preprocessing(trained: Trained) -> None:
     model = tlrun.load(trained.run.path)
     assert isinstance(model, nn.Module)
     assert not model.training
-    test = build_data(compose().data, seed=0).role("target_test")
+    test = build_data(compose().data, Options(seed=0)).role("target_test")
     assert test is not None
     with torch.no_grad():
         logits = model(test.read(torch.arange(len(test))))

@@ -30,6 +30,7 @@ from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir
 from tlrun.data.examples.splits import draw_per_class
 from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import differences
@@ -257,7 +258,7 @@ def test_labels_behind_the_last_one_drawn_change_nothing(pair: Path, run: Callab
     on is ever looked at, nor one of the validation images."""
     k = 2
     words = [*lists(pair), "method=target_only", f"target_labels={k}"]
-    data = build_data(compose(words).data, seed=0, target_labels="all")
+    data = build_data(compose(words).data, Options(seed=0, target_labels="all"))
     train, val = data.role("target_train"), data.role("target_val")
     assert train is not None
     assert val is not None
@@ -285,7 +286,7 @@ def test_labels_behind_the_last_one_drawn_change_nothing(pair: Path, run: Callab
 
 def test_an_image_that_was_passed_over_was_looked_at(pair: Path) -> None:
     """What the count of labels does not say: its class was full, so another label draws it."""
-    data = build_data(compose(lists(pair)).data, seed=0, target_labels="all")
+    data = build_data(compose(lists(pair)).data, Options(seed=0, target_labels="all"))
     train = data.role("target_train")
     assert train is not None
     assert train.labels is not None

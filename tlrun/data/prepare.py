@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlrun.data.examples.download import cache_root, data_roots
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, build_data
 
 
 def main(cfg: Mapping[str, Any]) -> Data:
     """Build the pair of `cfg.data` (labels untouched) and print what is there. Raises DataError."""
-    data = build_data(cfg["data"], seed=int(cfg.get("seed", 0)))
+    data = build_data(cfg["data"], Options(seed=int(cfg.get("seed", 0))))
     print(table(data))
     return data
 

@@ -16,7 +16,8 @@ import torch
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
 from tlrun.data.problems.label_space import LabelSpace
-from tlrun.data.problems.pair import Data, Labels, build_data
+from tlrun.data.problems.options import Labels, Options
+from tlrun.data.problems.pair import Data, build_data
 from tlrun.data.problems.trained import as_trained, check_columns, with_statistics
 from tlrun.engine.distributed import Process
 from tlrun.engine.optimizers import merged
@@ -112,13 +113,15 @@ def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | No
     origin = space or origin_space(method.init, trained)
     data = build_data(
         cfg["data"],
-        seed=int(cfg["seed"]),
-        target_labels="none" if tested else labels,
-        target_val_labels=cfg["target_val_labels"],
-        target_images="none" if tested else str(cfg["target_images"]),
-        shared_classes=method.needs.shared_classes,
-        classes=None if space is None else space.source_classes,
-        feature_names=None if origin is None else origin.feature_names,
+        Options(
+            seed=int(cfg["seed"]),
+            target_labels="none" if tested else labels,
+            target_val_labels=cfg["target_val_labels"],
+            target_images="none" if tested else str(cfg["target_images"]),
+            shared_classes=method.needs.shared_classes,
+            classes=None if space is None else space.source_classes,
+            feature_names=None if origin is None else origin.feature_names,
+        ),
     )
     checks.check_kind(method, data)
     checks.check_sources(method, data)

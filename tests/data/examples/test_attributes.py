@@ -13,6 +13,7 @@ from helpers.data_files import real_data
 from tlrun.config.compose import compose
 from tlrun.data.examples import attributes
 from tlrun.data.examples.attributes import read_table
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.problems.zero_shot import refuse_overlap
 from tlrun.errors import ConfigError, DataError
@@ -81,7 +82,9 @@ def test_the_groups_and_the_roles():
 
 
 def digits(*words):
-    return build_data(compose(["data=digits_attributes", "method=eszsl", *words]).data, seed=0)
+    return build_data(
+        compose(["data=digits_attributes", "method=eszsl", *words]).data, Options(seed=0)
+    )
 
 
 def test_the_bundled_digits():
@@ -114,11 +117,11 @@ def test_training_rows_that_meet_test_rows_are_refused(tmp_path):
     splits = {"att": draws.random((3, 4)), "allclasses_names": names, **locations}
     savemat(tmp_path / "att_splits.mat", splits)
     conf = {"_target_": "tlrun.data.problems.zero_shot.xlsa17", "path": str(tmp_path)}
-    data = build_data(conf, seed=0)
+    data = build_data(conf, Options(seed=0))
     assert data.facts.unseen == ["dog"]
     assert data.facts.ready_features
     with pytest.raises(DataError, match=r"6 of 6 test rows are training rows too.*trainval_loc"):
-        build_data({**conf, "train": ["train_loc", "val_loc"]}, seed=0)
+        build_data({**conf, "train": ["train_loc", "val_loc"]}, Options(seed=0))
 
 
 @real_data

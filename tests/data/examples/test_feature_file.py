@@ -11,6 +11,7 @@ from scipy.sparse import csc_matrix, random, save_npz
 from tlrun.data.examples.feature_file import class_names, read_features
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import carve, class_order
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.sets.features import features
 from tlrun.errors import DataError
@@ -253,7 +254,7 @@ def test_named_columns_are_matched_whatever_their_order(tmp_path):
     place = "tlrun.data.sets.features.features"
     conf = {d: {"_target_": place, "name": d} for d in ("source", "target")}
     conf["source"]["path"], conf["target"]["path"] = str(a), str(b)
-    data = build_data(conf, seed=0)
+    data = build_data(conf, Options(seed=0))
     for split in ("train", "val", "test"):  # the same numbers, in the same order, cut alike
         source, target = data.role(f"source_{split}"), data.role(f"target_{split}")
         assert source.checksum == target.checksum
@@ -278,7 +279,7 @@ def test_without_names_the_numbers_of_columns_agree(tmp_path, caplog):
     place = "tlrun.data.sets.features.features"
     conf = {d: {"_target_": place, "name": d} for d in ("source", "target")}
     conf["source"]["path"], conf["target"]["path"] = str(plain), str(named)
-    build_data(conf, seed=0)
+    build_data(conf, Options(seed=0))
     assert told.replace("'", "").format("source", "target") in caplog.text
 
 
@@ -290,7 +291,7 @@ def test_equal_rows_stay_in_one_split(tmp_path, caplog):
     np.savez(tmp_path / "x.npz", x=np.repeat(X[:10], 4, 0), y=np.repeat(np.arange(10) % 2, 4))
     conf = {"_target_": "tlrun.data.sets.features.features", "path": str(tmp_path / "x.npz")}
     for seed in range(5):
-        data = build_data({"source": conf, "target": conf}, seed=seed)
+        data = build_data({"source": conf, "target": conf}, Options(seed=seed))
         held = [
             {tuple(row) for row in data.role(f"source_{s}").read(torch.arange(n)).tolist()}
             for s in ("train", "val", "test")

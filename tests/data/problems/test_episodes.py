@@ -19,6 +19,7 @@ from tlrun.data.problems.episodes import (
     split,
     split_classes,
 )
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.errors import ConfigError, DataError
 
@@ -104,7 +105,7 @@ def test_split_classes_labels_anew():
 
 
 def data_of(*overrides):
-    return build_data(plain(compose(list(overrides)).data), seed=0)
+    return build_data(plain(compose(list(overrides)).data), Options(seed=0))
 
 
 def test_bundled_digits_keep_their_groups_apart():
@@ -120,14 +121,14 @@ def test_bundled_digits_keep_their_groups_apart():
 def test_target_labels_are_refused():
     cfg = plain(compose(["data=digits_episodes"]).data)
     with pytest.raises(ConfigError, match="support of each episode"):
-        build_data(cfg, seed=0, target_labels=5)
+        build_data(cfg, Options(seed=0, target_labels=5))
 
 
 @pytest.mark.parametrize("key", ["val_episodes", "test_episodes"])
 def test_no_episode_is_an_error_before_the_training(key):
     cfg = plain(compose(["data=digits_episodes", f"data.{key}=0"]).data)
     with pytest.raises(ConfigError, match=rf"data\.{key}=0: expected a whole number from 1"):
-        build_data(cfg, seed=0, target_labels="none")
+        build_data(cfg, Options(seed=0, target_labels="none"))
 
 
 def test_groups_of_digits_must_be_disjoint():

@@ -11,6 +11,7 @@ from tlrun.config.compose import compose
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.pixels import JoinedPixels, TensorPixels
 from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.sets.digit_styles import STYLES, paint, styled
 from tlrun.data.sets.digits import digits, digits_m
@@ -25,7 +26,7 @@ def everything(examples):
 
 
 def test_every_source_is_a_domain_and_source_is_all_of_them():
-    data = build_data(conf(), seed=0)
+    data = build_data(conf(), Options(seed=0))
     assert list(data.domains) == ["a", "b", "source", "target"]
     assert data.sources == ("a", "b")
     assert data.kind == "class"
@@ -40,12 +41,12 @@ def test_every_source_is_a_domain_and_source_is_all_of_them():
 
 def test_a_plain_pair_has_one_source():
     pair = {"source": {"_target_": SET, "n": 80}, "target": {"_target_": SET}}
-    assert build_data(pair, seed=0).sources == ("source",)
+    assert build_data(pair, Options(seed=0)).sources == ("source",)
 
 
 def test_classes_are_matched_by_name():
     """b numbers them c, a, b; of each set the labels are 0, 1, 2, 0, ..."""
-    data = build_data(conf(), seed=0)
+    data = build_data(conf(), Options(seed=0))
     assert data.classes == ("a", "b", "c")
     drawn = data.role("b_test").labels
     assert drawn[:4].tolist() == [2, 0, 1, 2]
@@ -55,17 +56,17 @@ def test_other_classes_are_named():
     with pytest.raises(
         DataError, match=r"all sources must have the same classes.*only in toyabd: d"
     ):
-        build_data(conf(a={"n": 80}, b={"classes": "abd"}), seed=0)
+        build_data(conf(a={"n": 80}, b={"classes": "abd"}), Options(seed=0))
     with pytest.raises(DataError, match="source and target must have the same classes"):
-        build_data(conf({"classes": "abd"}), seed=0)
+        build_data(conf({"classes": "abd"}), Options(seed=0))
 
 
 def test_sources_without_labels_and_other_shapes_are_refused():
     unlabelled = {"_target_": f"{__name__}.unlabelled"}
     with pytest.raises(DataError, match="has no labels"):
-        build_data(conf(a={"n": 80}, b=unlabelled), seed=0)
+        build_data(conf(a={"n": 80}, b=unlabelled), Options(seed=0))
     with pytest.raises(DataError, match="must agree"):
-        build_data(conf(a={"n": 80}, b={"shape": (1, 9, 9)}), seed=0)
+        build_data(conf(a={"n": 80}, b={"shape": (1, 9, 9)}), Options(seed=0))
 
 
 def unlabelled(**settings):
@@ -84,21 +85,21 @@ def unlabelled(**settings):
 def test_sources_are_checked(sources, said):
     made = {name: {"_target_": SET, **block} for name, block in sources.items()}
     with pytest.raises(ConfigError, match=said):
-        build_data({**conf(), "sources": made}, seed=0)
+        build_data({**conf(), "sources": made}, Options(seed=0))
 
 
 def test_augmentation_is_of_source_and_target():
-    data = build_data({**conf(), "augment": {"source": {"noise": 0.1}}}, seed=0)
+    data = build_data({**conf(), "augment": {"source": {"noise": 0.1}}}, Options(seed=0))
     assert data.augment["a"]
     assert data.augment["source"]
     assert not data.augment["target"]
     with pytest.raises(ConfigError, match="all sources share that of `source`"):
-        build_data({**conf(), "augment": {"a": {"noise": 0.1}}}, seed=0)
+        build_data({**conf(), "augment": {"a": {"noise": 0.1}}}, Options(seed=0))
 
 
 def test_standard_statistics_are_of_all_sources():
     bright = {"_target_": f"{__name__}.bright"}
-    data = build_data({**conf(a={"n": 80}, b=bright), "normalize": "standard"}, seed=0)
+    data = build_data({**conf(a={"n": 80}, b=bright), "normalize": "standard"}, Options(seed=0))
     x = data.preprocess(everything(data.role("source_train")))
     assert float(x.mean()) == pytest.approx(0.0, abs=1e-4)
     assert float(x.std()) == pytest.approx(1.0, abs=1e-2)
@@ -117,18 +118,18 @@ def bright(**settings):
 
 
 def test_the_target_has_no_labels_unless_asked_for():
-    data = build_data(conf(), seed=0)
+    data = build_data(conf(), Options(seed=0))
     for role in ("target_train", "target_val"):
         assert data.role(role).labels is None
-    permuted = build_data(conf({"permute": "train"}), seed=0)
+    permuted = build_data(conf({"permute": "train"}), Options(seed=0))
     assert json.dumps(data.info()) == json.dumps(permuted.info())
     assert data.target_labels_seen == 0
-    few = build_data(conf(), seed=0, target_labels=2)
+    few = build_data(conf(), Options(seed=0, target_labels=2))
     assert few.target_labels_seen == len(few.role("target_train")) == 6
 
 
 def test_without_target_images_only_its_test_exists():
-    data = build_data(conf(), seed=0, target_images="none")
+    data = build_data(conf(), Options(seed=0, target_images="none"))
     assert data.role("target_train") is None
     assert data.role("target_val") is None
     assert data.role("target_test").labels is not None
@@ -182,7 +183,7 @@ def test_sets_that_stay_in_files_are_joined_too(image_folder):
         "target": {**block, "root": str(roots["p"])},
         "size": 16,
     }
-    data = build_data(made, seed=0)
+    data = build_data(made, Options(seed=0))
     whole = data.role("source_train")
     assert not whole.in_memory
     each = [everything(data.role(f"{name}_train")) for name in data.sources]
@@ -223,7 +224,7 @@ def test_coloured_paper_and_ink():
 
 
 def test_the_bundled_config_builds():
-    data = build_data(compose(["data=digits_styles_digitsm"]).data, seed=0)
+    data = build_data(compose(["data=digits_styles_digitsm"]).data, Options(seed=0))
     assert data.sources == STYLES
     assert [len(data.role(f"source_{s}")) for s in ("train", "val", "test")] == [600, 98, 200]
     assert data.input_shape == (3, 28, 28)

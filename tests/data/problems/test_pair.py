@@ -18,6 +18,7 @@ from tlrun.data.examples.splits import (
     with_val,
 )
 from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.errors import ConfigError, DataError
 
@@ -30,7 +31,7 @@ def sets_of(data):
 
 
 def test_none_means_objects_without_labels():
-    data = build_data(conf(), seed=0)
+    data = build_data(conf(), Options(seed=0))
     for role in ("target_train", "target_val"):
         assert data.role(role).labels is None
         assert data.role(role).classes is None
@@ -41,8 +42,8 @@ def test_none_means_objects_without_labels():
 
 
 def test_permuting_target_training_labels_changes_nothing():
-    a = build_data(conf(), seed=0)
-    b = build_data(conf(permute="train"), seed=0)
+    a = build_data(conf(), Options(seed=0))
+    b = build_data(conf(permute="train"), Options(seed=0))
     assert json.dumps(a.info()) == json.dumps(b.info())
     for role, examples in sets_of(a).items():
         other = sets_of(b)[role]
@@ -52,13 +53,13 @@ def test_permuting_target_training_labels_changes_nothing():
 
 
 def test_permuting_target_test_labels_leaves_no_trace_in_info():
-    a, b = build_data(conf(), seed=0), build_data(conf(permute="test"), seed=0)
+    a, b = build_data(conf(), Options(seed=0)), build_data(conf(permute="test"), Options(seed=0))
     assert json.dumps(a.info()) == json.dumps(b.info())
     assert not torch.equal(a.role("target_test").labels, b.role("target_test").labels)
 
 
 def test_all_labels_are_counted():
-    data = build_data(conf(), seed=0, target_labels="all")
+    data = build_data(conf(), Options(seed=0, target_labels="all"))
     assert (
         data.target_labels_seen
         == len(data.role("target_train")) + len(data.role("target_val"))
@@ -69,7 +70,7 @@ def test_all_labels_are_counted():
 def test_k_labels_per_class_are_nested_and_counted():
     chosen = {}
     for k in (2, 5, 9):
-        data = build_data(conf(), seed=4, target_labels=k)
+        data = build_data(conf(), Options(seed=4, target_labels=k))
         train = data.role("target_train")
         assert torch.bincount(train.labels).tolist() == [k, k, k]
         assert data.target_labels_seen == 3 * k
@@ -92,17 +93,17 @@ def test_labels_beyond_the_last_drawn_are_never_read():
 
 def test_too_few_for_k():
     with pytest.raises(ConfigError, match="target_labels=30: class 'a'"):
-        build_data(conf(), seed=0, target_labels=30)
+        build_data(conf(), Options(seed=0, target_labels=30))
 
 
 @pytest.mark.parametrize("bad", ["some", -1, True, 1.5])
 def test_unknown_target_labels(bad):
     with pytest.raises(ConfigError, match="choose none, all or a number"):
-        build_data(conf(), seed=0, target_labels=bad)
+        build_data(conf(), Options(seed=0, target_labels=bad))
 
 
 def test_target_images_none():
-    data = build_data(conf(), seed=0, target_images="none")
+    data = build_data(conf(), Options(seed=0, target_images="none"))
     assert data.role("target_train") is None
     assert data.role("target_val") is None
     assert data.role("target_test") is not None
@@ -111,19 +112,19 @@ def test_target_images_none():
 
 
 def test_classes_are_matched_by_name():
-    data = build_data(conf(classes="cba"), seed=0)
+    data = build_data(conf(classes="cba"), Options(seed=0))
     assert data.classes == ("a", "b", "c")
     assert data.role("target_test").labels[:3].tolist() == [2, 1, 0]
 
 
 def test_different_label_spaces():
     with pytest.raises(DataError, match=r"only in toyabc: c; only in toyabd: d"):
-        build_data(conf(classes="abd"), seed=0)
+        build_data(conf(classes="abd"), Options(seed=0))
 
 
 def test_different_shapes():
     with pytest.raises(DataError, match="must agree"):
-        build_data(conf(shape=[1, 9, 9]), seed=0)
+        build_data(conf(shape=[1, 9, 9]), Options(seed=0))
 
 
 def test_splits_do_not_depend_on_labels_but_on_the_seed():
@@ -153,7 +154,7 @@ def test_cut_and_transductive():
 
 
 def test_label_space_and_info_are_plain_json():
-    data = build_data(conf(), seed=0)
+    data = build_data(conf(), Options(seed=0))
     space = json.loads(json.dumps(data.label_space.to_json()))
     assert space["classes"] == ["a", "b", "c"]
     assert space["input_shape"] == [3, 8, 8]
@@ -164,7 +165,7 @@ def test_label_space_and_info_are_plain_json():
 
 
 def test_standard_statistics_are_those_of_the_source():
-    data = build_data({**conf(), "normalize": "standard"}, seed=0)
+    data = build_data({**conf(), "normalize": "standard"}, Options(seed=0))
     train = data.role("source_train")
     x = train.read(torch.arange(len(train))).double() / 255
     torch.testing.assert_close(
@@ -176,14 +177,15 @@ def test_standard_statistics_are_those_of_the_source():
 
 def test_mistakes_in_the_config():
     with pytest.raises(ConfigError, match="did you mean 'target'"):
-        build_data({**conf(), "augment": {"targt": {}}}, seed=0)
+        build_data({**conf(), "augment": {"targt": {}}}, Options(seed=0))
     with pytest.raises(ConfigError, match="must name a data set"):
-        build_data({"name": "x", "source": {"_target_": SET}}, seed=0)
+        build_data({"name": "x", "source": {"_target_": SET}}, Options(seed=0))
     with pytest.raises(ConfigError, match="did you mean 'target_val'"):
-        build_data(conf(), seed=0).role("target_vla")
+        build_data(conf(), Options(seed=0)).role("target_vla")
     with pytest.raises(ConfigError, match="must return"):
         build_data(
-            {**conf(), "source": {"_target_": "tests.data.problems.test_pair.wrong"}}, seed=0
+            {**conf(), "source": {"_target_": "tests.data.problems.test_pair.wrong"}},
+            Options(seed=0),
         )
 
 
@@ -202,7 +204,9 @@ def test_a_target_without_any_label(tmp_path, image_folder):
             "target": {"_target_": place, "name": "target", "root": str(tmp_path / "flat")},
             "size": 12,
         },
-        seed=0,
+        Options(
+            seed=0,
+        ),
     )
     assert data.classes == ("cat", "dog")
     assert len(data.role("target_test")) == 20
@@ -215,8 +219,10 @@ def test_a_target_without_any_label(tmp_path, image_folder):
                 "target": {"_target_": place, "root": str(tmp_path / "flat")},
                 "size": 12,
             },
-            seed=0,
-            target_labels="all",
+            Options(
+                seed=0,
+                target_labels="all",
+            ),
         )
 
 
@@ -228,7 +234,7 @@ def twice(**keys):
 
 
 def test_a_test_set_that_is_the_training_set_is_named(caplog):
-    build_data(conf(_target_="tests.data.problems.test_pair.twice"), seed=0)
+    build_data(conf(_target_="tests.data.problems.test_pair.twice"), Options(seed=0))
     assert "toyabc: the test images are the training images" in caplog.text
 
 
@@ -237,17 +243,17 @@ def test_a_test_set_that_is_the_training_set_is_named(caplog):
 
 def test_a_partial_target_lacks_classes():
     toy_conf = {**conf(classes="ac"), "label_spaces": "partial"}
-    data = build_data(toy_conf, seed=0)
+    data = build_data(toy_conf, Options(seed=0))
     assert data.classes == ("a", "b", "c")
     assert set(data.role("target_test").labels.tolist()) == {0, 2}
     with pytest.raises(DataError, match="label_spaces=partial"):
-        build_data(conf(classes="ac"), seed=0)
+        build_data(conf(classes="ac"), Options(seed=0))
     with pytest.raises(DataError, match="only in toyad: d"):
-        build_data({**conf(classes="ad"), "label_spaces": "partial"}, seed=0)
+        build_data({**conf(classes="ad"), "label_spaces": "partial"}, Options(seed=0))
 
 
 def test_what_an_open_target_has_beside_is_unknown():
-    data = build_data({**conf(classes="bdea"), "label_spaces": "open"}, seed=0)
+    data = build_data({**conf(classes="bdea"), "label_spaces": "open"}, Options(seed=0))
     assert data.classes == ("a", "b", "c", "unknown")
     labels = data.role("target_test").labels  # of b, d, e, a in turn
     assert labels[:4].tolist() == [1, 3, 3, 0]
@@ -255,39 +261,42 @@ def test_what_an_open_target_has_beside_is_unknown():
 
 
 def test_classes_can_be_left_out():
-    data = build_data({**conf(), "target_classes": ["b", "a"], "label_spaces": "partial"}, seed=0)
+    data = build_data(
+        {**conf(), "target_classes": ["b", "a"], "label_spaces": "partial"}, Options(seed=0)
+    )
     assert set(data.role("target_test").labels.tolist()) == {0, 1}
     assert len(data.role("target_test")) == 20
     with pytest.raises(ConfigError, match="target_classes: toyabc has no class 'x'"):
-        build_data({**conf(), "target_classes": ["x"]}, seed=0)
+        build_data({**conf(), "target_classes": ["x"]}, Options(seed=0))
     with pytest.raises(ConfigError, match="did you mean 'partial'"):
-        build_data({**conf(), "label_spaces": "partal"}, seed=0)
+        build_data({**conf(), "label_spaces": "partal"}, Options(seed=0))
 
 
 def test_a_few_labels_leave_all_images_without():
-    data = build_data(conf(), seed=0, target_labels=2)
+    data = build_data(conf(), Options(seed=0, target_labels=2))
     assert len(data.stream_set("target")) == 6
     assert data.stream_set("target_unlabelled").labels is None
     assert len(data.stream_set("target_unlabelled")) > 40
     with pytest.raises(ConfigError, match="target_labels=3"):
-        build_data(conf(), seed=0).stream_set("target_unlabelled")
+        build_data(conf(), Options(seed=0)).stream_set("target_unlabelled")
 
 
 def test_blending_needs_images_of_the_target():
     blended = {**conf(), "augment": {"source": {"blend": 0.5}}}
-    data = build_data(blended, seed=0)
+    data = build_data(blended, Options(seed=0))
     assert data.backdrops("source") is data.role("target_train")
     assert data.backdrops("target") is None
     with pytest.raises(ConfigError, match="target_images=none withholds them"):
-        build_data(blended, seed=0, target_images="none").backdrops("source")
+        build_data(blended, Options(seed=0, target_images="none")).backdrops("source")
     strong = {**conf(), "augment": {"target_strong": {"blend": 0.5}}}
     with pytest.raises(ConfigError, match="only plain images are blended"):
-        build_data(strong, seed=0).view("target", "strong")
+        build_data(strong, Options(seed=0)).view("target", "strong")
 
 
 def test_views_are_augmentations_of_a_stream():
     data = build_data(
-        {**conf(), "augment": {"target": {"noise": 0.1}, "target_strong": {"noise": 0.9}}}, seed=0
+        {**conf(), "augment": {"target": {"noise": 0.1}, "target_strong": {"noise": 0.9}}},
+        Options(seed=0),
     )
     assert data.view("target", "clean") is None
     assert data.view("target", "weak").ops == {"noise": 0.1}
@@ -295,7 +304,7 @@ def test_views_are_augmentations_of_a_stream():
     with pytest.raises(ConfigError, match=r"data\.augment\.source_strong"):
         data.view("source", "strong")
     with pytest.raises(ConfigError, match="target_strong"):
-        build_data({**conf(), "augment": {"target_stronk": {}}}, seed=0)
+        build_data({**conf(), "augment": {"target_stronk": {}}}, Options(seed=0))
 
 
 # ---- classes that cannot be learned or judged ---------------------------------------------------
@@ -314,12 +323,14 @@ def test_views_are_augmentations_of_a_stream():
 )
 def test_source_classes_that_make_no_sense(classes, message):
     with pytest.raises((ConfigError, DataError), match=message):
-        build_data({**conf(), "source_classes": classes, "label_spaces": "partial"}, seed=0)
+        build_data(
+            {**conf(), "source_classes": classes, "label_spaces": "partial"}, Options(seed=0)
+        )
 
 
 def test_a_single_target_class_may_be_named_alone():
     chosen = {**conf(), "target_classes": "b", "label_spaces": "partial"}
-    data = build_data(chosen, seed=0)
+    data = build_data(chosen, Options(seed=0))
     assert set(data.role("target_test").labels.tolist()) == {1}
 
 
@@ -342,24 +353,24 @@ def under(source, target, **keys):
 
 def test_one_class_is_no_problem_to_learn():
     with pytest.raises(DataError, match=r"one class only \('cat'\)"):
-        build_data(under(["cat"], ["cat"]), seed=0)
+        build_data(under(["cat"], ["cat"]), Options(seed=0))
     with pytest.raises(DataError, match=r"the target .* one class only \('dog'\)"):
-        build_data(under(["cat", "fox"], ["dog"]), seed=0, shared_classes=False)
+        build_data(under(["cat", "fox"], ["dog"]), Options(seed=0, shared_classes=False))
 
 
 def test_a_class_without_training_image_is_named():
     few = under(["cat", "dog", "fox"], ["cat", "dog", "fox"])
     few["source"]["rows"] = [0, 1, 3, 4, 6, 7, 9, 10]  # every third is a fox
     with pytest.raises(DataError, match="no image of the class 'fox' is left for training"):
-        build_data(few, seed=0)
+        build_data(few, Options(seed=0))
 
 
 def test_a_source_class_called_unknown():
     names = ["cat", "dog", "unknown"]
-    assert build_data(under(names, names), seed=0).classes == tuple(names)
+    assert build_data(under(names, names), Options(seed=0)).classes == tuple(names)
     with pytest.raises(DataError, match=r"has a class 'unknown'.*rename"):
-        build_data(under(names, names, label_spaces="open"), seed=0)
-    data = build_data(under(["cat", "dog"], names, label_spaces="open"), seed=0)
+        build_data(under(names, names, label_spaces="open"), Options(seed=0))
+    data = build_data(under(["cat", "dog"], names, label_spaces="open"), Options(seed=0))
     assert data.classes == ("cat", "dog", "unknown")
     assert torch.bincount(data.role("target_test").labels).tolist() == [10, 10, 10]
 
@@ -376,7 +387,9 @@ def test_images_of_both_domains_are_counted(image_folder, tmp_path, caplog):
             "target": {"_target_": place, "name": "target", "root": str(tmp_path / "t")},
             "size": 12,
         },
-        seed=0,
+        Options(
+            seed=0,
+        ),
     )
     assert "source and target share 3 images" in caplog.text
 

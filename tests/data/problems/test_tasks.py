@@ -6,6 +6,7 @@ import torch
 
 from tlrun.data.pipeline.sharing import batch_sizes
 from tlrun.data.problems.label_space import TaskFacts
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.tasks import task_data, under
 from tlrun.data.sets import canvas
 from tlrun.data.sets.digits import digits
@@ -20,8 +21,9 @@ TWO = {
 }
 
 
-def build(tasks=TWO, **keys):
-    return task_data(seed=0, tasks=tasks, size=28, **keys)
+def build(tasks=TWO, target_labels="all", **keys):
+    options = Options(target_labels=target_labels)
+    return task_data(options=options, tasks=tasks, size=28, **keys)
 
 
 def test_classes_are_chosen_merged_and_limited():

@@ -11,6 +11,7 @@ from helpers.toy_sets import pair_conf as conf
 from tlrun.config.compose import compose
 from tlrun.data.examples.splits import Splits
 from tlrun.data.problems.label_space import LabelSpace
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.problems.trained import as_trained, check_unchanged
 from tlrun.errors import ConfigError, DataError
@@ -25,15 +26,17 @@ def under(space, **keys):
     """The target of a pair as a run with this label space is tested on it."""
     data = build_data(
         {**conf(**keys), "source": {"_target_": SET, **keys}},
-        seed=0,
-        target_images="none",
-        classes=space.source_classes,
+        Options(
+            seed=0,
+            target_images="none",
+            classes=space.source_classes,
+        ),
     )
     return as_trained(data, space)
 
 
 def test_a_pair_by_name():
-    space = build_data(conf(), seed=0).label_space
+    space = build_data(conf(), Options(seed=0)).label_space
     for classes in ("ca", "bac", "b"):
         data = under(space, classes=classes)
         assert data.classes == ("a", "b", "c")
@@ -45,12 +48,14 @@ def test_a_pair_by_name():
 
 def test_an_open_run_keeps_its_unknown_class():
     opened = {**conf(classes="bd"), "label_spaces": "open"}
-    space = build_data(opened, seed=0).label_space
+    space = build_data(opened, Options(seed=0)).label_space
     data = build_data(
         conf(classes="cexa"),
-        seed=0,
-        target_images="none",
-        classes=space.source_classes,
+        Options(
+            seed=0,
+            target_images="none",
+            classes=space.source_classes,
+        ),
     )
     data = as_trained(data, space)
     assert names(data.role("target_test"))[:4] == ["c", "unknown", "unknown", "a"]
@@ -58,13 +63,15 @@ def test_an_open_run_keeps_its_unknown_class():
 
 def test_two_label_spaces():
     """A target with classes of its own: evaluated on some of them."""
-    space = build_data(conf(classes="xyz"), seed=0, shared_classes=False).label_space
+    space = build_data(conf(classes="xyz"), Options(seed=0, shared_classes=False)).label_space
     data = build_data(
         conf(classes="zx"),
-        seed=0,
-        target_images="none",
-        shared_classes=False,
-        classes=space.source_classes,
+        Options(
+            seed=0,
+            target_images="none",
+            shared_classes=False,
+            classes=space.source_classes,
+        ),
     )
     data = as_trained(data, space)
     assert data.classes == ("x", "y", "z")
@@ -73,10 +80,12 @@ def test_two_label_spaces():
 
 
 def test_several_sources():
-    space = build_data(sources_conf(), seed=0).label_space
-    data = build_data(sources_conf({"classes": "ca"}), seed=0, target_images="none")
+    space = build_data(sources_conf(), Options(seed=0)).label_space
+    data = build_data(sources_conf({"classes": "ca"}), Options(seed=0, target_images="none"))
     assert names(as_trained(data, space).role("target_test"))[:2] == ["c", "a"]
-    turned = build_data(sources_conf(a={"classes": "cba"}, b={}), seed=0, target_images="none")
+    turned = build_data(
+        sources_conf(a={"classes": "cba"}, b={}), Options(seed=0, target_images="none")
+    )
     assert turned.classes == ("c", "b", "a")
     data = as_trained(turned, space)
     assert data.classes == ("a", "b", "c")
@@ -97,34 +106,34 @@ UNLIKE = f"{__name__}.unlike"
 
 
 def test_a_test_set_by_name():
-    data = build_data({**conf(), "source": {"_target_": UNLIKE, "test": "ca"}}, seed=0)
+    data = build_data({**conf(), "source": {"_target_": UNLIKE, "test": "ca"}}, Options(seed=0))
     assert names(data.role("source_test"))[:2] == ["c", "a"]
     assert data.role("source_test").classes == data.classes == ("a", "b", "c")
-    data = build_data(conf(_target_=UNLIKE, test="cb"), seed=0)
+    data = build_data(conf(_target_=UNLIKE, test="cb"), Options(seed=0))
     assert names(data.role("target_test"))[:2] == ["c", "b"]
     for place in ({"source": {"_target_": UNLIKE, "test": "acd"}}, conf(_target_=UNLIKE, test="d")):
         with pytest.raises(DataError, match=r"the test or validation set of toya?c?d has classes"):
-            build_data({**conf(), **place}, seed=0)
+            build_data({**conf(), **place}, Options(seed=0))
 
 
 def test_classes_can_be_chosen_that_the_test_set_lacks():
     chosen = {"source_classes": ["c", "b"], "target_classes": ["c", "b"]}
-    data = build_data({**conf(_target_=UNLIKE, test="ca"), **chosen}, seed=0)
+    data = build_data({**conf(_target_=UNLIKE, test="ca"), **chosen}, Options(seed=0))
     assert set(names(data.role("target_test"))) == {"c"}
 
 
 def test_tasks_and_sources_by_name():
     several = sources_conf(a={"_target_": UNLIKE, "test": "cb"}, b={"n": 40})
-    assert names(build_data(several, seed=0).role("a_test"))[:2] == ["c", "b"]
+    assert names(build_data(several, Options(seed=0)).role("a_test"))[:2] == ["c", "b"]
     task = {
         "_target_": "tlrun.data.problems.tasks.task_data",
         "tasks": {"one": {"images": {"_target_": UNLIKE, "test": "cb"}}},
     }
-    data = build_data(task, seed=0, target_labels="all")
+    data = build_data(task, Options(seed=0, target_labels="all"))
     assert names(data.role("one_test"))[:2] == ["c", "b"]
     task["tasks"]["one"]["images"]["test"] = "ce"
     with pytest.raises(DataError, match="was not given to train on: e"):
-        build_data(task, seed=0, target_labels="all")
+        build_data(task, Options(seed=0, target_labels="all"))
 
 
 # ---- other kinds ---------------------------------------------------------------------------------
@@ -135,7 +144,7 @@ def curriculum(*classes):
     one = {"images": {"_target_": SET, "classes": classes[0]}}
     two = {"same_as": "one", "classes": {"first": [classes[0][0]], "rest": list(classes[0][1:])}}
     return build_data(
-        {"_target_": place, "tasks": {"one": one, "two": two}}, seed=0, target_labels="all"
+        {"_target_": place, "tasks": {"one": one, "two": two}}, Options(seed=0, target_labels="all")
     )
 
 
@@ -185,7 +194,7 @@ def test_attributes_by_name():
 
 
 def test_episodes_bring_their_own_classes():
-    data = build_data(compose(["data=digits_episodes", "method=protonet"]).data, seed=0)
+    data = build_data(compose(["data=digits_episodes", "method=protonet"]).data, Options(seed=0))
     space = copy.deepcopy(data.label_space.to_json())
     space["tasks"]["source"]["classes"] = [f"letter{k}" for k in range(9)]
     space["facts"]["train"]["way"] = 3
@@ -199,7 +208,7 @@ def test_episodes_bring_their_own_classes():
 
 
 def test_what_a_run_began_with_stays():
-    data = build_data(conf(), seed=0)
+    data = build_data(conf(), Options(seed=0))
     check_unchanged(data, data.label_space)
     began = copy.deepcopy(data.label_space.to_json())
     began["tasks"]["class"]["classes"] = ["a", "c", "b"]

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.sets import digits
 
@@ -17,7 +18,9 @@ CONF = Path(__file__).parents[3] / "conf" / "data"
 
 @pytest.fixture(scope="module")
 def data():
-    return build_data(OmegaConf.load(CONF / "digits_digitsm.yaml"), seed=0, target_labels="all")
+    return build_data(
+        OmegaConf.load(CONF / "digits_digitsm.yaml"), Options(seed=0, target_labels="all")
+    )
 
 
 def test_checksums(data):
@@ -63,6 +66,6 @@ def test_three_crops_per_training_digit(data):
 
 
 def test_nothing_depends_on_the_seed(data):
-    other = build_data(OmegaConf.load(CONF / "digits_digitsm.yaml"), seed=9)
+    other = build_data(OmegaConf.load(CONF / "digits_digitsm.yaml"), Options(seed=9))
     assert other.role("target_train").checksum == data.role("target_train").checksum
     assert other.role("source_val").checksum == data.role("source_val").checksum

@@ -6,6 +6,7 @@ from scipy.stats import zscore
 
 from helpers.data_files import real_data
 from tlrun.data.examples.feature_file import read_features
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.sets.features import (
     SURF,
@@ -89,7 +90,7 @@ def test_a_pair_of_features_without_target_labels(files):
         "target": {"_target_": place, "path": str(files / "t.npz")},
         "normalize": "standard",
     }
-    data = build_data(conf, seed=0)
+    data = build_data(conf, Options(seed=0))
     assert data.input_shape == (6,)
     assert data.role("target_test").labels is None
     assert len(data.role("target_test")) == 20

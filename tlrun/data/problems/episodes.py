@@ -26,7 +26,8 @@ from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.hashing import hashes, permutation
 from tlrun.data.pipeline.streams import Batch, Stream
 from tlrun.data.problems.label_space import EpisodeFacts, Images, Shape, Task, Way
-from tlrun.data.problems.pair import Data, Domain, Labels, preprocess_of
+from tlrun.data.problems.options import Options
+from tlrun.data.problems.pair import Data, Domain, preprocess_of
 from tlrun.errors import ConfigError, DataError
 
 
@@ -165,10 +166,7 @@ class EpisodeData(Data):
 
 def episodes(
     *,
-    seed: int,
-    target_labels: Labels,
-    target_val_labels: Labels,
-    target_images: str,
+    options: Options,
     name: str,
     classes: dict[str, Any],
     size: Pixels,
@@ -187,12 +185,12 @@ def episodes(
     """
     from tlrun.config.build import build
 
-    if target_labels != "none":
+    if options.target_labels != "none":
         raise ConfigError(
-            f"target_labels={target_labels}: here the labels of novel classes are the support of "
-            "each episode (data.tests); use target_labels=auto"
+            f"target_labels={options.target_labels}: here the labels of novel classes are the "
+            "support of each episode (data.tests); use target_labels=auto"
         )
-    found = build(classes, "data.classes", seed=seed, size=size)
+    found = build(classes, "data.classes", seed=options.seed, size=size)
     if not isinstance(found, ClassSplits):
         raise ConfigError(
             f"{classes['_target_']} must return tlrun.data.problems.episodes.ClassSplits"

@@ -28,13 +28,14 @@ from tlrun.data.examples.splits import Card, Splits, common_grey, warn_of_shared
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.class_checks import check_source, check_target
 from tlrun.data.problems.label_space import SourceFacts, Task
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import (
     Data,
     Domain,
     augmentations,
-    behind_firewall,
     load_splits,
     preprocess_of,
+    target_domain,
 )
 from tlrun.errors import ConfigError, DataError
 
@@ -52,10 +53,7 @@ def joined(sets: Sequence[ImageSet | None]) -> ImageSet | None:
 
 def multi_source(
     *,
-    seed: int,
-    target_labels: Any = "none",
-    target_val_labels: Any = "auto",
-    target_images: str = "all",
+    options: Options,
     name: str = "multi_source",
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     target: Mapping[str, Any] | None = None,
@@ -74,30 +72,24 @@ def multi_source(
             "which sources? Give at least two, data.sources.<name> (a data set each); "
             "conf/data/digits_styles_digitsm.yaml is an example."
         )
-    if target_images not in ("all", "none"):
-        raise ConfigError(f"target_images={target_images}: choose all or none.")
+    withheld = options.withholds_target
     for key in sources:
         if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
             raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
-    found = load_sources(sources, seed, size)
+    found = load_sources(sources, options, size)
     leading = next(iter(found.values()))
     first = leading.train
-    held = with_val(
-        load_splits({"target": target, "size": size}, "target", seed, True), "target", seed
-    )
+    held = load_splits({"target": target, "size": size}, "target", options)
+    held = with_val(held, "target", options.seed)
     held = match_columns(held, leading)
-    held = match_classes(held, first.classes or (), first.name, lacking=target_images == "none")
+    held = match_classes(held, first.classes or (), first.name, lacking=withheld)
     everyone = {**found, "target": held}
     warn_of_shared_images(everyone)
     for splits in found.values():
         check_source(splits)
     check_target(held, own=False)
-    train, val, labels_seen = behind_firewall(held, target_labels, target_val_labels, seed)
-    unseen = Domain(held.card.name, train, val, held.test, held.card)
-    if target_images == "none":
-        unseen, labels_seen = Domain(held.card.name, None, None, held.test, held.card), 0
-
-    domains = {key: Domain(s.card.name, s.train, s.val, s.test, s.card) for key, s in found.items()}
+    unseen, labels_seen = target_domain(held, options)
+    domains = {key: Domain.of(splits) for key, splits in found.items()}
     everything = joined([s.train for s in found.values()])
     assert everything is not None
     domains["source"] = Domain(
@@ -125,15 +117,14 @@ def multi_source(
 
 
 def load_sources(
-    sources: Mapping[str, Mapping[str, Any]], seed: int, size: int | None
+    sources: Mapping[str, Mapping[str, Any]], options: Options, size: int | None
 ) -> dict[str, Splits]:
     """Each source with a validation set, its classes in the order of the first one's."""
     found: dict[str, Splits] = {}
     for key, block in sources.items():
         place = f"sources.{key}"
-        splits = with_val(
-            load_splits({place: block, "size": size}, place, seed, True), "source", seed
-        )
+        splits = load_splits({place: block, "size": size}, place, options)
+        splits = with_val(splits, "source", options.seed)
         if splits.train.labels is None or splits.train.classes is None:
             raise DataError(
                 f"the source '{splits.train.name}' has no labels; every source needs them."

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +31,11 @@ from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.problems.class_checks import check_source, check_target, class_names
 from tlrun.data.problems.label_space import Facts, LabelSpace, Task
+from tlrun.data.problems.options import Labels, Options
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-Labels = Literal["auto", "none", "all"] | int
 LABEL_SPACES = ("shared", "partial", "open")
 STRONG = "_strong"  # data.augment.<domain>_strong
 UNLABELLED = "target_unlabelled"  # the stream of all target images, beside the few with labels
@@ -51,6 +51,11 @@ class Domain:
     val: ImageSet | None
     test: ImageSet | None
     card: Card
+
+    @classmethod
+    def of(cls, splits: Splits) -> Domain:
+        """All sets as they are."""
+        return cls(splits.card.name, splits.train, splits.val, splits.test, splits.card)
 
 
 @dataclass
@@ -202,31 +207,12 @@ class Data:
         return out
 
 
-def build_data(
-    cfg: Mapping[str, Any],
-    *,
-    seed: int,
-    target_labels: Labels = "none",
-    target_val_labels: Labels = "auto",
-    target_images: str = "all",
-    shared_classes: bool = True,
-    allow_download: bool = True,
-    classes: Sequence[str] | None = None,
-    feature_names: Sequence[str] | None = None,
-) -> Data:
+def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
     """Build the pair of `cfg` (the group `data`), or what its own `_target_` builds from it.
-
-    target_labels: none | all | k. With none, training and validation sets of the target are objects
-    without labels before anyone sees them. With k, target-train holds just k examples per class,
-    with labels. target_val_labels: the same for target-val; auto = all with target_labels=all, else
-    none. All labels that are held are counted. target_images: all | none (with none the target has
-    its test set only). shared_classes: False lets source and target have different classes, each a
-    task of its own. classes, feature_names: those that a trained net knows, in its order, in place
-    of the source's; what is only tested may lack some classes. Raises ConfigError or DataError.
 
     `data.label_spaces` says how the classes of the target relate to the source's. shared: they are
     the same; partial: the target may lack some; open: it may lack some, and what the source does
-    not know is the class UNKNOWN, behind those of the source.
+    not know is the class UNKNOWN, behind those of the source. Raises ConfigError or DataError.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -234,66 +220,23 @@ def build_data(
         OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     )
     if "_target_" in conf:
-        return _build_own(conf, seed, target_labels, target_val_labels, target_images)
-    if target_images not in ("all", "none"):
-        raise ConfigError(f"target_images={target_images}: choose all or none.")
+        return _build_own(conf, options)
+    withheld = options.withholds_target
     splits = {
-        d: with_val(load_splits(conf, d, seed, allow_download), d, seed)
-        for d in ("source", "target")
+        domain: with_val(load_splits(conf, domain, options), domain, options.seed)
+        for domain in ("source", "target")
     }
-    source, target = splits["source"], splits["target"]
-    if source.train.labels is None or source.train.classes is None:
-        give = (
-            "name the array or column of its classes labels, or give its name as data.source.labels"
-            if len(source.train.shape) == 1
-            else "give a folder per class or a list of 'path label'"
-        )
-        raise DataError(f"the source '{source.train.name}' has no labels; {give}.")
+    _require_labels(splits["source"].train)
     label_spaces = str(conf.get("label_spaces") or "shared")
     if label_spaces not in LABEL_SPACES:
         raise ConfigError(
             f"data.label_spaces={label_spaces}: {did_you_mean(label_spaces, LABEL_SPACES)}"
         )
     splits = only_classes(splits, conf)
-    source, target = splits["source"], splits["target"]
-    source = order_columns(source, feature_names, "the run")
-    target = match_columns(target, source)
-    name, what = source.train.name, "source and target"
-    known = source.train.classes or ()
-    lacking = label_spaces != "shared" or target_images == "none"
-    if classes is not None:
-        label_spaces = "open" if UNKNOWN in classes else label_spaces
-        known = tuple(c for c in classes if c != UNKNOWN)
-        name, what = "the run", "a run and the data that it is evaluated on"
-    source = match_classes(source, known, name, what, lacking=classes is not None)
-    if classes is None:  # something is trained
-        check_source(source, UNKNOWN if label_spaces == "open" else None)
-        warn_of_shared_images({"source": source, "target": target})
-    if label_spaces == "open":
-        known = (*known, UNKNOWN)
-        source = match_classes(source, known, name, lacking=True)
-        target = unknown_merged(target, known)
-    tasks = {"class": Task("class", "class", known)}
-    own = None if shared_classes else _own_classes(target, known)
-    check_target(target, own=bool(own))
-    if own:
-        target = match_classes(target, own, target.train.name)
-        tasks = {
-            "class": Task("class", "class", own, "target"),
-            "source": Task("source", "class", known, "source"),
-        }
-    else:
-        target = match_classes(target, known, name, what, lacking=lacking, spaces=classes is None)
-
-    train, val, seen = behind_firewall(target, target_labels, target_val_labels, seed)
-    domains = {
-        "source": Domain(source.card.name, source.train, source.val, source.test, source.card),
-        "target": Domain(target.card.name, train, val, target.test, target.card),
-    }
-    if target_images == "none":
-        domains["target"] = Domain(target.card.name, None, None, target.test, target.card)
-        seen = 0
-    few = isinstance(target_labels, int) and target_labels > 0 and target_images == "all"
+    source, target, tasks = _matched(splits, label_spaces, options)
+    domain, seen = target_domain(target, options)
+    domains = {"source": Domain.of(source), "target": domain}
+    few = isinstance(options.target_labels, int) and options.target_labels > 0 and not withheld
     return Data(
         name=str(conf.get("name", "data")),
         domains=domains,
@@ -304,6 +247,60 @@ def build_data(
         unlabelled=target.train.without_labels() if few else None,
         feature_names=source.feature_names,
     )
+
+
+def _require_labels(train: ImageSet) -> None:
+    if train.labels is not None and train.classes is not None:
+        return
+    give = (
+        "name the array or column of its classes labels, or give its name as data.source.labels"
+        if len(train.shape) == 1
+        else "give a folder per class or a list of 'path label'"
+    )
+    raise DataError(f"the source '{train.name}' has no labels; {give}.")
+
+
+def _matched(
+    splits: Mapping[str, Splits], label_spaces: str, options: Options
+) -> tuple[Splits, Splits, dict[str, Task]]:
+    """Source and target under the classes and columns of the source or of a trained net, and the
+    tasks that these classes make."""
+    source = order_columns(splits["source"], options.feature_names, "the run")
+    target = match_columns(splits["target"], source)
+    name, what = source.train.name, "source and target"
+    classes = source.train.classes or ()
+    lacking = label_spaces != "shared" or options.withholds_target
+    is_trained = options.classes is not None
+    if options.classes is not None:
+        label_spaces = "open" if UNKNOWN in options.classes else label_spaces
+        classes = tuple(c for c in options.classes if c != UNKNOWN)
+        name, what = "the run", "a run and the data that it is evaluated on"
+    source = match_classes(source, classes, name, what, lacking=is_trained)
+    if not is_trained:
+        check_source(source, UNKNOWN if label_spaces == "open" else None)
+        warn_of_shared_images({"source": source, "target": target})
+    if label_spaces == "open":
+        classes = (*classes, UNKNOWN)
+        source = match_classes(source, classes, name, lacking=True)
+        target = unknown_merged(target, classes)
+    own = None if options.shared_classes else _own_classes(target, classes)
+    check_target(target, own=bool(own))
+    if own:
+        tasks = {
+            "class": Task("class", "class", own, "target"),
+            "source": Task("source", "class", classes, "source"),
+        }
+        return source, match_classes(target, own, target.train.name), tasks
+    target = match_classes(target, classes, name, what, lacking=lacking, spaces=not is_trained)
+    return source, target, {"class": Task("class", "class", classes)}
+
+
+def target_domain(target: Splits, options: Options) -> tuple[Domain, int]:
+    """The target behind the label firewall, and how many of its labels are held."""
+    if options.withholds_target:
+        return Domain(target.card.name, None, None, target.test, target.card), 0
+    train, val, seen = behind_firewall(target, options)
+    return Domain(target.card.name, train, val, target.test, target.card), seen
 
 
 def augmentations(
@@ -359,20 +356,11 @@ def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
     return relabelled(target, merge)
 
 
-def _build_own(
-    conf: Mapping[str, Any], seed: int, labels: Labels, val_labels: Labels, images: str
-) -> Data:
-    """Data that are no plain pair: a callable of `conf`'s keys that returns `Data`."""
+def _build_own(conf: Mapping[str, Any], options: Options) -> Data:
+    """Data that are no plain pair: a callable of `conf`'s keys and `options` returns `Data`."""
     from tlrun.config.build import build
 
-    data = build(
-        conf,
-        "data",
-        seed=seed,
-        target_labels=labels,
-        target_val_labels=val_labels,
-        target_images=images,
-    )
+    data = build(conf, "data", options=options)
     if not isinstance(data, Data):
         raise ConfigError(f"{conf['_target_']} must return tlrun.data.problems.pair.Data")
     return data
@@ -384,7 +372,8 @@ def _own_classes(target: Splits, classes: tuple[str, ...]) -> tuple[str, ...] | 
     return known[0] if known and set(known[0]) != set(classes) else None
 
 
-def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool) -> Splits:
+def load_splits(conf: Mapping[str, Any], domain: str, options: Options) -> Splits:
+    """The sets of `data.<domain>`. Raises ConfigError if it names no data set."""
     from tlrun.config.build import build
 
     block = conf.get(domain)
@@ -392,7 +381,13 @@ def load_splits(conf: Mapping[str, Any], domain: str, seed: int, download: bool)
         raise ConfigError(
             f"data.{domain} must name a data set (_target_); see conf/data/digits_digitsm.yaml."
         )
-    splits = build(block, f"data.{domain}", seed=seed, size=conf.get("size"), download=download)
+    splits = build(
+        block,
+        f"data.{domain}",
+        seed=options.seed,
+        size=conf.get("size"),
+        download=options.allow_download,
+    )
     if not isinstance(splits, Splits):
         raise ConfigError(
             f"data.{domain}: {block['_target_']} must return tlrun.data.examples.splits.Splits."
@@ -411,10 +406,9 @@ def _warn_of_equal_sets(splits: Splits) -> None:
         log.warning("%s: the test %s are the training %s", train.name, kind, kind)
 
 
-def behind_firewall(
-    target: Splits, labels: Labels, val_labels: Labels, seed: int
-) -> tuple[ImageSet, ImageSet | None, int]:
+def behind_firewall(target: Splits, options: Options) -> tuple[ImageSet, ImageSet | None, int]:
     """(train, val, labels held) of the target."""
+    labels, val_labels, seed = options.target_labels, options.target_val_labels, options.seed
     if val_labels == "auto":
         val_labels = "all" if labels == "all" else "none"
         if target.val is not None and target.val.labels is None:

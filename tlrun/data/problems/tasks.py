@@ -36,6 +36,7 @@ from tlrun.data.examples.splits import Splits, common_grey, draw_per_class, with
 from tlrun.data.pipeline.augment import GEOMETRY, Augment
 from tlrun.data.problems.class_checks import check_trained
 from tlrun.data.problems.label_space import Task, TaskFacts
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, Domain, allowed, preprocess_of
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
@@ -53,10 +54,7 @@ class TaskKeys:
 
 def task_data(
     *,
-    seed: int,
-    target_labels: Any = "all",
-    target_val_labels: Any = "auto",
-    target_images: str = "all",
+    options: Options,
     name: str = "tasks",
     tasks: Mapping[str, dict[str, Any]] | None = None,
     target: str | None = None,
@@ -72,7 +70,7 @@ def task_data(
     """
     if not tasks:
         raise ConfigError("which tasks? Give data.tasks.<name>.images (a data set).")
-    if target_labels == "none" or target_images == "none":
+    if options.target_labels == "none" or options.target_images == "none":
         raise ConfigError(
             f"every task of data={name} is learned from labels: a method for tasks "
             "(method=multitask, sequential or progressive) and target_labels=all or k per class."
@@ -95,7 +93,7 @@ def task_data(
         kind = str(conf.get("kind") or "class")
         domain = str(conf.get("same_as") or task)
         if domain == task:
-            splits = _splits(task, conf, seed, size)
+            splits = _splits(task, conf, options, size)
             splits = match_columns(splits, next(iter(read.values()), splits))
             read[task] = splits
             domains[task] = Domain(task, splits.train, splits.val, splits.test, splits.card)
@@ -115,12 +113,12 @@ def task_data(
             )
         classes, column = (train.classes or (), "") if kind == "class" else ((), kind)
         if domain != task and (conf.get("classes") or conf.get("per_class") is not None):
-            classes, column = _judge_anew(domains[domain], task, kind, conf, seed), task
+            classes, column = _judge_anew(domains[domain], task, kind, conf, options.seed), task
         found[task] = Task(task, kind, classes, domain, column)
     held = domains[found[chosen].domain or chosen]
     assert held.train is not None
-    if target_labels != "auto":
-        held.train = allowed(held.train, target_labels, seed, "target_labels")
+    if options.target_labels != "auto":
+        held.train = allowed(held.train, options.target_labels, options.seed, "target_labels")
     trained = {name: d.train for name, d in domains.items() if d.train is not None}
     for key in augment:
         if key != "all" and key not in domains:
@@ -140,8 +138,9 @@ def task_data(
     )
 
 
-def _splits(task: str, conf: Mapping[str, Any], seed: int, size: int | None) -> Splits:
+def _splits(task: str, conf: Mapping[str, Any], options: Options, size: int | None) -> Splits:
     """The sets of a task under its own classes, training images limited to `per_class`."""
+    seed = options.seed
     from tlrun.config.build import build
 
     images = conf.get("images")

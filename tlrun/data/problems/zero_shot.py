@@ -34,6 +34,7 @@ from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.class_checks import check_trained
 from tlrun.data.problems.label_space import AttributeFacts, Task
+from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, Domain, preprocess_of
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.files.archives import load_mat
@@ -43,10 +44,7 @@ VAL_FRACTION = 0.1
 
 def seen_unseen(
     *,
-    seed: int,
-    target_labels: Any = "none",
-    target_val_labels: Any = "auto",
-    target_images: str = "all",
+    options: Options,
     name: str = "attributes",
     images: Mapping[str, Any] | None = None,
     table: Mapping[str, Any] | None = None,
@@ -72,6 +70,7 @@ def seen_unseen(
     if not images:
         raise ConfigError("which images? Give data.images (a data set with its `_target_`).")
     found = read_table(**dict(table or {}))
+    seed = options.seed
     splits = build(images, "data.images", seed=seed, size=size, download=True)
     if not isinstance(splits, Splits) or splits.train.classes is None:
         raise DataError(f"data.images: {images.get('_target_')} must return Splits with labels.")
@@ -230,10 +229,7 @@ def _join(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def xlsa17(
     *,
-    seed: int,
-    target_labels: Any = "none",
-    target_val_labels: Any = "auto",
-    target_images: str = "all",
+    options: Options,
     name: str = "xlsa17",
     path: str | None = None,
     features: str = "res101.mat",
@@ -276,6 +272,6 @@ def xlsa17(
         )
     }
     unseen = [table.classes[i] for i in np.unique(y.numpy()[rows["test_unseen_loc"]])]
-    groups = class_groups(table.classes, unseen, validation, draw_validation, seed)
+    groups = class_groups(table.classes, unseen, validation, draw_validation, options.seed)
     conf = {"normalize": normalize, "augment": augment}
-    return assemble(name, table, groups, sets, card, seed=seed, gamma=gamma, conf=conf)
+    return assemble(name, table, groups, sets, card, seed=options.seed, gamma=gamma, conf=conf)
