@@ -190,8 +190,8 @@ def episodes(
             f"target_labels={options.target_labels}: here the labels of novel classes are the "
             "support of each episode (data.tests); use target_labels=auto"
         )
-    found = build(classes, "data.classes", seed=options.seed, size=size)
-    if not isinstance(found, ClassSplits):
+    splits = build(classes, "data.classes", seed=options.seed, size=size)
+    if not isinstance(splits, ClassSplits):
         raise ConfigError(
             f"{classes['_target_']} must return tlrun.data.problems.episodes.ClassSplits"
         )
@@ -202,35 +202,45 @@ def episodes(
     shapes = tuple(
         Shape.of({"way": way, "shot": shot, "query": query}, "data.tests") for way, shot in tests
     )
-    base, novel = found.base.classes, found.novel.classes
-    assert base is not None
-    assert novel is not None
     trained = Shape.of(train, "data.train")
-    ClassTable(found.base, trained, "base classes")  # a clear error now
-    ClassTable(found.val, shapes[0], "validation classes")
-    for shape in shapes:
-        ClassTable(found.novel, shape, "novel classes")
-    card = found.card
+    tasks = _class_tasks(splits)
+    _check_episodes(splits, trained, shapes)
+    card = splits.card
     conf = {"normalize": normalize, "channels": channels}
     return EpisodeData(
         name=name,
         domains={
-            "source": Domain(f"{card.name}, base classes", found.base, found.val, None, card),
-            "target": Domain(f"{card.name}, novel classes", None, None, found.novel, card),
+            "source": Domain(f"{card.name}, base classes", splits.base, splits.val, None, card),
+            "target": Domain(f"{card.name}, novel classes", None, None, splits.novel, card),
         },
-        tasks={
-            "class": Task("class", "class", novel, "target"),
-            "source": Task("source", "class", base, "source"),
-        },
-        preprocess=preprocess_of(conf, found.base, found.fit, found.grey),
+        tasks=tasks,
+        preprocess=preprocess_of(conf, splits.base, splits.fit, splits.grey),
         augment={"source": Augment(augment.get("source"))},
         evaluator="episodes",
         facts=EpisodeFacts(trained, [(way, shot) for way, shot in tests]),
         tests=shapes,
         val_episodes=val_episodes,
         test_episodes=test_episodes,
-        fixed=found.fixed,
+        fixed=splits.fixed,
     )
+
+
+def _class_tasks(splits: ClassSplits) -> dict[str, Task]:
+    base, novel = splits.base.classes, splits.novel.classes
+    assert base is not None
+    assert novel is not None
+    return {
+        "class": Task("class", "class", novel, "target"),
+        "source": Task("source", "class", base, "source"),
+    }
+
+
+def _check_episodes(splits: ClassSplits, trained: Shape, tests: Sequence[Shape]) -> None:
+    """A clear error now rather than at the first episode. Raises ConfigError."""
+    ClassTable(splits.base, trained, "base classes")
+    ClassTable(splits.val, tests[0], "validation classes")
+    for shape in tests:
+        ClassTable(splits.novel, shape, "novel classes")
 
 
 def split_classes(

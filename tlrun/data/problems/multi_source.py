@@ -90,16 +90,9 @@ def multi_source(
     check_target(held, own=False)
     unseen, labels_seen = target_domain(held, options)
     domains = {key: Domain.of(splits) for key, splits in found.items()}
-    everything = joined([s.train for s in found.values()])
+    domains |= {"source": all_sources(found), "target": unseen}
+    everything = domains["source"].train
     assert everything is not None
-    domains["source"] = Domain(
-        "source",
-        everything,
-        joined([s.val for s in found.values()]),
-        joined([s.test for s in found.values()]),
-        joint_card(found),
-    )
-    domains["target"] = unseen
     note = "; all sources share that of `source`"
     shared = augmentations(augment, ("source", "target"), note)
     mixed = everything.subset(permutation(len(everything), "statistics"))  # of every source
@@ -113,6 +106,17 @@ def multi_source(
         target_labels_seen=labels_seen,
         facts=SourceFacts(list(found)),
         feature_names=leading.feature_names,
+    )
+
+
+def all_sources(found: Mapping[str, Splits]) -> Domain:
+    """The domain of all sources together."""
+    return Domain(
+        "source",
+        joined([splits.train for splits in found.values()]),
+        joined([splits.val for splits in found.values()]),
+        joined([splits.test for splits in found.values()]),
+        joint_card(found),
     )
 
 

@@ -75,67 +75,89 @@ def task_data(
             f"every task of data={name} is learned from labels: a method for tasks "
             "(method=multitask, sequential or progressive) and target_labels=all or k per class."
         )
-    chosen = target or list(tasks)[-1]
-    if chosen not in tasks:
-        raise ConfigError(f"data.target: no task '{chosen}': {did_you_mean(chosen, tasks)}")
+    target = target or list(tasks)[-1]
+    if target not in tasks:
+        raise ConfigError(f"data.target: no task '{target}': {did_you_mean(target, tasks)}")
     augment = dict(augment or {})
-
-    def augments(domain: str) -> Mapping[str, Any]:
-        return augment.get(domain) or augment.get("all") or {}
-
-    domains: dict[str, Domain] = {}
-    found: dict[str, Task] = {}
-    read: dict[str, Splits] = {}
-    for task, conf in tasks.items():
-        if not re.fullmatch(r"[\w-]+", task) or task in ("mean", "source", "target"):
-            raise ConfigError(f"data.tasks.{task}: name it in other words (letters, digits, _, -).")
-        check_section(conf, TaskKeys, f"data.tasks.{task}.", partial=True)
-        kind = str(conf.get("kind") or "class")
-        domain = str(conf.get("same_as") or task)
-        if domain == task:
-            splits = _splits(task, conf, options, size)
-            splits = match_columns(splits, next(iter(read.values()), splits))
-            read[task] = splits
-            domains[task] = Domain(task, splits.train, splits.val, splits.test, splits.card)
-        elif domain not in domains:
-            raise ConfigError(
-                f"data.tasks.{task}.same_as: no task '{domain}' before it: "
-                f"{did_you_mean(domain, domains)}"
-            )
-        train = domains[domain].train
-        assert train is not None
-        if kind != "class" and kind not in train.columns:
-            raise DataError(f"data.tasks.{task}: {train.name} has no column '{kind}'.")
-        if kind == "box" and any(augments(domain).get(key) for key in GEOMETRY):
-            raise ConfigError(
-                f"data.augment: {', '.join(GEOMETRY)} move the image of {domain}, but not the box "
-                f"of the task {task}: leave them out."
-            )
-        classes, column = (train.classes or (), "") if kind == "class" else ((), kind)
-        if domain != task and (conf.get("classes") or conf.get("per_class") is not None):
-            classes, column = _judge_anew(domains[domain], task, kind, conf, options.seed), task
-        found[task] = Task(task, kind, classes, domain, column)
-    held = domains[found[chosen].domain or chosen]
-    assert held.train is not None
+    domains, learned, read = _read_tasks(tasks, augment, options, size)
+    target_domain = domains[learned[target].domain or target]
+    assert target_domain.train is not None
     if options.target_labels != "auto":
-        held.train = allowed(held.train, options.target_labels, options.seed, "target_labels")
-    trained = {name: d.train for name, d in domains.items() if d.train is not None}
+        target_domain.train = allowed(
+            target_domain.train, options.target_labels, options.seed, "target_labels"
+        )
     for key in augment:
         if key != "all" and key not in domains:
             raise ConfigError(f"unknown key data.augment.{key}: {did_you_mean(key, domains)}")
+    trained = {name: d.train for name, d in domains.items() if d.train is not None}
+    labelled = (s for s in (target_domain.train, target_domain.val) if s is not None)
     conf = {"channels": channels, "normalize": normalize}
     first, last = next(iter(read.values())), [*read.values()][-1]
     return Data(
         name=name,
         domains=domains,
-        tasks=found,
+        tasks=learned,
         preprocess=preprocess_of(conf, next(iter(trained.values())), last.fit, common_grey(read)),
-        augment={d: Augment(augments(d)) for d in domains},
-        target_labels_seen=sum(len(s) for s in (held.train, held.val) if s is not None),
+        augment={domain: Augment(_augment_of(augment, domain)) for domain in domains},
+        target_labels_seen=sum(len(examples) for examples in labelled),
         evaluator="tasks",
-        facts=TaskFacts(chosen, {name: len(s) for name, s in trained.items()}),
+        facts=TaskFacts(target, {name: len(train) for name, train in trained.items()}),
         feature_names=first.feature_names,
     )
+
+
+def _augment_of(augment: Mapping[str, Any], domain: str) -> Mapping[str, Any]:
+    """The augmentation of a domain: its own, else that of all."""
+    return augment.get(domain) or augment.get("all") or {}
+
+
+def _read_tasks(
+    tasks: Mapping[str, dict[str, Any]],
+    augment: Mapping[str, Any],
+    options: Options,
+    size: int | None,
+) -> tuple[dict[str, Domain], dict[str, Task], dict[str, Splits]]:
+    """(domains, tasks, the sets of each task with images of its own), in the order of `tasks`."""
+    domains: dict[str, Domain] = {}
+    learned: dict[str, Task] = {}
+    read: dict[str, Splits] = {}
+    for task, conf in tasks.items():
+        if not re.fullmatch(r"[\w-]+", task) or task in ("mean", "source", "target"):
+            raise ConfigError(f"data.tasks.{task}: name it in other words (letters, digits, _, -).")
+        check_section(conf, TaskKeys, f"data.tasks.{task}.", partial=True)
+        domain = str(conf.get("same_as") or task)
+        if domain == task:
+            splits = _splits(task, conf, options, size)
+            read[task] = match_columns(splits, next(iter(read.values()), splits))
+            domains[task] = replace(Domain.of(read[task]), name=task)
+        elif domain not in domains:
+            raise ConfigError(
+                f"data.tasks.{task}.same_as: no task '{domain}' before it: "
+                f"{did_you_mean(domain, domains)}"
+            )
+        moved = [key for key in GEOMETRY if _augment_of(augment, domain).get(key)]
+        learned[task] = _task(task, conf, domain, domains[domain], bool(moved), options.seed)
+    return domains, learned, read
+
+
+def _task(
+    name: str, conf: Mapping[str, Any], domain: str, images: Domain, moved: bool, seed: int
+) -> Task:
+    """One task on the images of a domain. moved: whether these are moved by augmentation."""
+    kind = str(conf.get("kind") or "class")
+    train = images.train
+    assert train is not None
+    if kind != "class" and kind not in train.columns:
+        raise DataError(f"data.tasks.{name}: {train.name} has no column '{kind}'.")
+    if kind == "box" and moved:
+        raise ConfigError(
+            f"data.augment: {', '.join(GEOMETRY)} move the image of {domain}, but not the box "
+            f"of the task {name}: leave them out."
+        )
+    classes, column = (train.classes or (), "") if kind == "class" else ((), kind)
+    if domain != name and (conf.get("classes") or conf.get("per_class") is not None):
+        classes, column = _judge_anew(images, name, kind, conf, seed), name
+    return Task(name, kind, classes, domain, column)
 
 
 def _splits(task: str, conf: Mapping[str, Any], options: Options, size: int | None) -> Splits:

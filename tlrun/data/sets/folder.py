@@ -13,7 +13,7 @@ stream decode.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,7 @@ def folder(
     card = Card(name, "your own images", "yours", "", str(root or list))
     left_out = LeftOut(skip_unreadable)
     listings = _listings(name, root, list, test, left_out)
-    tell(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
+    add_note(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
     if skip_unreadable:
         listings = {s: _readable(found, key) for s, found in listings.items()}
     listings = {s: found.with_prints() for s, found in listings.items()}
@@ -86,16 +86,12 @@ def folder(
     if not transductive:
         listings, notes = without_copies(listings, key)
         for note in notes:
-            tell(card, key, note)
+            add_note(card, key, note)
     classes = _classes(listings, name)
     own = {s: classes if found.labels else None for s, found in listings.items()}
     sets, grey = reader.sets(name, listings, own, card)
     train, val, tested = sets["train"], sets.get("val"), sets.get("test")
-    content = {
-        text_of(file): known.content
-        for found in listings.values()
-        for file, known in zip(found.files, found.prints, strict=True)
-    }
+    content = _contents(listings.values())
     parts = Splits(train, val, train if tested is None else tested, card, fit, grey, content)
     if tested is not None or (train.labels is None and not transductive):
         return parts
@@ -111,7 +107,16 @@ def folder(
     return replace(parts, train=made.train, val=val or made.val, test=made.test)
 
 
-def tell(card: Card, key: str, note: str, quietly: bool = False) -> None:
+def _contents(listings: Iterable[Listing]) -> dict[str, str]:
+    """path -> hash of the content of every file."""
+    return {
+        text_of(file): known.content
+        for found in listings
+        for file, known in zip(found.files, found.prints, strict=True)
+    }
+
+
+def add_note(card: Card, key: str, note: str, quietly: bool = False) -> None:
     """What a reader of the card and of the log should know of a set; nothing if empty."""
     if note:
         card.notes.append(note)
@@ -157,7 +162,7 @@ class Reader:
             black, white = self.grey_values
             grey = dict.fromkeys(grey, (float(black), float(white)))
         for black, white in grey.values():
-            tell(
+            add_note(
                 card,
                 self.key,
                 f"grey of more than 8 bits: {black:g} is black, {white:g} is white "
