@@ -21,7 +21,7 @@ from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted
-from tlrun.experiment.initial_weights import predicting
+from tlrun.experiment.initial_weights import prediction_parts_of
 from tlrun.run_folder.run_dir import RunDir, runs_in
 from tlrun.sweep.command import check_overrides
 
@@ -164,7 +164,7 @@ def test_weights_of_a_received_run_are_taken_as_they_are(
     received: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = RunDir(received("method", ATTACKS["method"]))
-    assert predicting(run, {"parts": {"backbone": 1}, "method": {}}) == {"backbone": 1}
+    assert prediction_parts_of(run, {"parts": {"backbone": 1}, "method": {}}) == {"backbone": 1}
     assert "it is not run" in caplog.text
     assert not Path("ran").exists()
 

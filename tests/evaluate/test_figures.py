@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.small import session
-from tlrun.evaluate.evaluators.episodes import mean_and_interval
-from tlrun.evaluate.evaluators.tasks import MAIN
+from tlrun.evaluate.evaluators.episode_figures import mean_and_interval
+from tlrun.evaluate.evaluators.task_figures import MAIN
 from tlrun.evaluate.figures import (
     ACCURACY,
     IOU,

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestCentroid
 from tlrun.errors import ConfigError
 from tlrun.evaluate.validators import (
     VALIDATORS,
-    Predictions,
+    SetOutput,
     compute_validators,
     density_ratio,
     validator,
@@ -21,20 +21,20 @@ torch.set_num_threads(1)
 N, D, K = 30, 6, 4
 
 
-def predictions(labels: bool = False, n: int = N) -> Predictions:
+def predictions(labels: bool = False, n: int = N) -> SetOutput:
     draws = torch.Generator().manual_seed(n)
-    return Predictions(
+    return SetOutput(
         torch.randn(n, D, generator=draws),
         3 * torch.randn(n, K, generator=draws),
         torch.randint(K, (n,), generator=draws) if labels else None,
     )
 
 
-def both() -> dict[str, Predictions]:
+def both() -> dict[str, SetOutput]:
     return {"source_val": predictions(labels=True, n=20), "target_val": predictions()}
 
 
-def score(name: str, **sets: Predictions) -> float:
+def score(name: str, **sets: SetOutput) -> float:
     value = compute_validators(sets, 10_000, 0)[name]
     assert value is not None
     return value
@@ -76,8 +76,8 @@ def test_neighbourhood_density_by_hand():
     """Two dense groups of confident outputs: each image has its n/2 - 1 like ones as neighbours."""
     z = torch.zeros(10, 2)
     z[:5, 0] = z[5:, 1] = 40.0
-    assert score("snd", target_val=Predictions(torch.randn(10, D), z)) == pytest.approx(math.log(4))
-    collapsed = Predictions(torch.randn(10, D), torch.ones(10, 2))  # why it needs the guard
+    assert score("snd", target_val=SetOutput(torch.randn(10, D), z)) == pytest.approx(math.log(4))
+    collapsed = SetOutput(torch.randn(10, D), torch.ones(10, 2))  # why it needs the guard
     assert score("snd", target_val=collapsed) == pytest.approx(math.log(9))
 
 
@@ -97,9 +97,9 @@ def test_class_confusion():
 
 def test_class_confusion_of_certain_and_of_collapsed_predictions():
     certain = 1e4 * torch.eye(K).repeat(5, 1)
-    assert score("mcc", target_val=Predictions(certain, certain)) == pytest.approx(0)
+    assert score("mcc", target_val=SetOutput(certain, certain)) == pytest.approx(0)
     one_class = certain[:1].repeat(20, 1)
-    collapsed = score("mcc", target_val=Predictions(one_class, one_class))
+    collapsed = score("mcc", target_val=SetOutput(one_class, one_class))
     assert collapsed == pytest.approx(1 / K - 1)
 
 
@@ -133,21 +133,21 @@ def test_reverse_validation_tells_right_from_swapped_labels():
     """Features that agree across domains, and predictions on the target that do or do not."""
     y = torch.arange(40) % K
     features = torch.eye(K)[y] + 0.1 * predictions(n=40).features[:, :K]
-    source = Predictions(features, torch.eye(K)[y], y)
+    source = SetOutput(features, torch.eye(K)[y], y)
     for shift, expected in ((0, 1.0), (1, 0.0)):
-        target = Predictions(features.flip(0), torch.eye(K)[(y.flip(0) + shift) % K])
+        target = SetOutput(features.flip(0), torch.eye(K)[(y.flip(0) + shift) % K])
         found = score("reverse_validation", source_val=source, target_val=target)
         assert found == expected
 
 
-def shifted(n: int, seed: int) -> dict[str, Predictions]:
+def shifted(n: int, seed: int) -> dict[str, SetOutput]:
     """Source N(0, 1), target N(1, 1), true class [x > 0.5]; the model says [x > 0]: it errs on
     0 < x < 0.5, 19 % of the source and Φ(−0.5) − Φ(−1) = 15 % of the target."""
     draws = torch.Generator().manual_seed(seed)
     sets = {}
     for split, mean in (("source_val", 0.0), ("target_val", 1.0)):
         x = mean + torch.randn(n, 1, generator=draws)
-        sets[split] = Predictions(x, torch.cat([-x, x], 1), (x[:, 0] > 0.5).long())
+        sets[split] = SetOutput(x, torch.cat([-x, x], 1), (x[:, 0] > 0.5).long())
     return sets
 
 
@@ -206,24 +206,24 @@ def test_tiny_sets_give_a_figure_or_none(n):
 
 def test_degenerate_predictions_and_features_give_a_figure_or_none():
     sets = both()
-    collapsed = Predictions(sets["target_val"].features, torch.eye(K)[[1]].repeat(N, 1) * 50)
+    collapsed = SetOutput(sets["target_val"].features, torch.eye(K)[[1]].repeat(N, 1) * 50)
     values = compute_validators({**sets, "target_val": collapsed}, 100, 0)
     assert values["class_cluster"] is None
     share = float((sets["source_val"].labels == 1).double().mean())
     assert values["reverse_validation"] == pytest.approx(share)
     for constant in (0.0, 0.3):
         flat = {
-            s: Predictions(p.features * 0 + constant, p.logits, p.labels) for s, p in sets.items()
+            s: SetOutput(p.features * 0 + constant, p.logits, p.labels) for s, p in sets.items()
         }
         values = compute_validators(flat, 100, 0)
         assert values["class_cluster"] is None
         assert values["iwcv"] is None
         assert values["dev"] is None
-    dead = {s: Predictions(p.features.clone(), p.logits, p.labels) for s, p in sets.items()}
+    dead = {s: SetOutput(p.features.clone(), p.logits, p.labels) for s, p in sets.items()}
     for p in dead.values():
         p.features[:, 0] = 0.7  # a constant feature among others is left out
     values = compute_validators(dead, 100, 0)
-    sets = {s: Predictions(p.features[:, 1:], p.logits, p.labels) for s, p in dead.items()}
+    sets = {s: SetOutput(p.features[:, 1:], p.logits, p.labels) for s, p in dead.items()}
     assert values["dev"] == pytest.approx(compute_validators(sets, 100, 0)["dev"])
 
 
@@ -257,7 +257,7 @@ def test_quadratic_ones_see_a_seeded_subset_only():
 
 def test_target_labels_change_nothing():
     sets = both()
-    labelled = {**sets, "target_val": Predictions(*vars(sets["target_val"]).values())}
+    labelled = {**sets, "target_val": SetOutput(*vars(sets["target_val"]).values())}
     labelled["target_val"].labels = torch.zeros(N, dtype=torch.long)
     assert compute_validators(labelled, 100, 0) == compute_validators(sets, 100, 0)
 

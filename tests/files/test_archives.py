@@ -18,7 +18,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from tlrun.data.examples.attributes import read_table
+from tlrun.data.examples.attribute_table import read_table
 from tlrun.data.sets import features, mnist, mnistm, omniglot, svhn, usps
 from tlrun.engine import checkpoint
 from tlrun.errors import DataError, RunError, TlrunError

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.evaluate.evaluators.classes import write_predictions
+from tlrun.evaluate.evaluators.class_figures import write_predictions
 from tlrun.files.csv_file import Writer, marked, read_rows, unmarked
 from tlrun.inference.predict import Prediction, write_csv
 from tlrun.report.read.run_record import read_record

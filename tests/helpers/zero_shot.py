@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tlrun.data.examples.attributes import Table
+from tlrun.data.examples.attribute_table import Table
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card
 from tlrun.data.problems.pair import Data

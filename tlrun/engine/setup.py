@@ -9,7 +9,7 @@ import torch
 
 from tlrun.data.problems.pair import Data
 from tlrun.engine.distributed import Process
-from tlrun.evaluate.evaluators.classes import Evaluator
+from tlrun.evaluate.evaluators.class_figures import Evaluator
 from tlrun.evaluate.selection import Guard, candidates, resolve_min_effective_classes
 from tlrun.methods.balances.base import PART, Balance
 from tlrun.methods.base import Method, Phase, Term

@@ -33,7 +33,7 @@ class Kind:
 ACCURACY = Kind("accuracy", "share")
 MEAN_ACCURACY = Kind("mean accuracy over classes", "share")
 IOU = Kind("mean IoU", "IoU")
-UNKNOWN = Kind("", "number", None)
+UNSTATED = Kind("", "number", None)
 
 # The metrics of this package by the last part of their keys: for rows of metrics.jsonl, and for the
 # summary of a run that does not say.
@@ -126,7 +126,7 @@ def kind_of(key: str, told: Mapping[str, Any] | None = None) -> Kind:
     said = (told or {}).get(key)
     if isinstance(said, Mapping) and said.get("unit") in get_args(Unit):
         return Kind(str(said.get("name", key)), said["unit"], said.get("higher_is_better"))
-    return KINDS.get(key.rpartition("/")[2], UNKNOWN)
+    return KINDS.get(key.rpartition("/")[2], UNSTATED)
 
 
 def read_figure(key: str, values: Mapping[str, Any], stated: Mapping[str, Any]) -> Figure:

@@ -31,21 +31,21 @@ FEWEST = 4  # images of each domain that a density ratio is estimated from
 
 
 @dataclass
-class Predictions:
+class SetOutput:
     """What the model says about one split: features (n, D), logits (n, K), labels (n,) or None."""
 
     features: Tensor
     logits: Tensor
     labels: Tensor | None = None
 
-    def subset(self, index: Tensor) -> Predictions:
+    def subset(self, index: Tensor) -> SetOutput:
         labels = None if self.labels is None else self.labels[index]
         return replace(
             self, features=self.features[index], logits=self.logits[index], labels=labels
         )
 
 
-Sets = Mapping[str, Predictions]
+Sets = Mapping[str, SetOutput]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def validator(
     needs_labels: bool = False,
     quadratic: bool = False,
 ) -> Callable[[Callable[[Sets], float]], Callable[[Sets], float]]:
-    """Register a function of {split: Predictions}. Labels of the target cannot be asked for: with
+    """Register a function of {split: SetOutput}. Labels of the target cannot be asked for: with
     needs_labels it gets those of the source, and the target's images without theirs."""
     if needs_labels and all(split.startswith("target") for split in reads):
         raise ConfigError(f"validator '{name}' must not read target labels: let it read source_val")
@@ -292,12 +292,12 @@ def _unit(features: Tensor) -> Tensor:
     return F.normalize(features.double(), dim=1)
 
 
-def _sound(p: Predictions) -> bool:
+def _sound(p: SetOutput) -> bool:
     """Whether there are examples and only finite numbers (on which eigenvalues would fail)."""
     return len(p.logits) > 0 and bool(p.logits.isfinite().all() and p.features.isfinite().all())
 
 
-def _probabilities(predictions: Predictions) -> Tensor:
+def _probabilities(predictions: SetOutput) -> Tensor:
     return predictions.logits.double().softmax(1)
 
 
@@ -305,7 +305,7 @@ def _mean_entropy(p: Tensor) -> float:
     return float(torch.special.entr(p).sum(1).mean())
 
 
-def _at_most(predictions: Predictions, count: int, seed: int) -> Predictions:
+def _at_most(predictions: SetOutput, count: int, seed: int) -> SetOutput:
     n = len(predictions.logits)
     if n <= count:
         return predictions

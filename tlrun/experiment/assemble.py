@@ -22,7 +22,7 @@ from tlrun.data.problems.trained import as_trained, check_columns, with_statisti
 from tlrun.engine.distributed import Process
 from tlrun.engine.optimizers import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
-from tlrun.evaluate.evaluators.classes import Evaluator, evaluator_of
+from tlrun.evaluate.evaluators.class_figures import Evaluator, evaluator_of
 from tlrun.experiment import checks
 from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.experiment.session import Session

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from tlrun.config.schema import INITS
-from tlrun.data.problems.pair import UNKNOWN, Data, Labels
+from tlrun.data.problems.pair import UNKNOWN_CLASS, Data, Labels
 from tlrun.engine.optimizers import merged
 from tlrun.errors import ConfigError
-from tlrun.evaluate.evaluators.classes import Evaluator
+from tlrun.evaluate.evaluators.class_figures import Evaluator
 from tlrun.evaluate.selection import TASK, check_rule
 from tlrun.experiment.session import Session
 from tlrun.methods.balances.base import Balance
@@ -94,7 +94,7 @@ def check_sources(method: Method, data: Data) -> None:
 
 def check_open_set(method: Method, data: Data) -> None:
     """The target of an open-set method has classes that the source lacks."""
-    if method.needs.open_set and UNKNOWN not in data.classes:
+    if method.needs.open_set and UNKNOWN_CLASS not in data.classes:
         raise ConfigError(
             "this method is for targets with classes that the source lacks: set "
             "data.label_spaces=open (and, to try it on a pair with the same classes, "

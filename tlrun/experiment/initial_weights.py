@@ -123,7 +123,9 @@ class InitialWeights:
         if self.init not in INITS:
             run = RunDir.open(self.init)
             state = checkpoint.load(checkpoint_path(run, "selected"))
-            known = load_parts(net, predicting(run, state), self._other_classes(net, run, classes))
+            known = load_parts(
+                net, prediction_parts_of(run, state), self._other_classes(net, run, classes)
+            )
         else:
             held = before if index > 0 else ({"backbone"} if self.pretrained else set())
             known = {stage: "" for stage in net.stages() if stage.partition(".")[0] in held}
@@ -145,7 +147,7 @@ class InitialWeights:
         return {net.path(net.main_head)[-1]: "of other classes there"}
 
 
-def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
+def prediction_parts_of(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
     try:
         config = read_yaml(run.config)
@@ -158,4 +160,4 @@ def predicting(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
         return dict(state["parts"])
     method.load_state_dict(state["method"])
-    return method.predictor(state["parts"])
+    return method.prediction_parts(state["parts"])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.data.examples.attributes import read_csv
+from tlrun.data.examples.attribute_table import read_csv
 from tlrun.data.problems.label_space import AttributeFacts, LabelSpace
 from tlrun.errors import ConfigError, DataError, did_you_mean
 

@@ -41,7 +41,7 @@ from tlrun.run_folder.run_dir import RunDir
 log = logging.getLogger("tlrun")
 
 ROWS_SHOWN = 20
-UNKNOWN = "none of these"
+NO_LABEL = "none of these"
 
 
 class Prediction(NamedTuple):
@@ -87,7 +87,7 @@ class Model(nn.Module):
         self.classes, self.task, self.boxes = tuple(classes), task, boxes
         self.support: Support | None = None  # labelled images of new classes (learn)
         self.handicap: Tensor | None = None  # (K,), taken off the scores
-        self.unknown_below = 0.0  # confidence under which the answer is UNKNOWN
+        self.unknown_below = 0.0  # confidence under which the answer is NO_LABEL
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -157,11 +157,13 @@ class Model(nn.Module):
         found: list[Prediction] = []
         for chunk, images in self._batches(paths, batch_size, bad):
             confidence, index = self(images).float().softmax(1).max(1)
-            remarks = self.method.remarks(self.net, self.preprocess(images), self.classes)
+            explanations = self.method.explain_predictions(
+                self.net, self.preprocess(images), self.classes
+            )
             for k, path in enumerate(chunk):
                 sure, label = float(confidence[k]), self.classes[int(index[k])]
-                note = f"{remarks[k]} -> nearest: {label}" if remarks else ""
-                label = label if sure >= self.unknown_below else UNKNOWN
+                note = f"{explanations[k]} -> nearest: {label}" if explanations else ""
+                label = label if sure >= self.unknown_below else NO_LABEL
                 found.append(Prediction(text_of(path), label, sure, note))
         return found
 

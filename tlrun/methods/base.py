@@ -184,7 +184,7 @@ class Method:
         out = net(x, query.domain)
         return Output(scores=out.logits, features=out.features)
 
-    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+    def prediction_parts(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
         """The parts of a checkpoint with those that predict under the names of a plain net.
 
         For `init=RUN_DIR`: a run goes on from what the other one predicts with.
@@ -203,7 +203,7 @@ class Method:
             fresh["init"] = "auto"
         return {"baseline": {"method": "source_only", **fresh}}
 
-    def remarks(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
+    def explain_predictions(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
         """What `tlrun predict` says beside each of B labels; [] = nothing. classes: of scores."""
         return []
 

@@ -169,7 +169,7 @@ def test_half_tiger_half_lion_is_the_liger():
     x = torch.tensor([[9.0, 9.0, 0.0]])
     assert method.predict(net, x, Query()).scores.argmax(1).item() == 3
     names = ["tiger", "lion", "zebra", "liger"]
-    assert method.remarks(net, x, names) == ["50 % tiger, 50 % lion"]
+    assert method.explain_predictions(net, x, names) == ["50 % tiger, 50 % lion"]
 
 
 def test_the_three_hinges():

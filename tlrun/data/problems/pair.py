@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 LABEL_SPACES = ("shared", "partial", "open")
 STRONG = "_strong"  # data.augment.<domain>_strong
 UNLABELLED = "target_unlabelled"  # the stream of all target images, beside the few with labels
-UNKNOWN = "unknown"  # the class of target images that are of no class of the source
+UNKNOWN_CLASS = "unknown"  # the class of target images that are of no class of the source
 
 
 @dataclass
@@ -212,7 +212,8 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
 
     `data.label_spaces` says how the classes of the target relate to the source's. shared: they are
     the same; partial: the target may lack some; open: it may lack some, and what the source does
-    not know is the class UNKNOWN, behind those of the source. Raises ConfigError or DataError.
+    not know is the class UNKNOWN_CLASS, behind those of the source. Raises ConfigError or
+    DataError.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -272,15 +273,15 @@ def _matched(
     lacking = label_spaces != "shared" or options.withholds_target
     is_trained = options.classes is not None
     if options.classes is not None:
-        label_spaces = "open" if UNKNOWN in options.classes else label_spaces
-        classes = tuple(c for c in options.classes if c != UNKNOWN)
+        label_spaces = "open" if UNKNOWN_CLASS in options.classes else label_spaces
+        classes = tuple(c for c in options.classes if c != UNKNOWN_CLASS)
         name, what = "the run", "a run and the data that it is evaluated on"
     source = match_classes(source, classes, name, what, lacking=is_trained)
     if not is_trained:
-        check_source(source, UNKNOWN if label_spaces == "open" else None)
+        check_source(source, UNKNOWN_CLASS if label_spaces == "open" else None)
         warn_of_shared_images({"source": source, "target": target})
     if label_spaces == "open":
-        classes = (*classes, UNKNOWN)
+        classes = (*classes, UNKNOWN_CLASS)
         source = match_classes(source, classes, name, lacking=True)
         target = unknown_merged(target, classes)
     own = None if options.shared_classes else _own_classes(target, classes)
@@ -345,12 +346,12 @@ def _only(found: Splits, names: list[str], key: str) -> Splits:
 
 
 def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
-    """The target with all images of classes that `classes` does not name under UNKNOWN."""
+    """The target with all images of classes that `classes` does not name under UNKNOWN_CLASS."""
 
     def merge(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
-        known = [name for name in own if name in classes and name != UNKNOWN]
-        names = (*known, UNKNOWN)
-        order = [names.index(name if name in known else UNKNOWN) for name in own]
+        known = [name for name in own if name in classes and name != UNKNOWN_CLASS]
+        names = (*known, UNKNOWN_CLASS)
+        order = [names.index(name if name in known else UNKNOWN_CLASS) for name in own]
         return examples.with_labels(torch.tensor(order)[labels], names)
 
     return relabelled(target, merge)

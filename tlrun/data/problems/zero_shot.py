@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from tlrun.config.ranges import Count, NotNegative, Pixels, Size
-from tlrun.data.examples.attributes import Table, find, from_mat, read_table
+from tlrun.data.examples.attribute_table import Table, find, from_mat, read_table
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import classes_of

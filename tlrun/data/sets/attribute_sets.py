@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tlrun.config.ranges import Count, NotNegative, Pixels, Seed, Width
-from tlrun.data.examples.attributes import PUBLISHED, find, read_table
+from tlrun.data.examples.attribute_table import PUBLISHED, find, read_table
 from tlrun.data.examples.fit import fit_arrays
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card, Splits

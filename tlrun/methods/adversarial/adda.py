@@ -107,7 +107,7 @@ class ADDA(SourceOnly):
         scores = net.run("classifier", features, query.domain)
         return Output(scores=scores, features=features)
 
-    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+    def prediction_parts(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
         return {**parts, "backbone": parts[ENCODER]} if self.adapts else parts
 
     def state_dict(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Averaged(Method):
         out = teacher_of(net)(x, query.domain)
         return Output(scores=out.logits, features=out.features)
 
-    def predictor(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+    def prediction_parts(self, parts: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
         averaged: dict[str, dict[str, Tensor]] = {}
         for key, value in parts[TEACHER].items():  # inner.parts.classifier.out.weight
             _, _, part, name = key.split(".", 3)

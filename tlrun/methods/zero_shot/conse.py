@@ -43,7 +43,7 @@ class ConSE(AttributeMethod):
         kept = torch.zeros_like(p).scatter(1, best.indices, best.values)
         return kept / kept.sum(1, keepdim=True)
 
-    def remarks(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
+    def explain_predictions(self, net: Net, x: Tensor, classes: Sequence[str]) -> list[str]:
         """The mixture: "50 % tiger, 50 % lion" (shares of 5 % and more)."""
         texts = []
         for row in self.mixture(net, net(x)):

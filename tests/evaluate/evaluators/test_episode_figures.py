@@ -10,7 +10,7 @@ from helpers import small
 from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.errors import ConfigError, DataError
-from tlrun.evaluate.evaluators.episodes import mean_and_interval
+from tlrun.evaluate.evaluators.episode_figures import mean_and_interval
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.start import create_run_folder, run_experiment

@@ -12,7 +12,7 @@ from helpers import zero_shot
 from helpers.data_files import real_data
 from tlrun.config.compose import compose
 from tlrun.data.examples import attributes
-from tlrun.data.examples.attributes import read_table
+from tlrun.data.examples.attribute_table import read_table
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.data.problems.zero_shot import refuse_overlap

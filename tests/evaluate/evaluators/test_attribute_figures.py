@@ -8,8 +8,8 @@ from PIL import Image
 
 from helpers.small import QUICK
 from tlrun.cli.main import main
-from tlrun.evaluate.evaluators.attributes import curve, harmonic_mean, mean_per_class, only
-from tlrun.inference.predict import UNKNOWN, load
+from tlrun.evaluate.evaluators.attribute_figures import curve, harmonic_mean, mean_per_class, only
+from tlrun.inference.predict import NO_LABEL, load
 
 SEEN = torch.tensor([True, True, False, False])
 EVERY = torch.ones(4, dtype=torch.bool)
@@ -85,7 +85,7 @@ def test_predict_with_a_mixture_an_added_class_and_none_of_these(run, capsys):
     assert main(["predict", str(run / "run"), image, *words]) == 0
     header, line = output.read_text().splitlines()
     assert header == "path,label,confidence,note"
-    assert UNKNOWN in line
+    assert NO_LABEL in line
 
 
 def test_mistakes_with_added_classes(run, tmp_path, capsys):

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from tlrun.data.problems.label_space import AttributeFacts, facts_as
 from tlrun.evaluate.divergence import Chance
-from tlrun.evaluate.evaluators.classes import ClassEvaluator
+from tlrun.evaluate.evaluators.class_figures import ClassEvaluator
 from tlrun.evaluate.figures import KINDS, MEAN_ACCURACY, Figure, Figures
 from tlrun.evaluate.metrics import accuracy, per_class_accuracy
-from tlrun.evaluate.validators import Predictions
+from tlrun.evaluate.validators import SetOutput
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
@@ -122,7 +122,7 @@ class AttributeEvaluator(ClassEvaluator):
         return {key: Chance(1 / int(training.sum()), images)} if images else {}
 
     def row(self, net: Net) -> dict[str, float | None]:
-        held = self.predictions(net, "source_val")
+        held = self.set_output(net, "source_val")
         if held is None:
             return {}
         assert held.labels is not None
@@ -137,7 +137,7 @@ class AttributeEvaluator(ClassEvaluator):
             found = curve((ss, ys), (sv, yv), training, training | validation)
             row["source_val/harmonic_mean"] = harmonic_mean(*found.at(found.best()))
         row["validator/source_accuracy"] = row["source_val/accuracy"]
-        if self.target_test and (test := self.predictions(net, "target_test")):
+        if self.target_test and (test := self.set_output(net, "target_test")):
             assert test.labels is not None
             unseen = only(test.logits, self.group("unseen"))
             row["oracle/target_test_accuracy"] = accuracy(unseen.argmax(1), test.labels)
@@ -148,30 +148,30 @@ class AttributeEvaluator(ClassEvaluator):
         if self.facts.gamma is not None:
             return float(self.facts.gamma)
         training, validation = self.group("training"), self.group("validation")
-        held = self.predictions(net, "source_val")
+        held = self.set_output(net, "source_val")
         if held is None or not validation.any():
             return None
         (ys, ss), (yv, sv) = _split(held, training), _split(held, validation)
         return curve((ss, ys), (sv, yv), training, training | validation).best()
 
     def test(self, net: Net) -> tuple[Figures, dict[str, Any]]:
-        seen = self.predictions(net, "source_test")
+        seen = self.set_output(net, "source_test")
         assert seen is not None
         assert seen.labels is not None
         is_seen, is_unseen = self.group("training"), self.group("unseen")
         alone = mean_per_class(only(seen.logits, is_seen), seen.labels)
         figures = [Figure("seen/accuracy", alone, MEAN_ACCURACY)]
-        shown = Predictions(seen.features, only(seen.logits, is_seen), seen.labels)
+        shown = SetOutput(seen.features, only(seen.logits, is_seen), seen.labels)
         found: dict[str, Any] = {"source_test": shown}
         figures += self._figures("source_test", shown)
         gamma = self.gamma(net)
         figures.append(Figure("calibration/gamma", gamma, KINDS["gamma"]))
-        unseen = self.predictions(net, "target_test") if self.target_test else None
+        unseen = self.set_output(net, "target_test") if self.target_test else None
         if unseen is None:
             return Figures(figures), found
         assert unseen.labels is not None
         candidates = only(unseen.logits, is_unseen)
-        found["target_test"] = Predictions(unseen.features, candidates, unseen.labels)
+        found["target_test"] = SetOutput(unseen.features, candidates, unseen.labels)
         figures += self._figures("target_test", found["target_test"])
         alone = mean_per_class(candidates, unseen.labels)
         figures.append(Figure("unseen/accuracy", alone, MEAN_ACCURACY))
@@ -208,7 +208,7 @@ def only(scores: Tensor, candidate: Tensor) -> Tensor:
     return scores.masked_fill(~candidate, -torch.inf)
 
 
-def _split(found: Predictions, of: Tensor) -> tuple[Tensor, Tensor]:
+def _split(found: SetOutput, of: Tensor) -> tuple[Tensor, Tensor]:
     """(labels, scores) of the images whose class is one of `of` (C,)."""
     assert found.labels is not None
     keep = of[found.labels]

@@ -20,7 +20,7 @@ from tlrun.data.problems.episodes import ClassTable, EpisodeData, FixedEpisodes,
 from tlrun.data.problems.label_space import Shape
 from tlrun.data.problems.pair import Data
 from tlrun.evaluate.divergence import Chance
-from tlrun.evaluate.evaluators.classes import Evaluator
+from tlrun.evaluate.evaluators.class_figures import Evaluator
 from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
 from tlrun.files import csv_file
 from tlrun.methods.base import Method

@@ -31,7 +31,7 @@ from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.label_space import Task, TaskFacts, facts_as
 from tlrun.evaluate import metrics
 from tlrun.evaluate.divergence import Chance
-from tlrun.evaluate.evaluators.classes import ClassEvaluator, chance, write_predictions
+from tlrun.evaluate.evaluators.class_figures import ClassEvaluator, chance, write_predictions
 from tlrun.evaluate.figures import (
     ACCURACY,
     KINDS,

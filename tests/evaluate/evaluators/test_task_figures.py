@@ -9,7 +9,7 @@ import torch
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.problems.label_space import Task, TaskFacts
 from tlrun.evaluate import metrics
-from tlrun.evaluate.evaluators.tasks import TaskEvaluator, judge
+from tlrun.evaluate.evaluators.task_figures import TaskEvaluator, judge
 from tlrun.methods.base import Output
 from tlrun.run_folder.run_dir import RunDir
 

@@ -23,7 +23,7 @@ from tlrun.errors import ConfigError, did_you_mean
 from tlrun.evaluate import metrics
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.figures import ACCURACY, KINDS, Figure, Figures
-from tlrun.evaluate.validators import Predictions, compute_validators
+from tlrun.evaluate.validators import SetOutput, compute_validators
 from tlrun.files import csv_file
 from tlrun.methods.base import Method
 from tlrun.methods.query import Query
@@ -114,7 +114,7 @@ class ClassEvaluator(Evaluator):
             return {}
         return {"source_val/accuracy": found} if (found := chance(held.labels)) else {}
 
-    def predictions(self, net: Net, role: str) -> Predictions | None:
+    def set_output(self, net: Net, role: str) -> SetOutput | None:
         """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32.
 
         None if there is no such set, or if the method cannot judge its domain yet.
@@ -132,14 +132,14 @@ class ClassEvaluator(Evaluator):
             assert out.features is not None
             features.append(out.features.float().cpu())
             logits.append(out.scores.float().cpu())
-        return Predictions(torch.cat(features), torch.cat(logits), examples.labels)
+        return SetOutput(torch.cat(features), torch.cat(logits), examples.labels)
 
     def row(self, net: Net) -> dict[str, float | None]:
         """The figures of an evaluation during training; no `oracle/*` if the target test is off."""
         sets = {
             role: found
             for role in ("source_val", "target_val")
-            if (found := self.predictions(net, role)) is not None
+            if (found := self.set_output(net, role)) is not None
         }
         row: dict[str, float | None] = {}
         for role, found in sets.items():
@@ -154,7 +154,7 @@ class ClassEvaluator(Evaluator):
         row |= {f"validator/{name}": value for name, value in scores.items()}
         if (
             self.target_test
-            and (test := self.predictions(net, "target_test"))
+            and (test := self.set_output(net, "target_test"))
             and test.labels is not None
         ):
             row["oracle/target_test_accuracy"] = metrics.accuracy(
@@ -162,22 +162,22 @@ class ClassEvaluator(Evaluator):
             )
         return row
 
-    def test(self, net: Net) -> tuple[Figures, dict[str, Predictions]]:
+    def test(self, net: Net) -> tuple[Figures, dict[str, SetOutput]]:
         """The final figures on the test sets, and the predictions they were computed from."""
         figures: list[Figure] = []
-        found: dict[str, Predictions] = {}
+        found: dict[str, SetOutput] = {}
         roles = dict.fromkeys(("source_test", *(f"{s}_test" for s in self.data.sources)))
         for role in (*roles, "target_test"):
             if role == "target_test" and not self.target_test:
                 continue
-            predicted = self.predictions(net, role)
+            predicted = self.set_output(net, role)
             if predicted is None:
                 continue
             found[role] = predicted
             figures += self._figures(role, predicted)
         return Figures(figures), found
 
-    def _figures(self, role: str, predicted: Predictions) -> list[Figure]:
+    def _figures(self, role: str, predicted: SetOutput) -> list[Figure]:
         if predicted.labels is None:
             return [Figure(f"{role}/accuracy", None, ACCURACY)]
         classes = self.data.source_classes if role == "source_test" else self.data.classes
@@ -193,7 +193,7 @@ class ClassEvaluator(Evaluator):
         }
         return [Figure(f"{role}/{key}", value, KINDS[key]) for key, value in values.items()]
 
-    def write(self, run_dir: RunDir, found: Mapping[str, Predictions]) -> None:
+    def write(self, run_dir: RunDir, found: Mapping[str, SetOutput]) -> None:
         if "target_test" in found:
             examples = self.data.role("target_test")
             assert examples is not None
@@ -203,7 +203,7 @@ class ClassEvaluator(Evaluator):
             )
         self.write_features(run_dir.features, found)
 
-    def write_features(self, path: Path, found: Mapping[str, Predictions]) -> None:
+    def write_features(self, path: Path, found: Mapping[str, SetOutput]) -> None:
         """features.npz: a seeded sample of test features of both domains, for the 2-D map."""
         features, labels, domains = [], [], []
         for number, role in enumerate(("source_test", "target_test")):
@@ -250,10 +250,10 @@ def sample(count: int, most: int, seed: int) -> Tensor:
 
 
 EVALUATORS = {
-    "class": "tlrun.evaluate.evaluators.classes.ClassEvaluator",
-    "attributes": "tlrun.evaluate.evaluators.attributes.AttributeEvaluator",
-    "episodes": "tlrun.evaluate.evaluators.episodes.EpisodeEvaluator",
-    "tasks": "tlrun.evaluate.evaluators.tasks.TaskEvaluator",
+    "class": "tlrun.evaluate.evaluators.class_figures.ClassEvaluator",
+    "attributes": "tlrun.evaluate.evaluators.attribute_figures.AttributeEvaluator",
+    "episodes": "tlrun.evaluate.evaluators.episode_figures.EpisodeEvaluator",
+    "tasks": "tlrun.evaluate.evaluators.task_figures.TaskEvaluator",
 }
 
 
