@@ -37,8 +37,8 @@ class Chance:
     @classmethod
     def of(cls, counts: Iterable[int]) -> Chance:
         """counts: the examples of each class, at least one in all."""
-        known = list(counts)
-        return cls(max(known) / sum(known), sum(known))
+        sizes = list(counts)
+        return cls(max(sizes) / sum(sizes), sum(sizes))
 
     @property
     def limit(self) -> float:
@@ -71,8 +71,8 @@ def _diverged(rows: Sequence[Row], num_classes: int) -> Failure | None:
     for row in rows:
         if row.get("split") == "train":
             ends.setdefault(str(row.get("phase")), [row])[1:] = [row]
-    for phase, found in ends.items():
-        first, last = found[0], found[-1]
+    for phase, ends_of_phase in ends.items():
+        first, last = ends_of_phase[0], ends_of_phase[-1]
         losses = {k: _number(v) for k, v in last.items() if k.startswith("loss/")}
         for key, value in losses.items():
             if value is None:
@@ -106,13 +106,13 @@ def _at_chance(rows: Sequence[Row], chances: Mapping[str, Mapping[str, Any]]) ->
     trained = [row for row in rows if row.get("split") == "eval" and (row.get("step") or 0) > 0]
     for key, told in chances.items():
         chance = Chance(float(told["share"]), int(told["count"]))
-        known = [v for row in trained if (v := _number(row.get(key))) is not None]
-        if known and max(known) <= chance.limit < 1.0:
+        accuracies = [v for row in trained if (v := _number(row.get(key))) is not None]
+        if accuracies and max(accuracies) <= chance.limit < 1.0:
             return Failure(
                 "never left chance",
                 f"Training never left chance: {key.replace('/', ' ').replace('_', ' ')} is at most "
-                f"{100 * max(known):.1f} %. The largest class is {100 * chance.share:.1f} % of "
-                f"{chance.count} examples, two standard deviations above it are "
+                f"{100 * max(accuracies):.1f} %. The largest class is {100 * chance.share:.1f} % "
+                f"of {chance.count} examples, two standard deviations above it are "
                 f"{100 * chance.limit:.1f} % (learning rate too low or too high, too few steps?). "
                 "Its figures say nothing about the method.",
             )

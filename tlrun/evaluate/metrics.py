@@ -58,10 +58,10 @@ def iou(boxes: Tensor, truth: Tensor) -> Tensor:
 def box_values(boxes: Tensor, truth: Tensor) -> dict[str, float]:
     """Mean iou, the share with iou ≥ 0.5, and the mean absolute error as `loss`; NaN left out."""
     known = ~truth.isnan().any(1)
-    found = iou(boxes[known].double(), truth[known].double())
+    overlaps = iou(boxes[known].double(), truth[known].double())
     return {
-        "iou": float(found.mean()),
-        "iou_50": float((found >= 0.5).double().mean()),
+        "iou": float(overlaps.mean()),
+        "iou_50": float((overlaps >= 0.5).double().mean()),
         "loss": float((boxes[known] - truth[known]).abs().mean()),
     }
 

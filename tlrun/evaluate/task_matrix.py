@@ -52,14 +52,14 @@ class TaskMatrix:
 
     def forgetting(self) -> dict[str, float]:
         """By task that was learned before the last phase, in [-1, 1]; below 0 = it gained."""
-        found = {}
+        forgotten = {}
         for j, task in enumerate(self.tasks):
             before = [row[j] for row in self.values[:-1]]
-            known = [value for value in before if value is not None]
+            measured = [value for value in before if value is not None]
             after = self.values[-1][j]
-            if known and after is not None:
-                found[task] = max(known) - after
-        return found
+            if measured and after is not None:
+                forgotten[task] = max(measured) - after
+        return forgotten
 
     def summary(self) -> dict[str, Any]:
         """For summary.json."""

@@ -28,16 +28,18 @@ def with_classes(space: LabelSpace, path: str | Path) -> LabelSpace:
             "--classes is for runs of a zero-shot method, such as method=eszsl; this one knows no "
             "classes by their attributes"
         )
-    table, known = read_csv(Path(path)), facts.attribute_names
+    table, attribute_names = read_csv(Path(path)), facts.attribute_names
     for name in table.attributes:
-        if name not in known:
-            raise DataError(f"'{path}': unknown attribute '{name}': {did_you_mean(name, known)}")
+        if name not in attribute_names:
+            raise DataError(
+                f"'{path}': unknown attribute '{name}': {did_you_mean(name, attribute_names)}"
+            )
     rows, classes = list(facts.attributes), list(space.classes)
     for name, row in zip(table.classes, table.values, strict=True):
         if name in classes:
             raise DataError(f"'{path}': the run has a class '{name}' already; choose another name.")
         described = dict(zip(table.attributes, row.tolist(), strict=True))
-        values = [described.get(a, float("nan")) for a in known]
+        values = [described.get(a, float("nan")) for a in attribute_names]
         rows.append([None if np.isnan(v) else v for v in values])
         classes.append(name)
     wider = replace(space.tasks["class"], classes=tuple(classes))

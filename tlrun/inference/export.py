@@ -93,8 +93,8 @@ def _compare(model: Model, path: Path, run: Any) -> float:
     """Largest difference on a batch of another size than the exported one."""
     x = example(model, 3)
     with torch.no_grad():
-        expected, found = model(x), run(x)
-    difference = float((expected - found).abs().max())
+        expected, exported = model(x), run(x)
+    difference = float((expected - exported).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise RunError(
             f"{path} computes other logits than the model (they differ by {difference:.2g})"

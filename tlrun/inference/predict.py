@@ -118,14 +118,14 @@ class Model(nn.Module):
         root, left_out = Path(folder), LeftOut()
         if not root.is_dir() or len(list_folder(root, left_out)[1]) < 2:
             raise DataError(f"--support {folder}: give a folder that holds one folder per class")
-        found = scan(root, left_out).with_prints()
-        if found.labels is None:
+        listing = scan(root, left_out).with_prints()
+        if listing.labels is None:
             raise DataError(f"--support {folder}: give a folder that holds one folder per class")
-        refuse_two_labels({"support": found}, f"--support {folder}")
-        names = sorted(set(found.labels))
+        refuse_two_labels({"support": listing}, f"--support {folder}")
+        names = sorted(set(listing.labels))
         device = next(self.parameters()).device
-        images = self.preprocess.read_files(found.files)
-        y = torch.tensor([names.index(label) for label in found.labels], device=device)
+        images = self.preprocess.read_files(listing.files)
+        y = torch.tensor([names.index(label) for label in listing.labels], device=device)
         self.support = Support(self.preprocess(images.to(device)), y)
         self.classes = tuple(names)
 
@@ -154,7 +154,7 @@ class Model(nn.Module):
         bad: takes the error of each file that cannot be read, which is passed over. Without it the
         first such file raises DataError.
         """
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for chunk, images in self._batches(paths, batch_size, bad):
             confidence, index = self(images).float().softmax(1).max(1)
             explanations = self.method.explain_predictions(
@@ -164,8 +164,8 @@ class Model(nn.Module):
                 sure, label = float(confidence[k]), self.classes[int(index[k])]
                 note = f"{explanations[k]} -> nearest: {label}" if explanations else ""
                 label = label if sure >= self.unknown_below else NO_LABEL
-                found.append(Prediction(text_of(path), label, sure, note))
-        return found
+                predictions.append(Prediction(text_of(path), label, sure, note))
+        return predictions
 
     @torch.no_grad()
     def locate_files(
@@ -175,11 +175,13 @@ class Model(nn.Module):
         bad: list[DataError] | None = None,
     ) -> list[Box]:
         """The box in each image file, in order. bad: as of `predict_files`."""
-        found: list[Box] = []
+        located: list[Box] = []
         for chunk, images in self._batches(paths, batch_size, bad):
             boxes = self(images).float().tolist()
-            found += [Box(text_of(path), *sides) for path, sides in zip(chunk, boxes, strict=True)]
-        return found
+            located += [
+                Box(text_of(path), *sides) for path, sides in zip(chunk, boxes, strict=True)
+            ]
+        return located
 
     def _batches(
         self, paths: Iterable[str | Path], size: int, bad: list[DataError] | None
@@ -232,9 +234,9 @@ def load(
     method = build_method(cfg)
     data: Any = space  # all that a method may ask of its data when it plans and builds
     net = build_trained_net(cfg, method, method.phases(data), data, preprocess.output_shape)
-    own = run.checkpoints / f"{TASK}{task}.pt"
-    best = checkpoint == "selected" and task is not None and own.is_file()
-    _restore(net, method, own if best else checkpoint_path(run, checkpoint), alone=best)
+    best_of_task = run.checkpoints / f"{TASK}{task}.pt"
+    best = checkpoint == "selected" and task is not None and best_of_task.is_file()
+    _restore(net, method, best_of_task if best else checkpoint_path(run, checkpoint), alone=best)
     judged = space.tasks[task or space.main_task]
     model = Model(net, method, preprocess, judged.classes, task, boxes=judged.kind == "box")
     model.handicap = handicap(space, run.read_summary())
@@ -248,9 +250,9 @@ def checkpoint_path(run: RunDir, name: str) -> Path:
         return chosen if chosen.is_file() else run.checkpoints / "last.pt"
     path = run.checkpoints / f"{name}.pt"
     if not path.is_file():
-        known = [p.stem for p in run.checkpoints.glob("*.pt")]
+        names = [p.stem for p in run.checkpoints.glob("*.pt")]
         raise ConfigError(
-            f"no checkpoint '{name}' in {run.path}: {did_you_mean(name, ['selected', *known])}"
+            f"no checkpoint '{name}' in {run.path}: {did_you_mean(name, ['selected', *names])}"
         )
     return path
 
@@ -282,26 +284,26 @@ def main(
     if support is not None:
         model.learn(support)
     bad: list[DataError] = []
-    found: list[Prediction] | list[Box]
+    rows: list[Prediction] | list[Box]
     header: Sequence[str]
     if model.boxes:
-        boxes = found = model.locate_files(paths, bad=bad)
+        boxes = rows = model.locate_files(paths, bad=bad)
         texts = [" ".join(f"{side:.3f}" for side in box[1:]) for box in boxes]
         header = Box._fields
     else:
-        predictions = found = model.predict_files(paths, bad=bad)
+        predictions = rows = model.predict_files(paths, bad=bad)
         texts = [f"{p.label}  {p.confidence:.3f}  {p.note}".rstrip() for p in predictions]
         header = Prediction._fields[: 4 if any(p.note for p in predictions) else 3]
     for error in bad:
         log.warning("%s", error)
-    if not found:
+    if not rows:
         raise DataError(f"none of the {len(paths)} files can be read: {bad[0]}")
-    show(found, texts)
-    if not model.boxes and len(found) > ROWS_SHOWN:
+    show(rows, texts)
+    if not model.boxes and len(rows) > ROWS_SHOWN:
         counts = Counter(p.label for p in predictions).most_common()
-        print(f"... {len(found)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
+        print(f"... {len(rows)} images: " + ", ".join(f"{label} {n}" for label, n in counts))
     if output is not None:
-        write_csv(Path(output), header, found)
+        write_csv(Path(output), header, rows)
     unopened = sum(reason == UNOPENED for reason in left_out.reasons.values())
     if bad or unopened:
         raise RunError(
@@ -309,13 +311,13 @@ def main(
             f"{f', {unopened} files or folders not opened' if unopened else ''}; the others are "
             "predicted"
         )
-    return found
+    return rows
 
 
-def show(found: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
+def show(rows: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
     """The first rows, with a text each."""
-    width = max(len(row.path) for row in found[:ROWS_SHOWN])
-    for row, text in zip(found[:ROWS_SHOWN], texts, strict=False):
+    width = max(len(row.path) for row in rows[:ROWS_SHOWN])
+    for row, text in zip(rows[:ROWS_SHOWN], texts, strict=False):
         print(f"{row.path:<{width}}  {text}")
 
 
@@ -326,23 +328,23 @@ def image_files(places: Sequence[str | Path], left_out: LeftOut | None = None) -
     """
     left_out = LeftOut() if left_out is None else left_out
     files: list[Path] = []
-    for place in map(Path, places):
+    for path in map(Path, places):
         try:
-            kind = stat.S_IFMT(place.stat().st_mode)
+            kind = stat.S_IFMT(path.stat().st_mode)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             why = "" if missing else f" that can be opened ({error.strerror})"
-            raise DataError(f"there is no file or folder {text_of(place)}{why}") from error
+            raise DataError(f"there is no file or folder {text_of(path)}{why}") from error
         if kind == stat.S_IFDIR:
-            found = find_images(place, left_out)
-            if not found:
-                beside = str(left_out.below(place)) or "it is empty"
-                raise DataError(f"no image in '{text_of(place)}' ({beside})")
-            files += found
+            images = find_images(path, left_out)
+            if not images:
+                beside = str(left_out.below(path)) or "it is empty"
+                raise DataError(f"no image in '{text_of(path)}' ({beside})")
+            files += images
         elif kind == stat.S_IFREG:
-            files.append(place)
+            files.append(path)
         else:
-            raise DataError(f"'{text_of(place)}' is a pipe, a socket or a device, not an image")
+            raise DataError(f"'{text_of(path)}' is a pipe, a socket or a device, not an image")
     if not files:
         raise DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
     return files

@@ -73,9 +73,9 @@ def read_table(
     if (path is None) == (bundled is None):
         raise ConfigError("which attributes? Give data.table.path=FILE or data.table.bundled=NAME.")
     if bundled is not None and bundled not in PUBLISHED:
-        known = sorted([*PUBLISHED, *(p.stem for p in BUNDLED.glob("*.csv"))])
-        if bundled not in known:
-            raise ConfigError(f"no bundled table '{bundled}': {did_you_mean(bundled, known)}")
+        names = sorted([*PUBLISHED, *(p.stem for p in BUNDLED.glob("*.csv"))])
+        if bundled not in names:
+            raise ConfigError(f"no bundled table '{bundled}': {did_you_mean(bundled, names)}")
         return read_csv(BUNDLED / f"{bundled}.csv")
     place = find(PUBLISHED[bundled] if bundled is not None else str(path))
     try:

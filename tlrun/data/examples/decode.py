@@ -56,7 +56,7 @@ def extremes(path: str | PathLike[str]) -> Extremes | None:
         return Extremes(image.mode[0], low, high, bool((values == np.rint(values)).all()))
 
 
-def grey_range(found: Iterable[Extremes | None]) -> dict[str, tuple[float, float]]:
+def grey_range(ranges: Iterable[Extremes | None]) -> dict[str, tuple[float, float]]:
     """The rule of a set, from the extremes of its images; empty if none is deep.
 
     Whole numbers: 0 to the largest value of as many bits as its maximum needs, at least 8 (255,
@@ -64,7 +64,7 @@ def grey_range(found: Iterable[Extremes | None]) -> dict[str, tuple[float, float
     from the minimum to the maximum.
     """
     rule: dict[str, tuple[float, float]] = {}
-    deep = [e for e in found if e is not None]
+    deep = [e for e in ranges if e is not None]
     for kind in sorted({e.kind for e in deep}):
         ours = [e for e in deep if e.kind == kind]
         low, high = min(e.low for e in ours), max(e.high for e in ours)

@@ -66,27 +66,27 @@ class FeatureFile:
 
 
 def column_order(
-    own: Sequence[str] | None, wanted: Sequence[str] | None, name: str, other: str
+    columns: Sequence[str] | None, wanted: Sequence[str] | None, name: str, other: str
 ) -> list[int] | None:
     """Where in `own` each of the columns `wanted` stands; None = take them as they are.
 
     Sets without names are matched by the number of columns alone, which is not checked here; where
     one of the two has names, a warning says so. DataError that names what only one of them has.
     """
-    if own is None and wanted is not None:
+    if columns is None and wanted is not None:
         _tell_positions(name, other)
-    if own is not None and wanted is None:
+    if columns is not None and wanted is None:
         _tell_positions(other, name)
-    if own is None or wanted is None or list(own) == list(wanted):
+    if columns is None or wanted is None or list(columns) == list(wanted):
         return None
-    missing = [c for c in wanted if c not in own]
-    extra = [c for c in own if c not in wanted]
+    missing = [c for c in wanted if c not in columns]
+    extra = [c for c in columns if c not in wanted]
     if missing or extra:
         raise DataError(
             f"{other} and {name} must have the same columns "
             f"({only_in({other: missing, name: extra})}); rename, add or remove them."
         )
-    return [list(own).index(c) for c in wanted]
+    return [list(columns).index(c) for c in wanted]
 
 
 def _tell_positions(unnamed: str, named: str) -> None:
@@ -115,17 +115,17 @@ def read_features(
         raise DataError(f"no feature file at '{path}'.")
     with described(path):
         if path.suffix.lower() in (".csv", ".tsv"):
-            found = _read_csv(path, label_key)
+            file = _read_csv(path, label_key)
         else:
-            found = _read_arrays(path, feature_key, label_key)
-    found = _without_index(found)
-    doubled = sorted({c for c in found.columns or () if (found.columns or ()).count(c) > 1})
+            file = _read_arrays(path, feature_key, label_key)
+    file = _without_index(file)
+    doubled = sorted({c for c in file.columns or () if (file.columns or ()).count(c) > 1})
     if doubled:
         raise DataError(
             f"'{path}': the column '{doubled[0]}' stands twice; rename or remove one of them."
         )
-    _check_finite(found)
-    return found
+    _check_finite(file)
+    return file
 
 
 # ---- formats ------------------------------------------------------------------------------------
@@ -149,20 +149,20 @@ def _read_csv(path: Path, label_key: str | None) -> FeatureFile:
 def _label_column(columns: Sequence[str], wanted: str | None, path: Path) -> int | None:
     """The position of the column of classes, whatever its case; None if there is none."""
     if wanted is not None:
-        found = _places(columns, [wanted])
-        if not found:
+        file = _places(columns, [wanted])
+        if not file:
             raise DataError(
                 f"'{path}' has no column {wanted}: {did_you_mean(wanted, columns, limit=10)}."
             )
     else:
-        found = _places(columns, LABEL_KEYS)
-        found = [i for i in found if columns[i].casefold() != COORDINATE] or found
-    if len(found) > 1:
-        names = " and ".join(f"'{columns[i]}'" for i in found[:2])
+        file = _places(columns, LABEL_KEYS)
+        file = [i for i in file if columns[i].casefold() != COORDINATE] or file
+    if len(file) > 1:
+        names = " and ".join(f"'{columns[i]}'" for i in file[:2])
         raise DataError(
             f"'{path}': the columns {names} could both hold the classes; remove one of them."
         )
-    return found[0] if found else None
+    return file[0] if file else None
 
 
 def _places(names: Sequence[str], wanted: Iterable[str]) -> list[int]:
@@ -272,15 +272,15 @@ class _Arrays:
                     "unpickled; write it as numbers, or names as np.array(names, dtype=str)."
                 ) from error
             return array
-        found = self.found[name]
-        if not issparse(found):
-            return np.asarray(found)
-        if (size := 8.0 * np.prod(found.shape, dtype=float)) > SPARSE_LIMIT:
+        array_in_file = self.found[name]
+        if not issparse(array_in_file):
+            return np.asarray(array_in_file)
+        if (size := 8.0 * np.prod(array_in_file.shape, dtype=float)) > SPARSE_LIMIT:
             raise DataError(
                 f"'{self.path}': the sparse array {name} would take {size / 1e9:.0f} GB written "
                 "out; leave columns out or reduce them (truncated SVD)."
             )
-        dense: np.ndarray = found.toarray()
+        dense: np.ndarray = array_in_file.toarray()
         return dense
 
 
@@ -334,19 +334,19 @@ def class_names(labels: np.ndarray, path: Path) -> np.ndarray | None:
 # ---- features -----------------------------------------------------------------------------------
 
 
-def _without_index(found: FeatureFile) -> FeatureFile:
+def _without_index(file: FeatureFile) -> FeatureFile:
     """Without the columns that say where a row stands, and a note of each."""
     kept, notes = [], []
-    for j in range(found.x.shape[1]):
-        values = found.x[:, j].astype(np.float64)
-        name = None if found.columns is None else found.columns[j]
+    for j in range(file.x.shape[1]):
+        values = file.x[:, j].astype(np.float64)
+        name = None if file.columns is None else file.columns[j]
         whole = bool(np.isfinite(values).all() and (values == np.round(values)).all())
         unnamed = name is not None and UNNAMED.fullmatch(name) is not None
         counts = whole and len(values) >= COUNTED and bool((np.diff(values) == 1).all())
         called = name is not None and name.casefold() in INDEX_NAMES
         if unnamed and not whole:
             raise DataError(
-                f"'{found.path}': feature column {j + 1} has no name; name it in the first line or "
+                f"'{file.path}': feature column {j + 1} has no name; name it in the first line or "
                 "remove it."
             )
         if not (counts or (whole and (unnamed or called))):
@@ -354,34 +354,32 @@ def _without_index(found: FeatureFile) -> FeatureFile:
             continue
         shown = f"'{name}'" if name else "without a name" if unnamed else f"{j + 1}"
         notes.append(
-            f"'{found.path}': the column {shown} is left out: it counts or names the rows, which "
+            f"'{file.path}': the column {shown} is left out: it counts or names the rows, which "
             "in a sorted file tells the class"
         )
     if not notes:
-        return found
+        return file
     if not kept:
-        raise DataError(
-            f"'{found.path}': beside an index of its rows it has no column of features."
-        )
-    columns = None if found.columns is None else tuple(found.columns[j] for j in kept)
-    return replace(found, x=found.x[:, kept], columns=columns, notes=(*found.notes, *notes))
+        raise DataError(f"'{file.path}': beside an index of its rows it has no column of features.")
+    columns = None if file.columns is None else tuple(file.columns[j] for j in kept)
+    return replace(file, x=file.x[:, kept], columns=columns, notes=(*file.notes, *notes))
 
 
-def _check_finite(found: FeatureFile) -> None:
-    refuse_values(found, ~np.isfinite(found.x), "NaN or infinite features; clean it")
+def _check_finite(file: FeatureFile) -> None:
+    refuse_values(file, ~np.isfinite(file.x), "NaN or infinite features; clean it")
 
 
-def refuse_values(found: FeatureFile, bad: np.ndarray, what: str) -> None:
+def refuse_values(file: FeatureFile, bad: np.ndarray, what: str) -> None:
     """DataError if any of `bad` (n, D): how many, in which columns, in which example first."""
     if not bad.any():
         return
     by_column = bad.sum(0)
     worst = np.flatnonzero(by_column)
     told = ", ".join(
-        f"{found.columns[j] if found.columns else j + 1} ({by_column[j]})" for j in worst[:5]
+        f"{file.columns[j] if file.columns else j + 1} ({by_column[j]})" for j in worst[:5]
     )
     more = ", ..." if len(worst) > 5 else ""
     raise DataError(
-        f"'{found.path}' holds {what}: {bad.sum()} of {bad.size} numbers, in column {told}{more}, "
+        f"'{file.path}' holds {what}: {bad.sum()} of {bad.size} numbers, in column {told}{more}, "
         f"first in example {np.flatnonzero(bad.any(1))[0] + 1}."
     )

@@ -124,7 +124,7 @@ def list_folder(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]
 
 def find_images(root: Path, left_out: LeftOut) -> list[Path]:
     """The images in and below a folder, sorted. Raises DataError for one that cannot be opened."""
-    found: list[Path] = []
+    images: list[Path] = []
     folders: list[Path] = [root]
     links: list[Path] = []
     visited: set[Path] = set()
@@ -135,10 +135,10 @@ def find_images(root: Path, left_out: LeftOut) -> list[Path]:
             continue
         visited.add(place)
         files, below = list_folder(folder, left_out)
-        found += files
+        images += files
         for path in reversed(below):
             (links if path.is_symlink() else folders).append(path)
-    return sorted(found)
+    return sorted(images)
 
 
 def unopened(folder: Path, error: OSError) -> DataError:

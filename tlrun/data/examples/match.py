@@ -21,7 +21,7 @@ Change = Callable[[ImageSet, Tensor, tuple[str, ...]], ImageSet]
 
 
 def match_classes(
-    found: Splits,
+    splits: Splits,
     classes: Sequence[str],
     name: str,
     what: str = "source and target",
@@ -40,7 +40,7 @@ def match_classes(
             return examples
         advice = f"rename or remove {labels_of(examples)}"
         advice += ", or set data.label_spaces=partial (or open)" * spaces
-        if examples is not found.train:
+        if examples is not splits.train:
             if extra := class_order(set(present(examples)) - set(classes)):
                 raise DataError(
                     f"the test or validation set of {examples.name} has classes that {name} was "
@@ -54,7 +54,7 @@ def match_classes(
             raise DataError(f"{what} must have the same classes ({only}); {advice}.")
         return renumbered(examples, classes)
 
-    return relabelled(found, match)
+    return relabelled(splits, match)
 
 
 def labels_of(examples: ImageSet) -> str:
@@ -81,25 +81,25 @@ def renumbered(examples: ImageSet, classes: Sequence[str]) -> ImageSet:
     return examples.with_labels(order[examples.labels], classes)
 
 
-def match_columns(found: Splits, first: Splits) -> Splits:
+def match_columns(splits: Splits, first: Splits) -> Splits:
     """The splits with named columns in the order of those of `first`.
 
     Raises DataError if columns are missing or further ones there, or if the shapes differ.
     """
-    found = order_columns(found, first.feature_names, first.train.name)
-    check_shapes(first.train, found.train)
-    return found
+    splits = order_columns(splits, first.feature_names, first.train.name)
+    check_shapes(first.train, splits.train)
+    return splits
 
 
-def order_columns(found: Splits, wanted: Sequence[str] | None, name: str) -> Splits:
+def order_columns(splits: Splits, wanted: Sequence[str] | None, name: str) -> Splits:
     """The splits with the columns `wanted` in that order, those of `name`; None = as they are."""
-    order = column_order(found.feature_names, wanted, found.train.name, name)
+    order = column_order(splits.feature_names, wanted, splits.train.name, name)
     if order is None:
-        return found
-    return replace(reordered(found, torch.tensor(order)), feature_names=tuple(wanted or ()))
+        return splits
+    return replace(reordered(splits, torch.tensor(order)), feature_names=tuple(wanted or ()))
 
 
-def reordered(found: Splits, order: Tensor) -> Splits:
+def reordered(splits: Splits, order: Tensor) -> Splits:
     """The splits with the columns `order` (D,); sets that share their numbers still do."""
     data: dict[int, Tensor] = {}
     sets: dict[int, ImageSet] = {}
@@ -115,9 +115,9 @@ def reordered(found: Splits, order: Tensor) -> Splits:
             sets[id(examples)] = change(examples)
         return sets[id(examples)]
 
-    train = once(found.train)
+    train = once(splits.train)
     assert train is not None
-    return replace(found, train=train, val=once(found.val), test=once(found.test))
+    return replace(splits, train=train, val=once(splits.val), test=once(splits.test))
 
 
 def check_shapes(first: ImageSet, other: ImageSet) -> None:
@@ -141,7 +141,7 @@ def check_shapes(first: ImageSet, other: ImageSet) -> None:
         )
 
 
-def relabelled(found: Splits, change: Change) -> Splits:
+def relabelled(splits: Splits, change: Change) -> Splits:
     """Each set that has labels after `change(set, its labels, its classes)`; others as they are."""
 
     def changed(examples: ImageSet | None) -> ImageSet | None:
@@ -149,15 +149,15 @@ def relabelled(found: Splits, change: Change) -> Splits:
             return examples
         return change(examples, examples.labels, examples.classes)
 
-    train = changed(found.train)
+    train = changed(splits.train)
     assert train is not None
-    return replace(found, train=train, val=changed(found.val), test=changed(found.test))
+    return replace(splits, train=train, val=changed(splits.val), test=changed(splits.test))
 
 
-def classes_of(found: Splits) -> tuple[str, ...]:
+def classes_of(splits: Splits) -> tuple[str, ...]:
     """Those of the training set, then what only validation or test have."""
     names: dict[str, None] = {}
-    for examples in (found.train, found.val, found.test):
+    for examples in (splits.train, splits.val, splits.test):
         if examples is not None and examples.classes is not None:
             names |= dict.fromkeys(examples.classes)
     return tuple(names)

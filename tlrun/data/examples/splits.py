@@ -162,9 +162,9 @@ def with_val(splits: Splits, domain: str, seed: int) -> Splits:
     return replace(splits, train=train, val=val)
 
 
-def warn_of_shared_images(found: Mapping[str, Splits]) -> None:
+def warn_of_shared_images(domains: Mapping[str, Splits]) -> None:
     """Say how many image files two domains share: what one learns, the other tests."""
-    contents = {name: splits.contents() for name, splits in found.items()}
+    contents = {name: splits.contents() for name, splits in domains.items()}
     for a, b in combinations(contents, 2):
         if shared := len(contents[a] & contents[b]):
             log.warning(
@@ -173,15 +173,15 @@ def warn_of_shared_images(found: Mapping[str, Splits]) -> None:
                 a,
                 b,
                 f"{shared:,}",
-                "rows" if len(found[a].train.shape) == 1 else "images",
+                "rows" if len(domains[a].train.shape) == 1 else "images",
             )
 
 
-def common_grey(found: Mapping[str, Splits]) -> dict[str, tuple[float, float]]:
+def common_grey(domains: Mapping[str, Splits]) -> dict[str, tuple[float, float]]:
     """The rule for deep grey of a whole run, by which new files are read: the last domain's. Says
     so if domains differ."""
     rule: dict[str, tuple[float, float]] = {}
-    for name, splits in found.items():
+    for name, splits in domains.items():
         for kind, (black, white) in splits.grey.items():
             if rule.setdefault(kind, (black, white)) != (black, white):
                 log.warning(

@@ -53,11 +53,13 @@ def check_trained(train: ImageSet, classes: Sequence[str] | None = None) -> None
     """DataError if a class (of `classes`; None = all of the set's) has no training image, for
     example after the cut of test images."""
     if untrained := [n for n in lacking(train) if classes is None or n in classes]:
-        own = "splits of your own (train/, test/)" if folders(train) else "a test file of its own"
+        alternative = (
+            "splits of your own (train/, test/)" if folders(train) else "a test file of its own"
+        )
         raise DataError(
             f"{train.name}: no {noun(train)} of the class '{untrained[0]}' is left for training "
             f"after the cut of test and validation {noun(train)}s; add some, give "
-            f"{own} or remove the class."
+            f"{alternative} or remove the class."
         )
 
 
@@ -79,9 +81,9 @@ def lacking(examples: ImageSet | None) -> list[str]:
     return [name for name, count in zip(examples.classes, counts, strict=True) if not count]
 
 
-def check_target(target: Splits, own: bool) -> None:
-    """Training images, and test images of each class. own: whether its classes are its own, so that
-    there must be two. Raises DataError."""
+def check_target(target: Splits, has_own_classes: bool) -> None:
+    """Training images, and test images of each class. has_own_classes: other ones than the source,
+    so that there must be two. Raises DataError."""
     for split, examples in (("training", target.train), ("test", target.test)):
         if examples is not None and not len(examples):
             raise DataError(
@@ -89,7 +91,7 @@ def check_target(target: Splits, own: bool) -> None:
                 "keep other classes (data.target_classes)."
             )
     classes = target.test.classes if target.test is not None else None
-    if own and classes is not None and len(classes) < 2:
+    if has_own_classes and classes is not None and len(classes) < 2:
         raise DataError(
             f"the target '{target.train.name}' has one class only ('{classes[0]}'), so every "
             "prediction would be right: give at least two."

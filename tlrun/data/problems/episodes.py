@@ -71,8 +71,8 @@ class ClassTable:
         most = int(counts.max())
         ranks = hashes(len(classes) * most, "images", *key).reshape(len(classes), most)
         ranks[torch.arange(most) >= counts[:, None]] = torch.iinfo(torch.int64).max
-        place = ranks.argsort(dim=1, stable=True)[:, : self.shape.shot + self.shape.query]
-        return self.order[self.first[classes][:, None] + place]
+        chosen = ranks.argsort(dim=1, stable=True)[:, : self.shape.shot + self.shape.query]
+        return self.order[self.first[classes][:, None] + chosen]
 
 
 class EpisodeStream(Stream):

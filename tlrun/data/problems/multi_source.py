@@ -42,13 +42,13 @@ from tlrun.errors import ConfigError, DataError
 
 def joined(sets: Sequence[ImageSet | None]) -> ImageSet | None:
     """Sets with labels of the same classes as one; None if any is lacking."""
-    found = [examples for examples in sets if examples is not None]
-    if len(found) < len(sets):
+    present = [examples for examples in sets if examples is not None]
+    if len(present) < len(sets):
         return None
-    labels = [examples.labels for examples in found if examples.labels is not None]
-    if len(labels) < len(found):
-        return ImageSet("source", JoinedPixels(found))
-    return ImageSet("source", JoinedPixels(found), torch.cat(labels), found[0].classes)
+    labels = [examples.labels for examples in present if examples.labels is not None]
+    if len(labels) < len(present):
+        return ImageSet("source", JoinedPixels(present))
+    return ImageSet("source", JoinedPixels(present), torch.cat(labels), present[0].classes)
 
 
 def multi_source(
@@ -76,21 +76,21 @@ def multi_source(
     for key in sources:
         if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
             raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
-    found = load_sources(sources, options, size)
-    leading = next(iter(found.values()))
+    sources_read = load_sources(sources, options, size)
+    leading = next(iter(sources_read.values()))
     first = leading.train
     held = load_splits({"target": target, "size": size}, "target", options)
     held = with_val(held, "target", options.seed)
     held = match_columns(held, leading)
     held = match_classes(held, first.classes or (), first.name, lacking=withheld)
-    everyone = {**found, "target": held}
+    everyone = {**sources_read, "target": held}
     warn_of_shared_images(everyone)
-    for splits in found.values():
+    for splits in sources_read.values():
         check_source(splits)
-    check_target(held, own=False)
+    check_target(held, has_own_classes=False)
     unseen, labels_seen = target_domain(held, options)
-    domains = {key: Domain.of(splits) for key, splits in found.items()}
-    domains |= {"source": all_sources(found), "target": unseen}
+    domains = {key: Domain.of(splits) for key, splits in sources_read.items()}
+    domains |= {"source": all_sources(sources_read), "target": unseen}
     everything = domains["source"].train
     assert everything is not None
     note = "; all sources share that of `source`"
@@ -102,21 +102,21 @@ def multi_source(
         domains=domains,
         tasks={"class": Task("class", "class", first.classes or ())},
         preprocess=preprocess_of(conf, mixed, held.fit, common_grey(everyone)),
-        augment={**shared, **dict.fromkeys(found, shared["source"])},
+        augment={**shared, **dict.fromkeys(sources_read, shared["source"])},
         target_labels_seen=labels_seen,
-        facts=SourceFacts(list(found)),
+        facts=SourceFacts(list(sources_read)),
         feature_names=leading.feature_names,
     )
 
 
-def all_sources(found: Mapping[str, Splits]) -> Domain:
+def all_sources(sources: Mapping[str, Splits]) -> Domain:
     """The domain of all sources together."""
     return Domain(
         "source",
-        joined([splits.train for splits in found.values()]),
-        joined([splits.val for splits in found.values()]),
-        joined([splits.test for splits in found.values()]),
-        joint_card(found),
+        joined([splits.train for splits in sources.values()]),
+        joined([splits.val for splits in sources.values()]),
+        joined([splits.test for splits in sources.values()]),
+        joint_card(sources),
     )
 
 
@@ -124,31 +124,31 @@ def load_sources(
     sources: Mapping[str, Mapping[str, Any]], options: Options, size: int | None
 ) -> dict[str, Splits]:
     """Each source with a validation set, its classes in the order of the first one's."""
-    found: dict[str, Splits] = {}
+    splits_of: dict[str, Splits] = {}
     for key, block in sources.items():
-        place = f"sources.{key}"
-        splits = load_splits({place: block, "size": size}, place, options)
+        key_of_source = f"sources.{key}"
+        splits = load_splits({key_of_source: block, "size": size}, key_of_source, options)
         splits = with_val(splits, "source", options.seed)
         if splits.train.labels is None or splits.train.classes is None:
             raise DataError(
                 f"the source '{splits.train.name}' has no labels; every source needs them."
             )
-        first = next(iter(found.values()), splits)
-        known = first.train.classes or ()
-        splits = match_classes(splits, known, first.train.name, "all sources")
-        found[key] = match_columns(splits, first)
-    return found
+        first = next(iter(splits_of.values()), splits)
+        classes = first.train.classes or ()
+        splits = match_classes(splits, classes, first.train.name, "all sources")
+        splits_of[key] = match_columns(splits, first)
+    return splits_of
 
 
-def joint_card(found: Mapping[str, Splits]) -> Card:
+def joint_card(sources: Mapping[str, Splits]) -> Card:
     """Citations and licences of all sources, each once."""
-    cards = [splits.card for splits in found.values()]
+    cards = [splits.card for splits in sources.values()]
 
     def each(values: Sequence[str]) -> str:
         return "; ".join(dict.fromkeys(value for value in values if value))
 
     return Card(
-        " + ".join(found),
+        " + ".join(sources),
         each([card.citation for card in cards]),
         each([card.licence for card in cards]),
         root=each([card.root for card in cards]),

@@ -125,8 +125,8 @@ class Data:
         if domain not in self.domains or split not in ("train", "val", "test"):
             roles = [f"{d}_{s}" for d in self.domains for s in ("train", "val", "test")]
             raise ConfigError(f"unknown role '{role}': {did_you_mean(role, roles)}")
-        found: ImageSet | None = getattr(self.domains[domain], split)
-        return found
+        examples: ImageSet | None = getattr(self.domains[domain], split)
+        return examples
 
     def stream_set(self, name: str) -> ImageSet:
         """The training set of stream `name`. ConfigError if there is none."""
@@ -176,15 +176,15 @@ class Data:
         augment = self.augment.get(stream)
         if augment is None or "blend" not in augment.ops:
             return None
-        found = self.unlabelled or self.domains["target"].train
-        if found is None:
+        images = self.unlabelled or self.domains["target"].train
+        if images is None:
             raise ConfigError(
                 f"data.augment.{stream}.blend lays target images behind those of the {stream}, and "
                 "target_images=none withholds them"
             )
-        if len(found.shape) != 3:
+        if len(images.shape) != 3:
             raise ConfigError(f"data.augment.{stream}.blend is for images; these are features")
-        return found
+        return images
 
     def info(self) -> dict[str, Any]:
         """For environment.json: what each role held. Labels of target-test leave no trace here."""
@@ -284,14 +284,14 @@ def _matched(
         classes = (*classes, UNKNOWN_CLASS)
         source = match_classes(source, classes, name, lacking=True)
         target = unknown_merged(target, classes)
-    own = None if options.shared_classes else _own_classes(target, classes)
-    check_target(target, own=bool(own))
-    if own:
+    target_classes = None if options.shared_classes else _own_classes(target, classes)
+    check_target(target, has_own_classes=bool(target_classes))
+    if target_classes:
         tasks = {
-            "class": Task("class", "class", own, "target"),
+            "class": Task("class", "class", target_classes, "target"),
             "source": Task("source", "class", classes, "source"),
         }
-        return source, match_classes(target, own, target.train.name), tasks
+        return source, match_classes(target, target_classes, target.train.name), tasks
     target = match_classes(target, classes, name, what, lacking=lacking, spaces=not is_trained)
     return source, target, {"class": Task("class", "class", classes)}
 
@@ -321,37 +321,41 @@ def only_classes(splits: Mapping[str, Splits], conf: Mapping[str, Any]) -> dict[
     So that one pair can stand for problems where the domains do not have the same classes.
     """
     kept = {}
-    for domain, found in splits.items():
+    for domain, domain_splits in splits.items():
         names = class_names(conf.get(f"{domain}_classes"), f"data.{domain}_classes")
-        kept[domain] = found if names is None else _only(found, names, f"data.{domain}_classes")
+        kept[domain] = (
+            domain_splits
+            if names is None
+            else _only(domain_splits, names, f"data.{domain}_classes")
+        )
     return kept
 
 
-def _only(found: Splits, names: list[str], key: str) -> Splits:
+def _only(splits: Splits, names: list[str], key: str) -> Splits:
     def keep(examples: ImageSet, before: Tensor, classes: tuple[str, ...]) -> ImageSet:
         number = {name: i for i, name in enumerate(names)}
         labels = torch.tensor([number.get(name, -1) for name in classes])[before]
         inside = (labels >= 0).nonzero().flatten()
         return examples.subset(inside).with_labels(labels[inside], names)
 
-    if found.train.labels is None:
-        raise ConfigError(f"{key}: {found.train.name} has no labels to choose by")
-    known = classes_of(found)
-    if unknown := [name for name in names if name not in known]:
+    if splits.train.labels is None:
+        raise ConfigError(f"{key}: {splits.train.name} has no labels to choose by")
+    present = classes_of(splits)
+    if unknown := [name for name in names if name not in present]:
         raise ConfigError(
-            f"{key}: {found.train.name} has no class '{unknown[0]}': "
-            f"{did_you_mean(unknown[0], known)}"
+            f"{key}: {splits.train.name} has no class '{unknown[0]}': "
+            f"{did_you_mean(unknown[0], present)}"
         )
-    return relabelled(found, keep)
+    return relabelled(splits, keep)
 
 
 def unknown_merged(target: Splits, classes: tuple[str, ...]) -> Splits:
     """The target with all images of classes that `classes` does not name under UNKNOWN_CLASS."""
 
-    def merge(examples: ImageSet, labels: Tensor, own: tuple[str, ...]) -> ImageSet:
-        known = [name for name in own if name in classes and name != UNKNOWN_CLASS]
-        names = (*known, UNKNOWN_CLASS)
-        order = [names.index(name if name in known else UNKNOWN_CLASS) for name in own]
+    def merge(examples: ImageSet, labels: Tensor, target_classes: tuple[str, ...]) -> ImageSet:
+        shared = [name for name in target_classes if name in classes and name != UNKNOWN_CLASS]
+        names = (*shared, UNKNOWN_CLASS)
+        order = [names.index(name if name in shared else UNKNOWN_CLASS) for name in target_classes]
         return examples.with_labels(torch.tensor(order)[labels], names)
 
     return relabelled(target, merge)
@@ -369,8 +373,8 @@ def _build_own(conf: Mapping[str, Any], options: Options) -> Data:
 
 def _own_classes(target: Splits, classes: tuple[str, ...]) -> tuple[str, ...] | None:
     """The target's classes if they are others than the source's; None if they are the same."""
-    known = [s.classes for s in (target.train, target.test) if s is not None and s.classes]
-    return known[0] if known and set(known[0]) != set(classes) else None
+    class_lists = [s.classes for s in (target.train, target.test) if s is not None and s.classes]
+    return class_lists[0] if class_lists and set(class_lists[0]) != set(classes) else None
 
 
 def load_splits(conf: Mapping[str, Any], domain: str, options: Options) -> Splits:

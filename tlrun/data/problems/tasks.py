@@ -211,9 +211,9 @@ def _judge_anew(
         else:
             values, unknown = examples.columns[kind], float("nan")
         if split == "train" and conf.get("per_class") is not None:
-            own = (labels >= 0).nonzero().flatten()
-            view = examples.subset(own).with_labels(labels[own], groups)
-            kept = own[_drawn(view, conf["per_class"], task, seed)]
+            judged = (labels >= 0).nonzero().flatten()
+            view = examples.subset(judged).with_labels(labels[judged], groups)
+            kept = judged[_drawn(view, conf["per_class"], task, seed)]
             few = torch.full_like(values, unknown)
             few[kept] = values[kept]
             values = few

@@ -72,12 +72,12 @@ def with_statistics(data: Data, spec: Mapping[str, Any]) -> Data:
 
     spec: `preprocess` of its label_space.json.
     """
-    own = data.preprocess
-    if spec["normalize"] != "standard" or own.mode != "standard":
+    preprocess = data.preprocess
+    if spec["normalize"] != "standard" or preprocess.mode != "standard":
         return data
-    if own.output_shape[0] != spec["shape"][0]:
+    if preprocess.output_shape[0] != spec["shape"][0]:
         return data  # the weights will not fit
-    spec = {**spec, "shape": own.output_shape, "fit": own.fit}
+    spec = {**spec, "shape": preprocess.output_shape, "fit": preprocess.fit}
     return replace(data, preprocess=Preprocess.from_spec(spec))
 
 
@@ -89,10 +89,13 @@ def check_columns(data: Data, space: LabelSpace) -> None:
             f"{data.name} has {data.input_shape[0]} features per example, and the run was trained "
             f"on {shape[0]}; they must agree."
         )
-    known, own = space.feature_names, data.feature_names
-    if known is None or own is None or list(own) == list(known):
+    trained, columns = space.feature_names, data.feature_names
+    if trained is None or columns is None or list(columns) == list(trained):
         return
-    extra, missing = [c for c in own if c not in known], [c for c in known if c not in own]
+    extra, missing = (
+        [c for c in columns if c not in trained],
+        [c for c in trained if c not in columns],
+    )
     only = only_in({"the run": missing, data.name: extra}) or "in another order"
     raise DataError(f"{data.name} has other columns than the run was trained on: {only}.")
 
@@ -127,15 +130,17 @@ def _of_tasks(data: Data, tasks: Mapping[str, Task]) -> Data:
         raise DataError(f"{data.name} has other tasks than the run was trained on ({only}).")
     domains = dict(data.domains)
     for name, task in data.tasks.items():
-        known, domain = tasks[name].classes, task.domain or name
+        classes, domain = tasks[name].classes, task.domain or name
         if task.kind != tasks[name].kind:
             raise DataError(f"the task {name} is of the kind {task.kind}, not {tasks[name].kind}.")
         if task.column and task.kind == "class":
-            domains[domain] = _column_under(domains[domain], task, known)
+            domains[domain] = _column_under(domains[domain], task, classes)
         elif not task.column:
-            domains[domain] = _under(domains[domain], known)
-    own = {name: replace(task, classes=tasks[name].classes) for name, task in data.tasks.items()}
-    return replace(data, domains=domains, tasks={name: own[name] for name in tasks})
+            domains[domain] = _under(domains[domain], classes)
+    renamed = {
+        name: replace(task, classes=tasks[name].classes) for name, task in data.tasks.items()
+    }
+    return replace(data, domains=domains, tasks={name: renamed[name] for name in tasks})
 
 
 def _column_under(domain: Domain, task: Task, classes: Sequence[str]) -> Domain:

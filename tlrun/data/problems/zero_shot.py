@@ -69,7 +69,7 @@ def seen_unseen(
 
     if not images:
         raise ConfigError("which images? Give data.images (a data set with its `_target_`).")
-    found = read_table(**dict(table or {}))
+    attributes = read_table(**dict(table or {}))
     seed = options.seed
     splits = build(images, "data.images", seed=seed, size=size, download=True)
     if not isinstance(splits, Splits) or splits.train.classes is None:
@@ -87,7 +87,7 @@ def seen_unseen(
     sets = {"train": train, "seen": splits.test, "unseen": splits.test}
     data = assemble(
         name,
-        found,
+        attributes,
         groups,
         sets,
         splits.card,
@@ -202,8 +202,8 @@ def _of(examples: ImageSet, names: Sequence[str], classes: Sequence[str], what: 
     """The examples of the classes `names`, with labels among `classes`."""
     if examples.labels is None or examples.classes is None:
         raise DataError(f"{examples.name} has no labels; zero-shot data need a class per example.")
-    place = torch.tensor([classes.index(c) if c in names else -1 for c in examples.classes])
-    label = place[examples.labels]
+    number = torch.tensor([classes.index(c) if c in names else -1 for c in examples.classes])
+    label = number[examples.labels]
     keep = torch.nonzero(label >= 0).flatten()
     if not len(keep):
         raise DataError(f"{examples.name} has no examples of the {what} classes {list(names)}.")
@@ -257,10 +257,10 @@ def xlsa17(
     chosen = np.unique(np.concatenate([rows[key] for key in train]))
     for key in ("test_seen_loc", "test_unseen_loc"):
         refuse_overlap(chosen, rows[key], f"'{folder}', {' + '.join(train)} against {key}")
-    found = load_mat(folder / features)
-    x = torch.from_numpy(np.ascontiguousarray(found["features"].T, dtype=np.float32))
+    feature_arrays = load_mat(folder / features)
+    x = torch.from_numpy(np.ascontiguousarray(feature_arrays["features"].T, dtype=np.float32))
     table = from_mat(arrays)
-    y = torch.from_numpy(found["labels"].ravel().astype(np.int64) - 1)
+    y = torch.from_numpy(feature_arrays["labels"].ravel().astype(np.int64) - 1)
     card = Card(name, "Xian, Lampert, Schiele, Akata, TPAMI 2018", "none stated", "", str(folder))
     everything = ImageSet(name, x, y, table.classes)
     sets = {

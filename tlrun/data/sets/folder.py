@@ -80,16 +80,16 @@ def folder(
     listings = _listings(name, root, list, test, left_out)
     add_note(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
     if skip_unreadable:
-        listings = {s: _readable(found, key) for s, found in listings.items()}
-    listings = {s: found.with_prints() for s, found in listings.items()}
+        listings = {s: _readable(listing, key) for s, listing in listings.items()}
+    listings = {s: listing.with_prints() for s, listing in listings.items()}
     refuse_two_labels(listings, key)
     if not transductive:
         listings, notes = without_copies(listings, key)
         for note in notes:
             add_note(card, key, note)
     classes = _classes(listings, name)
-    own = {s: classes if found.labels else None for s, found in listings.items()}
-    sets, grey = reader.sets(name, listings, own, card)
+    split_classes = {s: classes if listing.labels else None for s, listing in listings.items()}
+    sets, grey = reader.sets(name, listings, split_classes, card)
     train, val, tested = sets["train"], sets.get("val"), sets.get("test")
     content = _contents(listings.values())
     parts = Splits(train, val, train if tested is None else tested, card, fit, grey, content)
@@ -110,9 +110,9 @@ def folder(
 def _contents(listings: Iterable[Listing]) -> dict[str, str]:
     """path -> hash of the content of every file."""
     return {
-        text_of(file): known.content
-        for found in listings
-        for file, known in zip(found.files, found.prints, strict=True)
+        text_of(file): fingerprint.content
+        for listing in listings
+        for file, fingerprint in zip(listing.files, listing.prints, strict=True)
     }
 
 
@@ -223,7 +223,7 @@ def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
     return classes
 
 
-def _readable(found: Listing, key: str) -> Listing:
+def _readable(listing: Listing, key: str) -> Listing:
     """Without the files that cannot be decoded; each is named in a warning."""
 
     def check(file: Path) -> bool:
@@ -235,28 +235,28 @@ def _readable(found: Listing, key: str) -> Listing:
         return True
 
     with ThreadPoolExecutor() as pool:
-        good = [i for i, fine in enumerate(pool.map(check, found.files)) if fine]
+        good = [i for i, fine in enumerate(pool.map(check, listing.files)) if fine]
     if not good:
-        raise DataError(f"{key}: not one of {len(found.files)} images can be read.")
-    return found.subset(good)
+        raise DataError(f"{key}: not one of {len(listing.files)} images can be read.")
+    return listing.subset(good)
 
 
 def _examples(
     name: str,
-    found: Listing,
+    listing: Listing,
     classes: Sequence[str] | None,
     shape: tuple[int, int, int],
     fit: str,
     grey: GreyRange,
     in_memory: bool,
 ) -> ImageSet:
-    names = [known.content for known in found.prints]
-    order = sorted(range(len(names)), key=lambda i: (names[i], str(found.files[i])))
-    files, content = [found.files[i] for i in order], [names[i] for i in order]
+    names = [fingerprint.content for fingerprint in listing.prints]
+    order = sorted(range(len(names)), key=lambda i: (names[i], str(listing.files[i])))
+    files, content = [listing.files[i] for i in order], [names[i] for i in order]
     labels = None
-    if classes is not None and found.labels is not None:
+    if classes is not None and listing.labels is not None:
         number = {c: i for i, c in enumerate(classes)}
-        labels = torch.tensor([number[found.labels[i]] for i in order])
+        labels = torch.tensor([number[listing.labels[i]] for i in order])
     if not in_memory:
         pixels = FilePixels(files, content, shape, fit, grey)
         return ImageSet(name, pixels, labels, classes, pixels.paths)

@@ -193,8 +193,10 @@ def refuse_two_labels(listings: Mapping[str, Listing], key: str) -> None:
     """DataError if files of equal content have different labels, which both are named."""
     first: dict[str, tuple[Path, str]] = {}
     clashes = []
-    for found in listings.values():
-        for file, label, known in zip(found.files, found.labels or (), found.prints, strict=False):
+    for listing in listings.values():
+        for file, label, known in zip(
+            listing.files, listing.labels or (), listing.prints, strict=False
+        ):
             other, its_label = first.setdefault(known.content, (file, label))
             if its_label != label:
                 clashes.append(f"'{text_of(other)}' ({its_label}) and '{text_of(file)}' ({label})")

@@ -54,8 +54,8 @@ class Curve:
 
     def at(self, gamma: float) -> tuple[float, float]:
         """(S, U) at γ."""
-        place = int(np.searchsorted(self.gammas, gamma, side="left"))
-        return float(self.seen[place]), float(self.unseen[place])
+        step = int(np.searchsorted(self.gammas, gamma, side="left"))
+        return float(self.seen[step]), float(self.unseen[step])
 
     @property
     def area(self) -> float:
@@ -134,8 +134,8 @@ class AttributeEvaluator(ClassEvaluator):
         row["source_val/accuracy"] = row["source_val/training_classes_accuracy"]
         if len(yv):
             row["source_val/accuracy"] = mean_per_class(only(sv, validation), yv)
-            found = curve((ss, ys), (sv, yv), training, training | validation)
-            row["source_val/harmonic_mean"] = harmonic_mean(*found.at(found.best()))
+            steps = curve((ss, ys), (sv, yv), training, training | validation)
+            row["source_val/harmonic_mean"] = harmonic_mean(*steps.at(steps.best()))
         row["validator/source_accuracy"] = row["source_val/accuracy"]
         if self.target_test and (test := self.set_output(net, "target_test")):
             assert test.labels is not None
@@ -162,17 +162,17 @@ class AttributeEvaluator(ClassEvaluator):
         alone = mean_per_class(only(seen.logits, is_seen), seen.labels)
         figures = [Figure("seen/accuracy", alone, MEAN_ACCURACY)]
         shown = SetOutput(seen.features, only(seen.logits, is_seen), seen.labels)
-        found: dict[str, Any] = {"source_test": shown}
+        outputs: dict[str, Any] = {"source_test": shown}
         figures += self._figures("source_test", shown)
         gamma = self.gamma(net)
         figures.append(Figure("calibration/gamma", gamma, KINDS["gamma"]))
         unseen = self.set_output(net, "target_test") if self.target_test else None
         if unseen is None:
-            return Figures(figures), found
+            return Figures(figures), outputs
         assert unseen.labels is not None
         candidates = only(unseen.logits, is_unseen)
-        found["target_test"] = SetOutput(unseen.features, candidates, unseen.labels)
-        figures += self._figures("target_test", found["target_test"])
+        outputs["target_test"] = SetOutput(unseen.features, candidates, unseen.labels)
+        figures += self._figures("target_test", outputs["target_test"])
         alone = mean_per_class(candidates, unseen.labels)
         figures.append(Figure("unseen/accuracy", alone, MEAN_ACCURACY))
         both = is_seen | is_unseen
@@ -194,13 +194,13 @@ class AttributeEvaluator(ClassEvaluator):
             Figure(key, value, KINDS[key.rpartition("/")[2]]) for key, value in together.items()
         ]
         stated = Figures(figures)
-        found["curve"] = (drawn, stated)
-        return stated, found
+        outputs["curve"] = (drawn, stated)
+        return stated, outputs
 
-    def write(self, run_dir: RunDir, found: Mapping[str, Any]) -> None:
-        super().write(run_dir, {k: v for k, v in found.items() if k != "curve"})
-        if "curve" in found:
-            run_dir.write_json(run_dir.pictures, [picture(*found["curve"])])
+    def write(self, run_dir: RunDir, outputs: Mapping[str, Any]) -> None:
+        super().write(run_dir, {k: v for k, v in outputs.items() if k != "curve"})
+        if "curve" in outputs:
+            run_dir.write_json(run_dir.pictures, [picture(*outputs["curve"])])
 
 
 def only(scores: Tensor, candidate: Tensor) -> Tensor:
@@ -208,11 +208,11 @@ def only(scores: Tensor, candidate: Tensor) -> Tensor:
     return scores.masked_fill(~candidate, -torch.inf)
 
 
-def _split(found: SetOutput, of: Tensor) -> tuple[Tensor, Tensor]:
+def _split(output: SetOutput, of: Tensor) -> tuple[Tensor, Tensor]:
     """(labels, scores) of the images whose class is one of `of` (C,)."""
-    assert found.labels is not None
-    keep = of[found.labels]
-    return found.labels[keep], found.logits[keep]
+    assert output.labels is not None
+    keep = of[output.labels]
+    return output.labels[keep], output.logits[keep]
 
 
 def picture(drawn: Curve, figures: Mapping[str, Any]) -> dict[str, Any]:

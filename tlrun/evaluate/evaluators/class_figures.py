@@ -72,7 +72,7 @@ class Evaluator(Protocol):
         """What all evaluations of the run say together, for its summary. rows: in order of time."""
         return {}
 
-    def write(self, run_dir: RunDir, found: Any) -> None:
+    def write(self, run_dir: RunDir, outputs: Any) -> None:
         """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
 
     def compare(
@@ -165,7 +165,7 @@ class ClassEvaluator(Evaluator):
     def test(self, net: Net) -> tuple[Figures, dict[str, SetOutput]]:
         """The final figures on the test sets, and the predictions they were computed from."""
         figures: list[Figure] = []
-        found: dict[str, SetOutput] = {}
+        outputs: dict[str, SetOutput] = {}
         roles = dict.fromkeys(("source_test", *(f"{s}_test" for s in self.data.sources)))
         for role in (*roles, "target_test"):
             if role == "target_test" and not self.target_test:
@@ -173,9 +173,9 @@ class ClassEvaluator(Evaluator):
             predicted = self.set_output(net, role)
             if predicted is None:
                 continue
-            found[role] = predicted
+            outputs[role] = predicted
             figures += self._figures(role, predicted)
-        return Figures(figures), found
+        return Figures(figures), outputs
 
     def _figures(self, role: str, predicted: SetOutput) -> list[Figure]:
         if predicted.labels is None:
@@ -193,25 +193,25 @@ class ClassEvaluator(Evaluator):
         }
         return [Figure(f"{role}/{key}", value, KINDS[key]) for key, value in values.items()]
 
-    def write(self, run_dir: RunDir, found: Mapping[str, SetOutput]) -> None:
-        if "target_test" in found:
+    def write(self, run_dir: RunDir, outputs: Mapping[str, SetOutput]) -> None:
+        if "target_test" in outputs:
             examples = self.data.role("target_test")
             assert examples is not None
-            logits = found["target_test"].logits
+            logits = outputs["target_test"].logits
             write_predictions(
                 run_dir.predictions, examples, examples.labels, logits, self.data.classes
             )
-        self.write_features(run_dir.features, found)
+        self.write_features(run_dir.features, outputs)
 
-    def write_features(self, path: Path, found: Mapping[str, SetOutput]) -> None:
+    def write_features(self, path: Path, outputs: Mapping[str, SetOutput]) -> None:
         """features.npz: a seeded sample of test features of both domains, for the 2-D map."""
         features, labels, domains = [], [], []
         for number, role in enumerate(("source_test", "target_test")):
-            if role not in found:
+            if role not in outputs:
                 continue
-            keep = sample(len(found[role].logits), EMBEDDED, self.seed)
-            features.append(found[role].features[keep].numpy())
-            known = found[role].labels
+            keep = sample(len(outputs[role].logits), EMBEDDED, self.seed)
+            features.append(outputs[role].features[keep].numpy())
+            known = outputs[role].labels
             labels.append(np.full(len(keep), -1) if known is None else known[keep].numpy())
             domains.append(np.full(len(keep), number))
         if features:
@@ -239,8 +239,8 @@ def write_predictions(
 
 def chance(labels: Tensor | None) -> Chance | None:
     """Of (n,) int64 labels, those below 0 unknown; None without a known one."""
-    known = torch.zeros(0, dtype=torch.int64) if labels is None else labels[labels >= 0]
-    return Chance.of(torch.bincount(known).tolist()) if len(known) else None
+    present = torch.zeros(0, dtype=torch.int64) if labels is None else labels[labels >= 0]
+    return Chance.of(torch.bincount(present).tolist()) if len(present) else None
 
 
 def sample(count: int, most: int, seed: int) -> Tensor:
@@ -261,5 +261,5 @@ def evaluator_of(data: Data) -> type[Evaluator]:
     """The evaluator that the data ask for: their own, else by the kind of their task."""
     if data.kind not in EVALUATORS:
         raise ConfigError(f"no evaluator '{data.kind}': {did_you_mean(data.kind, EVALUATORS)}")
-    found: type[Evaluator] = locate(EVALUATORS[data.kind])
-    return found
+    evaluator: type[Evaluator] = locate(EVALUATORS[data.kind])
+    return evaluator

@@ -118,9 +118,9 @@ class TaskEvaluator(ClassEvaluator):
                     found.append(Figure("target_test/accuracy", None, ACCURACY))
         return Figures(found), outputs
 
-    def write(self, run_dir: RunDir, found: Any) -> None:
+    def write(self, run_dir: RunDir, outputs: Any) -> None:
         """predictions.csv of the target task, predictions_<task>.csv of other class tasks."""
-        for name, out in found.items():
+        for name, out in outputs.items():
             if (task := self.data.tasks[name]).kind == "class" and out.scores is not None:
                 target = name == self.facts.target_task
                 path = run_dir.predictions
