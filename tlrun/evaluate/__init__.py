@@ -1,1 +1,1 @@
-"""Metrics, validators, selection, and the use of a trained model."""
+"""How good is it? Metrics, validators, selection, and the evaluators of each kind of task."""

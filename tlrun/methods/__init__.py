@@ -1,1 +1,1 @@
-"""One file per transfer method; `method.py` is the contract."""
+"""One file per transfer method, one folder per family; `base.py` is the contract."""
