@@ -111,7 +111,7 @@ def bases() -> tuple[tuple[str, ...], ...]:
     found = []
     for name in methods():
         cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
-        needs = locate(cfg._target_).needs
+        needs = locate(cfg._target_).requirements
         data = "digits_styles_digitsm" if needs.sources > 1 else BUNDLED[needs.kind]
         words = [f"method={name}", f"data={data}", "backbone.width=0.1"]
         if needs.open_set:

@@ -501,13 +501,13 @@ def test_a_sweep_of_two_methods_and_two_seeds(
 
 
 MINE = '''
-from tlrun.methods.base import Method, Needs, Update
+from tlrun.methods.base import Method, Requirements, Update
 
 
 class Mine(Method):
     """Supervised training on the source with a penalty on the logits."""
 
-    needs = Needs(streams=("source",))
+    requirements = Requirements(streams=("source",))
 
     def __init__(self, penalty: float = 0.01) -> None:
         self.penalty = penalty

@@ -43,7 +43,8 @@ TIMES = ("train_seconds", "wall_seconds", "images_per_second", "peak_memory_mb")
 UNSUPERVISED = {
     file.stem: needs
     for file in sorted((conf_dir() / "method").glob("*.yaml"))
-    if (needs := build(compose([f"method={file.stem}"]).method).needs).target_labels == "none"
+    if (needs := build(compose([f"method={file.stem}"]).method).requirements).target_labels
+    == "none"
     and needs.kind == "class"  # others have no target training set
 }
 TEST_LABELS_MAY_CHANGE = (

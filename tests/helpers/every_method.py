@@ -24,7 +24,7 @@ SEVERAL_SOURCES = "digits_styles_digitsm"
 def session_of(name: str, folder: Path) -> Session:
     """All that two steps of the method need; nothing is trained yet."""
     cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
-    needs = locate(cfg._target_).needs
+    needs = locate(cfg._target_).requirements
     data = SEVERAL_SOURCES if needs.sources > 1 else DATA[needs.kind]
     overrides = [f"method={name}", f"data={data}", "trainer.steps=2"]
     if needs.open_set:

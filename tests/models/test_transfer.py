@@ -207,14 +207,14 @@ def test_a_class_token_that_is_missing_there_is_not_half_loaded():
 
 def test_holding_the_first_stage_holds_the_loose_norm_and_all_of_it_the_dropout():
     net = tokens(0).train()
-    net.hold_still(["backbone.first"])
+    net.set_frozen_eval(["backbone.first"])
     assert not net.backbone.norm.training
     assert net.backbone.drop.training
     assert net.backbone.second.training
     net.train()
-    net.hold_still(["backbone.second"])
+    net.set_frozen_eval(["backbone.second"])
     assert net.backbone.norm.training
-    net.hold_still(net.stages())
+    net.set_frozen_eval(net.stages())
     assert not any(module.training for module in net.backbone.modules())
 
 

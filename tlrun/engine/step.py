@@ -49,8 +49,8 @@ class TrainingStep:
         while (update := self._backward(generators, logged)) is not None:
             self._apply(*update)
             updates += 1
-            if self.balance and self.balance.looks_again:
-                self._look_again(self.balance, batch, progress)
+            if self.balance and self.balance.needs_post_step_losses:
+                self._update_balance(self.balance, batch, progress)
         return logged, updates
 
     def _backward(
@@ -120,11 +120,13 @@ class TrainingStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
-    def _look_again(self, balance: Balance, batch: Mapping[str, Batch], progress: Progress) -> None:
+    def _update_balance(
+        self, balance: Balance, batch: Mapping[str, Batch], progress: Progress
+    ) -> None:
         """The task losses of the same batch, now that the step is taken."""
         with torch.no_grad(), autocast(self.precision, self.device):
             update = next(self.method.step(self.net, batch, self.phase, progress))
-        balance.after({name: update.losses[name].float() for name in update.tasks})
+        balance.update_weights({name: update.losses[name].float() for name in update.tasks})
 
 
 def split_batch(batch: Mapping[str, Batch], count: int) -> list[Mapping[str, Batch]]:

@@ -252,7 +252,7 @@ class Trainer:
 
     def _set_training_mode(self, frozen: list[str]) -> None:
         self.net.train()
-        self.net.hold_still(frozen)  # frozen means eval() too: batch statistics would drift
+        self.net.set_frozen_eval(frozen)  # frozen means eval() too: batch statistics would drift
 
     # ---- one step -------------------------------------------------------------------------
 

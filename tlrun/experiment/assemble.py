@@ -107,9 +107,9 @@ def device_of(cfg: Config, rank: int, world: int) -> torch.device:
 def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | None) -> Data:
     """The data, checked against the method, under the classes and columns of `space`."""
     asked = cfg["target_labels"]
-    labels: Labels = method.needs.target_labels if asked == "auto" else asked  # type: ignore[assignment]
+    labels: Labels = method.requirements.target_labels if asked == "auto" else asked  # type: ignore[assignment]
     checks.check_target_labels(labels, method)
-    tested = space is not None and method.needs.kind == "class"
+    tested = space is not None and method.requirements.kind == "class"
     origin = space or origin_space(method.init, trained)
     data = build_data(
         cfg["data"],
@@ -118,7 +118,7 @@ def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | No
             target_labels="none" if tested else labels,
             target_val_labels=cfg["target_val_labels"],
             target_images="none" if tested else str(cfg["target_images"]),
-            shared_classes=method.needs.shared_classes,
+            shared_classes=method.requirements.shared_classes,
             classes=None if space is None else space.source_classes,
             feature_names=None if origin is None else origin.feature_names,
         ),

@@ -21,7 +21,7 @@ def resolve_auto(cfg: DictConfig) -> DictConfig:
     if cfg.baseline == "auto":
         # "before adaptation" costs about half as much again: only for methods that adapt, and
         # only where there is one (`has_baseline`, once the data are known)
-        needs = build(cfg.method, "method").needs
+        needs = build(cfg.method, "method").requirements
         adapts = (
             "target" in needs.streams
             and cfg.target_labels in ("auto", "none")

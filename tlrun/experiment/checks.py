@@ -63,9 +63,9 @@ def check_init(init: str, method: Method, trained: bool) -> None:
 
 def check_target_labels(labels: Labels, method: Method) -> None:
     """Refuse too few labels; warn where labels would only shrink the set of target images."""
-    if labels == "none" and method.needs.target_labels != "none":
+    if labels == "none" and method.requirements.target_labels != "none":
         raise ConfigError("this method trains on target labels, which target_labels=none withholds")
-    if isinstance(labels, int) and method.needs.target_labels == "none":
+    if isinstance(labels, int) and method.requirements.target_labels == "none":
         log.warning(
             "this method uses no target labels: target_labels=%s leaves it that many images per "
             "class to adapt to; target_labels=none gives it all",
@@ -75,18 +75,18 @@ def check_target_labels(labels: Labels, method: Method) -> None:
 
 def check_kind(method: Method, data: Data) -> None:
     """The data are of the kind that the method is made for."""
-    if method.needs.kind != data.kind:
+    if method.requirements.kind != data.kind:
         raise ConfigError(
-            f"this method is made for data of the kind '{method.needs.kind}', and {data.name} is "
+            f"this method is made for data of the kind '{method.requirements.kind}', and {data.name} is "
             f"of the kind '{data.kind}': `tlrun list experiments` shows pairs that fit"
         )
 
 
 def check_sources(method: Method, data: Data) -> None:
     """The data have as many single sources as the method needs."""
-    if len(data.sources) < method.needs.sources:
+    if len(data.sources) < method.requirements.sources:
         raise ConfigError(
-            f"this method needs at least {method.needs.sources} sources, and {data.name} has "
+            f"this method needs at least {method.requirements.sources} sources, and {data.name} has "
             f"{len(data.sources)}: `tlrun list data` names sets of several sources, as "
             "data=digits_styles_digitsm"
         )
@@ -94,7 +94,7 @@ def check_sources(method: Method, data: Data) -> None:
 
 def check_open_set(method: Method, data: Data) -> None:
     """The target of an open-set method has classes that the source lacks."""
-    if method.needs.open_set and UNKNOWN_CLASS not in data.classes:
+    if method.requirements.open_set and UNKNOWN_CLASS not in data.classes:
         raise ConfigError(
             "this method is for targets with classes that the source lacks: set "
             "data.label_spaces=open (and, to try it on a pair with the same classes, "
@@ -137,7 +137,7 @@ def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str,
 def check_one_target(method: Method, terms: Mapping[str, Term]) -> None:
     """Refuse a term that knows one target where there are several tasks."""
     names = [name for name, term in terms.items() if term.one_target]
-    if method.needs.kind == "tasks" and names:
+    if method.requirements.kind == "tasks" and names:
         raise ConfigError(
             f"terms=[{names[0]}] knows one target, and this method learns several tasks: "
             "terms=[l2_sp], [ewc] or [lwf] can join them"

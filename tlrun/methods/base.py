@@ -31,7 +31,7 @@ Batches: TypeAlias = "Mapping[str, Batch]"  # of one step, by the name of the st
 
 
 @dataclass(frozen=True)
-class Needs:
+class Requirements:
     """What a method must be given; checked before anything is built.
 
     streams: domains it draws training batches from, in the order of its batches.
@@ -66,7 +66,7 @@ class Progress:
 
 
 @dataclass
-class Seen:
+class DomainOutput:
     """What one domain's forward pass produced, for terms that look at the same batch."""
 
     x: Tensor
@@ -83,7 +83,7 @@ class Update:
     tasks: which of them are the losses of tasks; `balance` combines these, then the sum is taken.
     parts: dotted part names that this update may change; None = every trainable part.
     main: terms join main updates only.
-    seen: domain -> Seen, for terms.
+    outputs: domain -> DomainOutput, for terms.
     metrics: name -> scalar tensor to log that is not minimised (λ, domain accuracy ...).
     """
 
@@ -91,7 +91,7 @@ class Update:
     parts: tuple[str, ...] | None = None
     main: bool = True
     tasks: tuple[str, ...] = ()
-    seen: dict[str, Seen] = field(default_factory=dict)
+    outputs: dict[str, DomainOutput] = field(default_factory=dict)
     metrics: dict[str, Tensor | float] = field(default_factory=dict)
 
 
@@ -150,14 +150,14 @@ class Method:
     own, "pretrained", "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
     """
 
-    needs: Needs = Needs()
+    requirements: Requirements = Requirements()
     batch_norm: str = "joint"
     init: str = "auto"
     balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
 
     def phases(self, data: Data) -> list[Phase]:
-        """The phases in order. Default: one, over the streams in `needs`."""
-        return [Phase(streams=self.needs.streams)]
+        """The phases in order. Default: one, over the streams in `requirements`."""
+        return [Phase(streams=self.requirements.streams)]
 
     def source_phases(self) -> list[Phase]:
         """The source phase of a method that has one, unless the weights come from elsewhere."""
@@ -196,7 +196,7 @@ class Method:
 
         A group with a name stands for that option with its defaults; other keys may be dotted.
         """
-        if self.needs.kind != "class":
+        if self.requirements.kind != "class":
             return {}
         fresh = {"batch_norm": "auto", "target_labels": "auto", "terms": {}, "phases": {}}
         if self.init == "source":  # it has no source phase before its own

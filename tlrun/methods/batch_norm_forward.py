@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from tlrun.methods.base import Seen
+from tlrun.methods.base import DomainOutput
 from tlrun.models.net import Forward, Net
 
 
@@ -33,10 +33,12 @@ def forward_domains(
     return {name: net(x, name, head=head, taps=taps) for name, x in inputs.items()}
 
 
-def seen(batch: Mapping[str, object], outputs: Mapping[str, Forward]) -> dict[str, Seen]:
+def domain_outputs(
+    batch: Mapping[str, object], outputs: Mapping[str, Forward]
+) -> dict[str, DomainOutput]:
     """What terms may look at."""
     return {
-        name: Seen(batch[name].x, out.features, out.logits, batch[name].y)  # type: ignore[attr-defined]
+        name: DomainOutput(batch[name].x, out.features, out.logits, batch[name].y)  # type: ignore[attr-defined]
         for name, out in outputs.items()
     }
 

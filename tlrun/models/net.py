@@ -167,7 +167,7 @@ class Net(nn.Module):
             found += [p for p in self[part].parameters() if id(p) not in staged]
         return found
 
-    def hold_still(self, stages: Iterable[str]) -> None:
+    def set_frozen_eval(self, stages: Iterable[str]) -> None:
         """eval() for stages and what belongs to them: batch statistics and dropout stay put.
 
         As in `parameters_in`, what has tensors but lies in no stage belongs to the first one; a

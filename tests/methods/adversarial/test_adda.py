@@ -37,7 +37,7 @@ def ready(mode="joint", source_steps=0, batch=None, **arguments):
     method.start(adversarial, net, None)
     for part in adversarial.frozen:
         net[part].requires_grad_(False)
-    net.hold_still(net.select(adversarial.frozen))
+    net.set_frozen_eval(net.select(adversarial.frozen))
     return method, net
 
 
@@ -97,7 +97,7 @@ def test_both_losses_equal_the_formulas():
     assert not head.main
     assert encoder.main
     logits = reference["classifier"](target)
-    assert torch.allclose(encoder.seen["target"].logits, logits, atol=1e-5)
+    assert torch.allclose(encoder.outputs["target"].logits, logits, atol=1e-5)
 
 
 def test_each_domain_is_judged_through_its_own_encoder():
@@ -162,7 +162,9 @@ def test_the_targets_features_come_to_resemble_the_sources():
     }
     for step in range(60):
         net.train()
-        net.hold_still(["backbone.conv1", "backbone.conv2", "classifier.fc1", "classifier.out"])
+        net.set_frozen_eval(
+            ["backbone.conv1", "backbone.conv2", "classifier.fc1", "classifier.out"]
+        )
         for update in method.step(net, batch, ADVERSARIAL, Progress(step, 60)):
             (part,) = update.parts
             optimizers[part].zero_grad()

@@ -81,7 +81,7 @@ def test_every_mode_of_batch_norm_gives_a_finite_loss_and_the_logits_of_both(mod
     method, net = ready(mode=mode, attach="classifier.fc1")
     (update,) = method.step(net, small.batch(), Phase(), MIDDLE)
     assert all(torch.isfinite(loss) for loss in update.losses.values())
-    assert update.seen["target"].logits.shape == (8, small.CLASSES)
+    assert update.outputs["target"].logits.shape == (8, small.CLASSES)
 
 
 def test_it_brings_the_domains_together():

@@ -62,7 +62,7 @@ def test_the_losses_equal_the_formulas(mode):
     assert found[2:] == [pytest.approx({"discrepancy": 0.5 * apart}, rel=1e-5)] * 2
     assert [update.main for update in (a, b, *c)] == [True, False, False, False]
     mean = 0.5 * (reference["classifier"](target) + reference["classifier2"](target))
-    assert torch.allclose(a.seen["target"].logits, mean, atol=1e-5)
+    assert torch.allclose(a.outputs["target"].logits, mean, atol=1e-5)
 
 
 def test_the_heads_drive_apart_and_the_backbone_brings_together():

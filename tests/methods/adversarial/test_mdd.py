@@ -77,8 +77,8 @@ def test_the_auxiliary_head_lowers_the_disparity_and_the_features_raise_it():
 def test_terms_see_both_domains():
     method, net = ready()
     (update,) = method.step(net, small.batch(), Phase(), MIDDLE)
-    assert update.seen["target"].logits is not None
-    assert update.seen["source"].y is not None
+    assert update.outputs["target"].logits is not None
+    assert update.outputs["source"].y is not None
 
 
 @pytest.mark.parametrize("arguments", [{"margin": -1.0}, {"trade_off": -1.0}, {"slope": -1.0}])

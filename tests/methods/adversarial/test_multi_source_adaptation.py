@@ -126,7 +126,7 @@ def test_the_losses_of_m3sda_equal_numpy():
     (update,) = method.step(net, drawn, Phase(), MIDDLE)
     losses = {name: float(loss.detach()) for name, loss in update.losses.items()}
     assert losses == pytest.approx({"classification": risk, "moments": 0.3 * distance}, rel=1e-4)
-    assert set(update.seen) == set(DOMAINS)
+    assert set(update.outputs) == set(DOMAINS)
 
 
 def test_m3sda_brings_moments_and_domains_together():

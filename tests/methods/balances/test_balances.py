@@ -119,7 +119,7 @@ def test_famo_is_the_papers_loss_and_gives_weight_to_the_task_that_fell_less():
     assert total.item() == pytest.approx(float(c * (z * now.log()).sum()), rel=1e-5)
     torch.testing.assert_close(torch.stack(grads), c * z / now)
     assert float(sum(grads)) == pytest.approx(1.0)
-    balance.after({"what": torch.tensor(1.0), "where": torch.tensor(4.9)})
+    balance.update_weights({"what": torch.tensor(1.0), "where": torch.tensor(4.9)})
     _, _, after = gradients(balance, losses(1, 4.9))
     assert float(after["where"]) > float(weights["where"])
 

@@ -53,7 +53,7 @@ def test_terms_are_given_both_domains_and_every_norm_sees_the_target():
     net = small.built(method, small.net({"hidden": [8], "batch_norm": True}))
     update = update_of(method, net, small.batch())
     assert update.main
-    assert update.seen.keys() == {"source", "target"}
+    assert update.outputs.keys() == {"source", "target"}
     counts = {k: int(v) for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
     assert set(counts.values()) == {1}
     assert any("classifier" in key and "target" in key for key in counts)
@@ -66,7 +66,7 @@ def test_a_source_phase_comes_first_unless_the_weights_do():
     source = Phase("source", ("source",))
     update = update_of(method, net, {"source": batch["source"]}, source)
     assert update.losses.keys() == {"classification"}
-    assert update.seen.keys() == {"source"}
+    assert update.outputs.keys() == {"source"}
     method.init = "scratch"
     assert [phase.name for phase in method.phases(None)] == ["transport"]
 

@@ -80,7 +80,7 @@ def test_the_objective_is_that_of_the_docstring(mode):
         assert losses == {method.distance_name: pytest.approx(0.7 * LAMBDA * float(apart))}
         assert update.main
         assert update.parts is None
-        assert set(update.seen) == {"source", "target"}
+        assert set(update.outputs) == {"source", "target"}
         assert float(update.metrics[f"{method.distance_name}_distance"]) == pytest.approx(
             float(apart)
         )

@@ -213,7 +213,7 @@ def test_mixstyle_mixes_in_training_steps_and_nowhere_else():
     x = torch.cat([b.x for b in drawn.values()])
     unmixed = net(x).logits
     (update,) = method.step(net, drawn, Phase(), Progress(0, 10))
-    mixed_logits = torch.cat([seen.logits for seen in update.seen.values()])
+    mixed_logits = torch.cat([seen.logits for seen in update.outputs.values()])
     assert not torch.allclose(mixed_logits, unmixed)
     assert torch.equal(net(x).logits, unmixed)  # the hooks are gone
     net.eval()

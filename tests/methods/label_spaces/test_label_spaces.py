@@ -114,7 +114,7 @@ def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
     net = small.built(method, small.net({"hidden": [8], "batch_norm": norm}, dropout=0.0))
     batch, reference = small.batch(), copy.deepcopy(net)
     (update,) = method.step(net, batch, Phase(), MIDDLE)
-    ours = updates.gradients(entropy_loss(update.seen["target"].logits), net["backbone"])
+    ours = updates.gradients(entropy_loss(update.outputs["target"].logits), net["backbone"])
     entropy = entropy_loss(reference(batch["target"].x, "target").logits)
     for mine, expected in zip(ours, updates.gradients(entropy, reference["backbone"]), strict=True):
         assert torch.allclose(mine, expected, atol=1e-6)
@@ -128,8 +128,8 @@ def test_a_term_beside_mme_looks_at_the_images_without_labels():
     net = small.built(method, small.net(dropout=0.0))
     batch, reference = three(), copy.deepcopy(net)
     (update,) = method.step(net, batch, Phase(), MIDDLE)
-    assert torch.equal(update.seen["source"].x, batch["source"].x)
-    shown = update.seen["target"]
+    assert torch.equal(update.outputs["source"].x, batch["source"].x)
+    shown = update.outputs["target"]
     assert torch.equal(shown.x, batch["target_unlabelled"].x)
     ours = updates.gradients(entropy_loss(shown.logits), net["backbone"])
     entropy = entropy_loss(reference(batch["target_unlabelled"].x, "target").logits)

@@ -15,7 +15,7 @@ from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.experiment.dry_run import dry_run
 from tlrun.experiment.summary import conclude, write_surroundings
 from tlrun.methods.query import Query
-from tlrun.methods.terms.memory import Teacher
+from tlrun.methods.terms.memory import FrozenCopy
 
 DATA = ("data=digits_curriculum", "trainer.steps=3", "backbone.width=0.2", "trainer.batch_size=16")
 
@@ -172,7 +172,7 @@ def test_lwf_sums_over_the_old_heads(tmp_path):
     trained = small.session(tmp_path / "run", "method=sequential", *DATA, "terms=[lwf]")
     trained.trainer().fit()
     net, term = trained.net.eval(), trained.terms["lwf"]
-    teacher = Teacher()
+    teacher = FrozenCopy()
     teacher.load_state_dict(term.teacher.state_dict())
     x = probe(trained)
     batch = {"ten": trained.trainer().open_streams(trained.phases[-1])["ten"].batch(0)}

@@ -110,7 +110,7 @@ def test_labels_come_from_what_the_hypothesis_is_given_in_eval_mode(hypothesis, 
     session = small.session(tmp_path / "run", *options("shot", f"method.hypothesis={hypothesis}"))
     session.trainer().fit()
     net, data = session.net, session.data
-    net.train().hold_still([hypothesis]) if hypothesis in net.stages() else net.train()
+    net.train().set_frozen_eval([hypothesis]) if hypothesis in net.stages() else net.train()
     modes = [module.training for module in net.modules()]
     state = {key: value.clone() for key, value in net.state_dict().items()}
     found = pseudo_labels(net, data, hypothesis)

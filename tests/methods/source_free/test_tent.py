@@ -58,7 +58,7 @@ def test_the_loss_is_the_entropy():
     expected = -(p * np.log(p)).sum(1).mean()
     assert update.losses.keys() == {"entropy"}
     assert float(update.losses["entropy"].detach()) == pytest.approx(expected, rel=1e-5)
-    assert update.seen.keys() == {"target"}
+    assert update.outputs.keys() == {"target"}
 
 
 def test_the_entropy_falls():

@@ -14,7 +14,7 @@ from tlrun.losses.entropy import diversity_loss, entropy_loss
 from tlrun.losses.mmd import mmd_loss
 from tlrun.losses.nuclear_norm import nuclear_norm_loss
 from tlrun.methods.adversarial.dann import DANN
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import DomainOutput, Phase, Progress, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.methods.terms.afn import AFN
 from tlrun.methods.terms.bnm import BNM
@@ -42,8 +42,8 @@ def shown(*domains):
     generator = torch.Generator().manual_seed(0)
     return Update(
         {},
-        seen={
-            name: Seen(
+        outputs={
+            name: DomainOutput(
                 torch.zeros(6, 1),
                 torch.randn(6, 5, generator=generator) + i,
                 torch.randn(6, 4, generator=generator) + i,
@@ -60,7 +60,7 @@ def value_of(term, update, net=None):
 
 def test_each_is_its_weight_times_the_loss_of_the_target():
     update = shown("source", "target")
-    source, target = update.seen["source"], update.seen["target"]
+    source, target = update.outputs["source"], update.outputs["target"]
     assert source.features is not None
     information = entropy_loss(target.logits) + 0.5 * diversity_loss(target.logits)
     norms = [s.features.norm(dim=1).mean() for s in (source, target)]
@@ -84,7 +84,7 @@ def test_each_is_its_weight_times_the_loss_of_the_target():
 
 def test_features_terms_go_on_with_the_target_alone_where_no_source_is_shown():
     update = shown("target")
-    features = update.seen["target"].features
+    features = update.outputs["target"].features
     assert value_of(AFN(weight=1.0, step=2.0), update) == pytest.approx(4.0)
     largest = float(torch.linalg.svdvals(features)[0] ** 2)
     assert value_of(BSP(weight=1.0), update) == pytest.approx(largest, rel=1e-5)
@@ -106,7 +106,7 @@ def test_those_that_compare_domains_need_the_source(name):
 @pytest.mark.parametrize("name", BOTH)
 def test_one_image_of_a_domain_is_refused(name):
     update = shown("source", "target")
-    target = update.seen["target"]
+    target = update.outputs["target"]
     target.features, target.logits = target.features[:1], target.logits[:1]
     with pytest.raises(ConfigError, match=r"trainer\.batch_size"):
         TERMS[name]().loss(update, None)
@@ -115,7 +115,7 @@ def test_one_image_of_a_domain_is_refused(name):
 @pytest.mark.parametrize("name", ["mcc", "bnm", "im", "vat", "coral"])
 def test_a_method_that_hides_the_logits_is_told_so(name):
     update = shown("source", "target")
-    update.seen["target"].logits = None
+    update.outputs["target"].logits = None
     with pytest.raises(ConfigError, match=rf"terms=\[{name}\] needs the logits of target images"):
         TERMS[name]().loss(update, None)
 
@@ -241,7 +241,7 @@ def test_vat_refuses_a_net_of_which_nothing_is_trained():
     """ADDA's second phase: the encoder that is trained is not the one that VAT would judge by."""
     net = small.built(SourceOnly(), small.net(dropout=0.0)).requires_grad_(False)
     x = small.batch("target")["target"].x
-    update = Update({}, seen={"target": Seen(x, net(x).features, net(x).logits)})
+    update = Update({}, outputs={"target": DomainOutput(x, net(x).features, net(x).logits)})
     with pytest.raises(ConfigError, match="nothing is trained"):
         VAT().loss(update, net)
     net["backbone"].requires_grad_(True)

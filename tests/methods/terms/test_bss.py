@@ -6,7 +6,7 @@ import torch
 
 from helpers import sessions, small
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Seen, Update
+from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.terms.bss import BSS
 
 
@@ -14,7 +14,7 @@ from tlrun.methods.terms.bss import BSS
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
 def test_it_is_eta_times_the_squares_of_the_smallest(k, shape):
     features = torch.randn(*shape)
-    update = Update({}, seen={"target": Seen(features, features)})
+    update = Update({}, outputs={"target": DomainOutput(features, features)})
     (value,) = BSS(weight=0.3, k=k).loss(update, None).values()
     values = np.linalg.svd(features.double().numpy(), compute_uv=False)
     assert float(value) == pytest.approx(0.3 * float((values[-k:] ** 2).sum()), rel=1e-4)
@@ -26,7 +26,9 @@ def test_it_is_computed_in_fp32_under_autocast():
         half = torch.nn.functional.linear(features, torch.eye(8))
         assert half.dtype == torch.bfloat16
         (value,) = (
-            BSS(weight=1.0).loss(Update({}, seen={"target": Seen(half, half)}), None).values()
+            BSS(weight=1.0)
+            .loss(Update({}, outputs={"target": DomainOutput(half, half)}), None)
+            .values()
         )
     value.backward()
     assert value.dtype == torch.float32
@@ -37,7 +39,7 @@ def test_descent_shrinks_the_smallest_and_leaves_the_others():
     """σ_k -> (1 − 2 lr η) σ_k for the k smallest."""
     features = torch.randn(6, 9, dtype=torch.float64).float().requires_grad_()
     before = torch.linalg.svdvals(features.detach())
-    update = Update({}, seen={"target": Seen(features, features)})
+    update = Update({}, outputs={"target": DomainOutput(features, features)})
     BSS(weight=1.0, k=2).loss(update, None)["bss"].backward()
     after = torch.linalg.svdvals(features.detach() - 0.1 * features.grad)
     assert torch.allclose(after[:4], before[:4], rtol=1e-4)

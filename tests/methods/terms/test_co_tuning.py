@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import sessions
-from tlrun.methods.base import Seen, Update
+from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.terms.co_tuning import CoTuning, relation
 
 TERM = "terms=[co_tuning]"
@@ -29,7 +29,7 @@ def test_the_loss_is_the_cross_entropy_with_the_row_of_the_label():
     term = CoTuning(weight=0.5)
     term.relation, term.head = torch.rand(4, 4).softmax(1), "classifier"
     logits, y = torch.randn(6, 4), torch.randint(4, (6,))
-    update = Update({}, seen={"target": Seen(logits, logits, logits, y)})
+    update = Update({}, outputs={"target": DomainOutput(logits, logits, logits, y)})
 
     class Net:
         main_head = "classifier"

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from helpers import sessions, small
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Seen, Update
+from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.terms.delta import Delta
 from tlrun.methods.terms.feature_maps import attention, fitted, layers
 from tlrun.models.backbones import MLP
@@ -128,7 +128,7 @@ def test_linear_layers_have_channels_without_positions():
     with torch.no_grad():
         net.backbone.fc2.linear.weight += 0.1
     net(x)
-    value = term.loss(Update({}, seen={"target": Seen(x)}), net)["delta"]
+    value = term.loss(Update({}, outputs={"target": DomainOutput(x)}), net)["delta"]
     teacher, now = term.teacher.of(net).backbone, net.backbone.fc1(x.flatten(1))
     # in training the student's own batch norm comes first: fc1 is the same before it
     away = net.backbone.fc2.linear(now) - teacher.fc2.linear(teacher.fc1(x.flatten(1)))

@@ -28,7 +28,7 @@ def test_teacher_and_student_see_the_same_augmented_image(tmp_path):
     sessions.shaken(session)
     x = batch["target"].x
     update = sessions.update_of(session, batch)
-    expected = 3 * LwF().divergence(teacher(x).logits, update.seen["target"].logits)
+    expected = 3 * LwF().divergence(teacher(x).logits, update.outputs["target"].logits)
     assert float(update.losses["lwf"]) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -66,10 +66,12 @@ def test_other_classes_keep_the_sources_own_head():
     term.start(net, None)
     assert term.heads == ["source_classifier"]
     batch = small.batch("target")["target"]
-    from tlrun.methods.base import Seen, Update
+    from tlrun.methods.base import DomainOutput, Update
 
     features = net.features(batch.x)
-    update = Update({}, seen={"target": Seen(batch.x, features, net["classifier"](features))})
+    update = Update(
+        {}, outputs={"target": DomainOutput(batch.x, features, net["classifier"](features))}
+    )
     value = term.loss(update, net)["lwf"]
     old = term.teacher.of(net)(batch.x, head="source_classifier").logits
     expected = term.divergence(old, net["source_classifier"](features))

@@ -6,7 +6,7 @@ import torch
 from helpers import half, sessions, small
 from tlrun.config.packaged import conf_dir
 from tlrun.methods.base import Progress
-from tlrun.methods.terms.memory import Teacher
+from tlrun.methods.terms.memory import FrozenCopy
 
 TERMS = sorted(path.stem for path in (conf_dir() / "terms").glob("*.yaml"))
 OF_BOTH_DOMAINS = ("coral", "mmd")
@@ -30,7 +30,7 @@ def test_a_term_of_the_same_features(name, tmp_path):
     session, batch = started(tmp_path / "run", name)
     net, term = session.net.train(), session.terms[name]
     sessions.shaken(session)  # away from the start, which costs nothing
-    kept = [value.of(net) for value in vars(term).values() if isinstance(value, Teacher)]
+    kept = [value.of(net) for value in vars(term).values() if isinstance(value, FrozenCopy)]
     for one in (net, *kept):
         half.same_features(one)
     state = {key: value.clone() for key, value in net.state_dict().items()}

@@ -6,7 +6,7 @@ import torch
 from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.losses.entropy import entropy_loss
-from tlrun.methods.base import Seen, Update
+from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.terms.bss import BSS
 from tlrun.methods.terms.co_tuning import CoTuning
 from tlrun.methods.terms.delta import Delta
@@ -18,14 +18,14 @@ from tlrun.methods.terms.lwf import LwF
 
 def test_the_entropy_term_is_its_weight_times_the_loss():
     logits = torch.randn(5, 4)
-    update = Update({}, seen={"target": Seen(torch.zeros(5, 1), logits=logits)})
+    update = Update({}, outputs={"target": DomainOutput(torch.zeros(5, 1), logits=logits)})
     (value,) = Entropy(weight=0.3).loss(update, None).values()
     assert float(value) == pytest.approx(0.3 * float(entropy_loss(logits)))
 
 
 def test_a_method_without_target_images_is_told_so():
     with pytest.raises(ConfigError, match="needs the logits of target images"):
-        Entropy().loss(Update({}, seen={}), None)
+        Entropy().loss(Update({}, outputs={}), None)
 
 
 def test_a_term_joins_a_run_from_the_command_line(tmp_path):

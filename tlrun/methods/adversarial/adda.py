@@ -21,7 +21,7 @@ from torch import Tensor, cat, no_grad
 from tlrun.config.ranges import BelowOne, Depth, LearningRate, Width
 from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import domain_accuracy, domain_loss, fooling_loss
-from tlrun.methods.base import Batches, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Output, Phase, Progress, Requirements, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.methods.query import Query
 from tlrun.methods.source_free.source_hypothesis import check_carried
@@ -37,7 +37,7 @@ class ADDA(SourceOnly):
     Adam. domain_hidden, domain_layers, domain_dropout: of d. label_smoothing: in the source phase.
     """
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     init = "source"  # each encoder has batch statistics of its own, so `joint` loses nothing
     adapts = False  # whether there is a target encoder: a stop may come before
 
@@ -57,7 +57,7 @@ class ADDA(SourceOnly):
 
     def phases(self, data: Data) -> list[Phase]:
         source = Phase("source", ("source",), terms=False)
-        still, both = ("backbone", "classifier"), self.needs.streams
+        still, both = ("backbone", "classifier"), self.requirements.streams
         adversarial = Phase("adversarial", both, frozen=still, optimizer=self.optimizer)
         return [source, adversarial] if self.init in STARTS else [adversarial]
 
@@ -84,7 +84,9 @@ class ADDA(SourceOnly):
 
     def _domain_update(self, net: Net, batch: Batches) -> Update:
         with no_grad():
-            features = [self.features(net, batch[name].x, name) for name in self.needs.streams]
+            features = [
+                self.features(net, batch[name].x, name) for name in self.requirements.streams
+            ]
         s, t = net["domain_head"](cat(features)).split([len(f) for f in features])
         told: dict[str, Tensor | float] = {"domain_accuracy": domain_accuracy(s, t)}
         return Update({"domain": domain_loss(s, t)}, ("domain_head",), main=False, metrics=told)
@@ -93,9 +95,9 @@ class ADDA(SourceOnly):
         x, y = batch["target"].x, batch["target"].y
         features = self.features(net, x, "target")
         logits = net.run("classifier", features, "target")
-        seen = {"target": Seen(x, features, logits, y)}
+        outputs = {"target": DomainOutput(x, features, logits, y)}
         loss = fooling_loss(net["domain_head"](features))
-        return Update({"encoder": loss}, parts=(ENCODER,), seen=seen)
+        return Update({"encoder": loss}, parts=(ENCODER,), outputs=outputs)
 
     def features(self, net: Net, x: Tensor, domain: str) -> Tensor:
         """(B, D) by the domain's encoder: the source's for both until the target has one."""

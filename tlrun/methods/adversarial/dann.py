@@ -29,8 +29,8 @@ from tlrun.losses.adversarial import (
     reverse_gradient,
 )
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Method, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
 
@@ -46,7 +46,7 @@ class DANN(Method):
     has none).
     """
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
 
     trade_off: Weight = 1.0
@@ -76,7 +76,7 @@ class DANN(Method):
         classification = classification_loss(out["source"].logits, batch["source"].y)
         yield Update(
             {"classification": classification, "domain": domain},
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={"lambda": strength, "domain_accuracy": told_apart},
         )
 

@@ -23,7 +23,7 @@ from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.net import Net
 
 
@@ -55,7 +55,9 @@ class DANNAlternating(DANN):
         out = forward_domains(net, {name: batch[name].x for name in domains}, self.batch_norm)
         loss = classification_loss(out["source"].logits, batch["source"].y)
         return Update(
-            {"classification": loss}, parts=("backbone", "classifier"), seen=seen(batch, out)
+            {"classification": loss},
+            parts=("backbone", "classifier"),
+            outputs=domain_outputs(batch, out),
         )
 
     def _domain_update(self, net: Net, batch: Batches, progress: Progress) -> Update:
@@ -67,6 +69,6 @@ class DANNAlternating(DANN):
             {"domain": domain},
             parts=("backbone", "domain_head"),
             main=False,
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={"lambda": strength, "domain_accuracy": told_apart},
         )

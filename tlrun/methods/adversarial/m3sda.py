@@ -19,7 +19,7 @@ from tlrun.config.ranges import Repeats, Weight
 from tlrun.losses.disparity import moment_distance
 from tlrun.methods.adversarial.multi_source_adaptation import MultiSourceAdaptation, sources_of
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import seen
+from tlrun.methods.batch_norm_forward import domain_outputs
 from tlrun.methods.generalisation.multi_source import risks
 from tlrun.models.net import Net
 
@@ -44,4 +44,4 @@ class M3SDA(MultiSourceAdaptation):
             self.centred,
         )
         losses = {"classification": risks(out, sources).mean(), "moments": self.trade_off * apart}
-        yield Update(losses, seen=seen(batch, out), metrics={"moment_distance": apart})
+        yield Update(losses, outputs=domain_outputs(batch, out), metrics={"moment_distance": apart})

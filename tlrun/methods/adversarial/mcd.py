@@ -26,8 +26,8 @@ from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.disparity import discrepancy
 from tlrun.methods.adversarial.second_head import head_by_domain
-from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Method, Output, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.methods.query import Query
 from tlrun.models.net import Forward, Net
 
@@ -38,7 +38,7 @@ DOMAINS = ("source", "target")
 class MCD(Method):
     """n: updates of the backbone in a step. trade_off: of the discrepancy in B and C."""
 
-    needs = Needs(streams=DOMAINS)
+    requirements = Requirements(streams=DOMAINS)
     batch_norm = "per_domain"
 
     def __init__(self, n: Repeats = 4, trade_off: Weight = 1.0) -> None:
@@ -58,7 +58,7 @@ class MCD(Method):
         """A. The target is forwarded too, for terms and for its batch statistics."""
         out, logits = self.forward(net, batch)
         both = {name: replace(out[name], logits=_mean(*logits[name])) for name in out}
-        return Update(self.risks(logits, batch), seen=seen(batch, both))
+        return Update(self.risks(logits, batch), outputs=domain_outputs(batch, both))
 
     def _heads_update(self, net: Net, batch: Batches) -> Update:
         """B."""

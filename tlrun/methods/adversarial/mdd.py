@@ -24,15 +24,15 @@ from tlrun.losses.adversarial import reversal_strength, reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.disparity import margin_disparity
 from tlrun.methods.adversarial.second_head import head_by_domain
-from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Method, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.net import Forward, Net
 
 
 class MDD(Method):
     """margin: γ = e^margin. trade_off: factor on λ. slope: how fast λ rises (DANN's gamma)."""
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
 
     def __init__(
@@ -45,7 +45,7 @@ class MDD(Method):
             net.add(head, net.new_head(data.num_classes))
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
-        inputs = {name: batch[name].x for name in self.needs.streams}
+        inputs = {name: batch[name].x for name in self.requirements.streams}
         out = forward_domains(net, inputs, self.batch_norm)
         strength = self.trade_off * reversal_strength("sigmoid", progress.fraction, self.slope)
         yield Update(
@@ -53,7 +53,7 @@ class MDD(Method):
                 "classification": classification_loss(out["source"].logits, batch["source"].y),
                 "disparity": self.disparity(net, out, strength),
             },
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={"lambda": strength},
         )
 

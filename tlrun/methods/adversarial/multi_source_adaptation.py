@@ -12,7 +12,7 @@ import torch
 
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Batches, Needs, Phase
+from tlrun.methods.base import Batches, Phase, Requirements
 from tlrun.methods.batch_norm_forward import forward_domains
 from tlrun.methods.generalisation.multi_source import MultiSource
 from tlrun.models.batch_norm import MODES
@@ -22,7 +22,7 @@ from tlrun.models.net import Forward, Net
 class MultiSourceAdaptation(MultiSource):
     """Base class: `step` gets a batch of every source under its name, and one of the target."""
 
-    needs = Needs(streams=("source", "target"), sources=2)
+    requirements = Requirements(streams=("source", "target"), sources=2)
     batch_norm = "per_domain"
     modes = MODES
 

@@ -32,7 +32,7 @@ from tlrun.losses.adversarial import (
 )
 from tlrun.methods.adversarial.multi_source_adaptation import MultiSourceAdaptation, sources_of
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import seen
+from tlrun.methods.batch_norm_forward import domain_outputs
 from tlrun.methods.generalisation.multi_source import risks
 from tlrun.models.heads import DomainHead
 from tlrun.models.net import Net
@@ -81,7 +81,7 @@ class MultiSourceDANN(MultiSourceAdaptation):
                 x.register_hook(lambda gradient, weight=weight: weight * gradient)
         yield Update(
             {"classification": (weights * losses).sum(), "domain": domain.sum()},
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={
                 "lambda": strength,
                 "domain_accuracy": torch.stack(told_apart).mean(),

@@ -20,12 +20,12 @@ class Balance:
     """The sum of the task losses. Override `combine` for another one.
 
     several_processes: whether it may be used with trainer.devices > 1, where each process combines
-    the losses of its own part of the batch. looks_again: whether `after` wants the losses of the
-    same batch after the step.
+    the losses of its own part of the batch. needs_post_step_losses: whether `update_weights` is
+    called after each step, with the losses of the same batch.
     """
 
     several_processes = True
-    looks_again = False
+    needs_post_step_losses = False
 
     def module(self, tasks: Mapping[str, str]) -> nn.Module | None:
         """What it learns, a part of the net without weight decay. tasks: name -> class | box."""
@@ -40,7 +40,7 @@ class Balance:
         """
         raise NotImplementedError
 
-    def after(self, losses: dict[str, Tensor]) -> None:
+    def update_weights(self, losses: dict[str, Tensor]) -> None:
         """The losses (without a graph) of the same batch after the step."""
 
     def state_dict(self) -> dict[str, Any]:

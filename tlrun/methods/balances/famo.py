@@ -26,7 +26,7 @@ class FAMO(Balance):
     """lr: of the weights w. decay: their weight decay, the paper's γ."""
 
     several_processes = False  # each would know its own losses alone
-    looks_again = True
+    needs_post_step_losses = True
 
     def __init__(self, lr: LearningRate = 0.025, decay: NotNegative = 0.001) -> None:
         self.lr, self.decay = lr, decay
@@ -45,7 +45,7 @@ class FAMO(Balance):
         self.before = stacked.detach().cpu()
         return c * (z * stacked.log()).sum(), dict(zip(losses, z, strict=True))
 
-    def after(self, losses: dict[str, Tensor]) -> None:
+    def update_weights(self, losses: dict[str, Tensor]) -> None:
         assert self.before is not None
         now = torch.stack(list(losses.values())).cpu() + SMALLEST
         fell = self.before.log() - now.log()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tlrun.config.ranges import Count, Weight
 from tlrun.data.problems.pair import Data
 from tlrun.losses.consistency import divergence_from
-from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
 from tlrun.methods.consistency.teacher_student import teacher_of
 from tlrun.methods.consistency.vada import VADA
 from tlrun.models.ema import EmaTeacher
@@ -42,7 +42,7 @@ class DirtT(VADA):
     def phases(self, data: Data) -> list[Phase]:
         parts = ("backbone", "classifier")
         return [
-            Phase("vada", self.needs.streams),
+            Phase("vada", self.requirements.streams),
             Phase("refine", ("target",), parts=parts, steps=self.refine_steps),
         ]
 
@@ -81,4 +81,4 @@ class DirtT(VADA):
         assert believed is not None
         losses = self.target_losses(net, x, out.logits)
         losses["stay"] = self.beta * divergence_from(believed, out.logits)
-        yield Update(losses, seen={"target": Seen(x, out.features, out.logits)})
+        yield Update(losses, outputs={"target": DomainOutput(x, out.features, out.logits)})

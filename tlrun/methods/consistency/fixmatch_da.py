@@ -53,7 +53,7 @@ class FixMatchDA(Consistency):
     def phases(self, data: Data) -> list[Phase]:
         target = ("strong",) if self.view == "weak" else ("strong", self.view)
         views = {"target": target, "source": ("strong",) if self.source_strong else ()}
-        return [Phase(streams=self.needs.streams, views=views)]
+        return [Phase(streams=self.requirements.streams, views=views)]
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
@@ -76,4 +76,4 @@ class FixMatchDA(Consistency):
         if self.diversity:
             losses["diversity"] = self.diversity * diversity_loss(student)
         sure = confident(opinion, self.threshold).mean()
-        yield Update(losses, seen=shown_to(inputs, out, y), metrics={"confident": sure})
+        yield Update(losses, outputs=shown_to(inputs, out, y), metrics={"confident": sure})

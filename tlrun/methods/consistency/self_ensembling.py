@@ -44,7 +44,7 @@ class SelfEnsembling(Consistency):
         self.view = "strong" if strong else "weak"
 
     def phases(self, data: Data) -> list[Phase]:
-        return [Phase(streams=self.needs.streams, views={"target": (self.view,)})]
+        return [Phase(streams=self.requirements.streams, views={"target": (self.view,)})]
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
@@ -63,4 +63,4 @@ class SelfEnsembling(Consistency):
         if self.balance:
             losses["balance"] = self.balance * sure * class_balance_loss(student)
         shown = shown_to(inputs, out, source.y)
-        yield Update(losses, seen=shown, metrics={"confident": sure})
+        yield Update(losses, outputs=shown, metrics={"confident": sure})

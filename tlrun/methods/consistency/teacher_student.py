@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Method, Needs, Output, Phase, Progress, Seen
+from tlrun.methods.base import DomainOutput, Method, Output, Phase, Progress, Requirements
 from tlrun.methods.query import Query
 from tlrun.models.ema import EmaTeacher
 from tlrun.models.net import Forward, Net
@@ -64,7 +64,7 @@ class Averaged(Method):
 class Consistency(Averaged):
     """Base class of those that learn from the teacher."""
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
 
     def __init__(self, ema: float) -> None:
@@ -83,7 +83,7 @@ def teacher_of(net: Net) -> EmaTeacher:
 
 def shown_to(
     inputs: Mapping[str, Tensor], out: Mapping[str, Forward], labels: Tensor | None
-) -> dict[str, Seen]:
+) -> dict[str, DomainOutput]:
     """For terms: the views that the student saw, and what it made of them. labels: the source's."""
     y = {"source": labels}
-    return {n: Seen(x, out[n].features, out[n].logits, y.get(n)) for n, x in inputs.items()}
+    return {n: DomainOutput(x, out[n].features, out[n].logits, y.get(n)) for n, x in inputs.items()}

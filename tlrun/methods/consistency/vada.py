@@ -23,7 +23,7 @@ from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.methods.consistency.smoothness import net_vat
 from tlrun.methods.consistency.teacher_student import Averaged
 from tlrun.models.net import Net
@@ -60,7 +60,9 @@ class VADA(Averaged, DANN):
         }
         if self.source_vat:
             losses["source_vat"] = self.source_vat * self.vat(net, inputs["source"], "source")
-        yield Update(losses, seen=seen(batch, out), metrics={"domain_accuracy": told_apart})
+        yield Update(
+            losses, outputs=domain_outputs(batch, out), metrics={"domain_accuracy": told_apart}
+        )
 
     def target_losses(self, net: Net, x: Tensor, logits: Tensor | None) -> dict[str, Tensor]:
         """target_weight · (entropy + VAT); nothing is computed for a weight of 0."""

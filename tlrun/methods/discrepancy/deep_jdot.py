@@ -23,8 +23,8 @@ from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.distances import squared_distances
 from tlrun.losses.optimal_transport import label_costs, optimal_coupling
-from tlrun.methods.base import Batches, Needs, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.models.net import Net
 
@@ -34,7 +34,7 @@ class DeepJDOT(SourceOnly):
     many source images of every class in a batch, so that fewer pairs must be of two classes.
     """
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
     init = "source"  # couplings of an untrained net teach wrong labels
 
@@ -47,13 +47,16 @@ class DeepJDOT(SourceOnly):
 
     def phases(self, data: Data) -> list[Phase]:
         sampling = {"source": BalancedStream} if self.balanced_source else {}
-        return [*self.source_phases(), Phase("transport", self.needs.streams, sampling=sampling)]
+        return [
+            *self.source_phases(),
+            Phase("transport", self.requirements.streams, sampling=sampling),
+        ]
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if phase.name == "source":
             yield from super().step(net, batch, phase, progress)
             return
-        inputs = {name: batch[name].x for name in self.needs.streams}
+        inputs = {name: batch[name].x for name in self.requirements.streams}
         out = forward_domains(net, inputs, self.batch_norm)
         source, target, y = out["source"], out["target"], batch["source"].y
         assert target.logits is not None
@@ -67,5 +70,5 @@ class DeepJDOT(SourceOnly):
                 "features": (plan * apart).sum(),
                 "labels": (plan * unlike).sum(),
             },
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
         )

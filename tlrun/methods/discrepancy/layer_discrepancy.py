@@ -19,8 +19,8 @@ from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.adversarial import reversal_strength
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Method, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.net import Forward, Net
 
 PLACES = ("features", "logits")  # layers that every forward pass returns
@@ -33,7 +33,7 @@ class Discrepancy(Method):
     Subclasses define `distance`, its name and the stages that it taps.
     """
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
     distance_name = "discrepancy"
 
@@ -49,7 +49,7 @@ class Discrepancy(Method):
             net.width_of(stage)  # a clear error for a stage that is not there
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
-        inputs = {name: batch[name].x for name in self.needs.streams}
+        inputs = {name: batch[name].x for name in self.requirements.streams}
         out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
         check_several(out["source"].features, out["target"].features)
         distance = self.distance(out["source"], out["target"])
@@ -60,7 +60,7 @@ class Discrepancy(Method):
         }
         yield Update(
             losses,
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={"lambda": strength, f"{self.distance_name}_distance": distance},
         )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tlrun.data.problems.episodes import EpisodeBatch, EpisodeStream, labels_of, split
 from tlrun.data.problems.label_space import EpisodeFacts, facts_as
 from tlrun.fp32 import in_fp32
-from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
+from tlrun.methods.base import Batches, Method, Output, Phase, Progress, Requirements, Update
 from tlrun.methods.query import Query
 from tlrun.models.net import Net
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class FewShot(Method):
     """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast."""
 
-    needs = Needs(streams=("source",), kind="episodes")
+    requirements = Requirements(streams=("source",), kind="episodes")
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

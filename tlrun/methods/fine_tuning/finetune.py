@@ -19,7 +19,16 @@ from torch import Tensor
 from tlrun.config.ranges import BelowOne
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import (
+    Batches,
+    DomainOutput,
+    Method,
+    Output,
+    Phase,
+    Progress,
+    Requirements,
+    Update,
+)
 from tlrun.methods.query import Query
 from tlrun.models.net import Net
 
@@ -29,7 +38,7 @@ SOURCE_HEAD = "source_classifier"  # exists only where the classes differ
 class Finetune(Method):
     """label_smoothing: share in [0, 1) that is spread over all classes, in both phases."""
 
-    needs = Needs(streams=("target",), target_labels="all", shared_classes=False)
+    requirements = Requirements(streams=("target",), target_labels="all", shared_classes=False)
     init = "source"
     shared_head = True  # one for both domains: they have the same classes
 
@@ -55,7 +64,7 @@ class Finetune(Method):
         loss = classification_loss(out.logits, drawn.y, self.label_smoothing)
         yield Update(
             {"classification": loss},
-            seen={domain: Seen(drawn.x, out.features, out.logits, drawn.y)},
+            outputs={domain: DomainOutput(drawn.x, out.features, out.logits, drawn.y)},
         )
 
     @staticmethod

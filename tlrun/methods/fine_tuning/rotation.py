@@ -20,7 +20,7 @@ from torch import Tensor
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
 from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.models.net import Net
 
@@ -53,7 +53,7 @@ class Rotation(Finetune):
         assert out.logits is not None
         yield Update(
             {"rotation": classification_loss(out.logits, k)},
-            seen={"source": Seen(x, out.features, out.logits, k)},
+            outputs={"source": DomainOutput(x, out.features, out.logits, k)},
             metrics={"rotation_accuracy": (out.logits.argmax(1) == k).float().mean()},
         )
 

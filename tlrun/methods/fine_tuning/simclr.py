@@ -24,7 +24,7 @@ from tlrun.config.ranges import AboveZeroToOne, BelowOne, Positive, Share, Width
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.contrastive import nt_xent
-from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
 from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.models.heads import Head
 from tlrun.models.net import Net
@@ -72,7 +72,7 @@ class SimCLR(Finetune):
         a, b = out.logits.chunk(2)
         yield Update(
             {"contrastive": nt_xent(a, b, self.temperature)},
-            seen={"source": Seen(views, out.features)},
+            outputs={"source": DomainOutput(views, out.features)},
         )
 
 

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from tlrun.config.ranges import BelowOne
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Method, Phase, Progress, Requirements, Update
 from tlrun.models.net import Net
 
 
 class SourceOnly(Method):
     """Cross-entropy on the labelled source; label_smoothing in [0, 1)."""
 
-    needs = Needs(streams=("source",))
+    requirements = Requirements(streams=("source",))
 
     def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -35,4 +35,6 @@ class SourceOnly(Method):
         x, y = batch[stream].x, batch[stream].y
         out = net(x, stream)
         loss = classification_loss(out.logits, y, self.label_smoothing)
-        yield Update({"classification": loss}, seen={stream: Seen(x, out.features, out.logits, y)})
+        yield Update(
+            {"classification": loss}, outputs={stream: DomainOutput(x, out.features, out.logits, y)}
+        )

@@ -8,11 +8,11 @@ them to k per class). MNIST-M: 95.96 % published (Ganin et al., JMLR 2016, "trai
 
 from __future__ import annotations
 
-from tlrun.methods.base import Needs
+from tlrun.methods.base import Requirements
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 
 
 class TargetOnly(SourceOnly):
     """Cross-entropy on the labelled target; label_smoothing in [0, 1)."""
 
-    needs = Needs(streams=("target",), target_labels="all")
+    requirements = Requirements(streams=("target",), target_labels="all")

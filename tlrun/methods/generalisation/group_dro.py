@@ -21,7 +21,7 @@ from torch import Tensor
 from tlrun.config.ranges import NotNegative
 from tlrun.data.problems.pair import Data
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import seen
+from tlrun.methods.batch_norm_forward import domain_outputs
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
 
@@ -44,7 +44,7 @@ class GroupDRO(MultiSource):
         weights = dict(zip(batch, self.q, strict=True))
         yield Update(
             {"classification": (self.q * losses).sum()},
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={f"weight_{name}": weight for name, weight in weights.items()},
         )
 

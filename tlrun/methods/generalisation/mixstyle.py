@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tlrun.config.ranges import Positive, Share
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import seen
+from tlrun.methods.batch_norm_forward import domain_outputs
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
 
@@ -42,7 +42,9 @@ class MixStyle(MultiSource):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         with self.mixing(net, len(batch)):
             out = self.forward(net, batch)
-        yield Update({"classification": risks(out, batch).mean()}, seen=seen(batch, out))
+        yield Update(
+            {"classification": risks(out, batch).mean()}, outputs=domain_outputs(batch, out)
+        )
 
     @contextmanager
     def mixing(self, net: Net, sources: int) -> Iterator[None]:

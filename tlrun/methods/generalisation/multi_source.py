@@ -15,7 +15,7 @@ from torch import Tensor
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Method, Needs, Phase
+from tlrun.methods.base import Batches, Method, Phase, Requirements
 from tlrun.methods.batch_norm_forward import forward_domains
 from tlrun.models.net import Forward, Net
 
@@ -23,7 +23,7 @@ from tlrun.models.net import Forward, Net
 class MultiSource(Method):
     """Base class: `step` gets a batch of every source under its name."""
 
-    needs = Needs(streams=("source",), sources=2)
+    requirements = Requirements(streams=("source",), sources=2)
     modes: tuple[str, ...] = ("joint", "separate_forward")
 
     def phases(self, data: Data) -> list[Phase]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tlrun.config.ranges import Weight
 from tlrun.losses.coral import coral_loss, mean_loss
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import seen
+from tlrun.methods.batch_norm_forward import domain_outputs
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
 
@@ -36,7 +36,7 @@ class MultiSourceCoral(MultiSource):
         out = self.forward(net, batch)
         apart = distance([out[name].features for name in batch])
         losses = {"classification": risks(out, batch).mean(), "coral": self.weight * apart}
-        yield Update(losses, seen=seen(batch, out))
+        yield Update(losses, outputs=domain_outputs(batch, out))
 
 
 def distance(features: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from tlrun.config.ranges import NotNegative, Share
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import seen
+from tlrun.methods.batch_norm_forward import domain_outputs
 from tlrun.methods.generalisation.multi_source import MultiSource, risks
 from tlrun.models.net import Net
 
@@ -34,7 +34,7 @@ class VREx(MultiSource):
         variance = losses.var(correction=0)
         yield Update(
             {"classification": losses.mean(), "variance": self.factor(progress) * variance},
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={f"risk_{name}": risk for name, risk in zip(batch, losses, strict=True)},
         )
 

@@ -19,8 +19,8 @@ from tlrun.data.problems.pair import UNLABELLED, Data
 from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.entropy import entropy_loss
-from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Seen, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, DomainOutput, Method, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.heads import CosineHead
 from tlrun.models.net import Net
 
@@ -28,7 +28,7 @@ from tlrun.models.net import Net
 class MME(Method):
     """trade_off: weight of the entropy game. scale: 1 / temperature of the cosine classifier."""
 
-    needs = Needs(streams=("source", "target", UNLABELLED), target_labels=3)
+    requirements = Requirements(streams=("source", "target", UNLABELLED), target_labels=3)
     batch_norm = "per_domain"
 
     def __init__(self, trade_off: Weight = 0.1, scale: Positive = 20.0) -> None:
@@ -50,9 +50,11 @@ class MME(Method):
                 "classification": 0.5 * (losses[0] + losses[1]),
                 "minimax_entropy": -self.trade_off * entropy,  # h rises in it, f falls
             },
-            seen={
-                **seen(labelled, out),  # terms look at all of the target, not at its few labels
-                "target": Seen(batch[UNLABELLED].x, features, net["classifier"](features)),
+            outputs={
+                **domain_outputs(
+                    labelled, out
+                ),  # terms look at all of the target, not at its few labels
+                "target": DomainOutput(batch[UNLABELLED].x, features, net["classifier"](features)),
             },
             metrics={"entropy": entropy},
         )

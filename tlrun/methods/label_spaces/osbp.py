@@ -20,8 +20,8 @@ from tlrun.data.problems.pair import Data
 from tlrun.losses.adversarial import reverse_gradient
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.open_set import unknown_boundary_loss
-from tlrun.methods.base import Batches, Method, Needs, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Method, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.net import Net
 from tlrun.models.repeatable import repeatable
 
@@ -29,7 +29,7 @@ from tlrun.models.repeatable import repeatable
 class OSBP(Method):
     """boundary: t, in (0, 1). trade_off: factor on the game of the target."""
 
-    needs = Needs(streams=("source", "target"), open_set=True)
+    requirements = Requirements(streams=("source", "target"), open_set=True)
     batch_norm = "per_domain"
 
     def __init__(self, boundary: InsideZeroToOne = 0.5, trade_off: Weight = 1.0) -> None:
@@ -52,7 +52,7 @@ class OSBP(Method):
                 "classification": classification_loss(out["source"].logits, batch["source"].y),
                 "boundary": self.trade_off * unknown_boundary_loss(game, self.boundary),
             },
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={"unknown": (unknown > self.boundary).float().mean()},
         )
 

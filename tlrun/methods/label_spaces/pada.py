@@ -25,7 +25,7 @@ from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.models.net import Net
 from tlrun.models.repeatable import judging
 
@@ -41,7 +41,7 @@ class PADA(DANN):
         super().__post_init__()
 
     def phases(self, data: Data) -> list[Phase]:
-        return [Phase(streams=self.needs.streams, refresh_every=self.reweight_every)]
+        return [Phase(streams=self.requirements.streams, refresh_every=self.reweight_every)]
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         device = next(net.parameters()).device
@@ -74,7 +74,7 @@ class PADA(DANN):
                 "classification": (weight * each).sum() / weight.sum(),
                 "domain": domain,
             },
-            seen=seen(batch, out),
+            outputs=domain_outputs(batch, out),
             metrics={"domain_accuracy": told_apart, "weight": weight.mean()},
         )
 

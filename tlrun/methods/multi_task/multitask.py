@@ -24,8 +24,8 @@ from tlrun.data.problems.label_space import TaskFacts, facts_as
 from tlrun.data.problems.pair import Data, Task
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.losses.tasks import box_loss, known_class_loss
-from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Update
-from tlrun.methods.batch_norm_forward import forward_domains, seen
+from tlrun.methods.base import Batches, Method, Output, Phase, Progress, Requirements, Update
+from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.methods.query import Query
 from tlrun.models.heads import BoxHead
 from tlrun.models.net import Net
@@ -39,7 +39,7 @@ class MultiTask(Method):
     or the smallest. label_smoothing: of class labels. box_beta: where smooth L1 turns linear.
     """
 
-    needs = Needs(streams=(), target_labels="all", kind="tasks")
+    requirements = Requirements(streams=(), target_labels="all", kind="tasks")
     balanced = True
 
     def __init__(
@@ -104,7 +104,7 @@ class MultiTask(Method):
                 losses[name] = box_loss(found, truth, self.box_beta)
             else:
                 losses[name] = known_class_loss(found, truth, self.label_smoothing)
-        yield Update(losses, tasks=tuple(losses), seen=seen(batch, out))
+        yield Update(losses, tasks=tuple(losses), outputs=domain_outputs(batch, out))
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         task = query.task or self.target

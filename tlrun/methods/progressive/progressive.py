@@ -25,7 +25,16 @@ from tlrun.data.problems.label_space import TaskFacts, facts_as
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.tasks import known_class_loss
-from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import (
+    Batches,
+    DomainOutput,
+    Method,
+    Output,
+    Phase,
+    Progress,
+    Requirements,
+    Update,
+)
 from tlrun.methods.query import Query
 from tlrun.models.columns import Column, fresh_copy, run, through
 from tlrun.models.net import Net
@@ -38,7 +47,7 @@ class Progressive(Method):
     share of its channels. label_smoothing: of class labels.
     """
 
-    needs = Needs(streams=(), target_labels="all", kind="tasks")
+    requirements = Requirements(streams=(), target_labels="all", kind="tasks")
 
     def __init__(
         self,
@@ -99,7 +108,9 @@ class Progressive(Method):
         logits = net[self.parts(self.names, k)[1]](features)
         assert drawn.y is not None
         loss = known_class_loss(logits, drawn.y, self.label_smoothing)
-        yield Update({"classification": loss}, seen={domain: Seen(drawn.x, features, logits)})
+        yield Update(
+            {"classification": loss}, outputs={domain: DomainOutput(drawn.x, features, logits)}
+        )
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         k = self.names.index(query.task or self.target)

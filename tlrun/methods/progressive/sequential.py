@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from tlrun.config.ranges import BelowOne
 from tlrun.data.problems.pair import Data
-from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
 from tlrun.methods.multi_task.multitask import MultiTask
 from tlrun.models.net import Net
 
@@ -43,8 +43,10 @@ class Sequential(MultiTask):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         ((_, drawn),) = batch.items()
         for update in super().step(net, batch, phase, progress):
-            (seen,) = update.seen.values()
-            update.seen = {"target": Seen(drawn.x, seen.features, seen.logits, drawn.y)}
+            (output,) = update.outputs.values()
+            update.outputs = {
+                "target": DomainOutput(drawn.x, output.features, output.logits, drawn.y)
+            }
             yield update
 
     def baselines(self, data: Data) -> dict[str, dict[str, object]]:

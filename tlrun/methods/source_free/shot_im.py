@@ -25,7 +25,7 @@ from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.entropy import diversity_loss, entropy_loss
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import DomainOutput, Phase, Progress, Update
 from tlrun.methods.source_free.source_hypothesis import SourceFree
 from tlrun.models.net import Net
 
@@ -64,7 +64,7 @@ class ShotIM(SourceFree):
         assert out.logits is not None
         yield Update(
             self.losses(out.logits, drawn),
-            seen={"target": Seen(drawn.x, out.features, out.logits)},
+            outputs={"target": DomainOutput(drawn.x, out.features, out.logits)},
         )
 
     def losses(self, logits: Tensor, drawn: Batch) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Batches, Needs, Phase, Progress, Update
+from tlrun.methods.base import Batches, Phase, Progress, Requirements, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
@@ -28,7 +28,7 @@ PRESETS = ("pretrained", "scratch")  # of `init`: nothing that knows the classes
 class SourceFree(SourceOnly):
     """`adapting` is the last phase; a subclass says in `target_step` or `start` what it does."""
 
-    needs = Needs(streams=("source", "target"))
+    requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
     init = "source"
     adapting = Phase("target", ("target",), transfer=True)

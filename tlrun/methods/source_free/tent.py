@@ -20,7 +20,7 @@ from tlrun.config.ranges import BelowOne, Count, LearningRate
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.entropy import entropy_loss
-from tlrun.methods.base import Phase, Progress, Seen, Update
+from tlrun.methods.base import DomainOutput, Phase, Progress, Update
 from tlrun.methods.source_free.source_hypothesis import SourceFree, norms_of
 from tlrun.models.net import Net
 
@@ -56,5 +56,5 @@ class Tent(SourceFree):
         assert out.logits is not None
         yield Update(
             {"entropy": entropy_loss(out.logits)},
-            seen={"target": Seen(drawn.x, out.features, out.logits)},
+            outputs={"target": DomainOutput(drawn.x, out.features, out.logits)},
         )

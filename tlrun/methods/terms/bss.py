@@ -15,7 +15,7 @@ from torch import Tensor
 from tlrun.config.ranges import Count, Weight
 from tlrun.losses.spectral import squared_singular_values
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.shown import target_seen
+from tlrun.methods.terms.shown import target_output
 from tlrun.models.net import Net
 
 
@@ -26,6 +26,6 @@ class BSS(Term):
         self.weight, self.k = weight, k
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        features = target_seen(update, "bss").features
+        features = target_output(update, "bss").features
         assert features is not None
         return {"bss": self.weight * squared_singular_values(features)[-self.k :].sum()}

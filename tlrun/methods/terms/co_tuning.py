@@ -24,8 +24,8 @@ from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.memory import Teacher
-from tlrun.methods.terms.shown import old_head, target_seen
+from tlrun.methods.terms.memory import FrozenCopy
+from tlrun.methods.terms.shown import old_head, target_output
 from tlrun.models.net import Net
 
 
@@ -45,7 +45,7 @@ class CoTuning(Term):
         if examples is None or examples.labels is None:
             raise ConfigError("terms=[co_tuning] needs labelled target images: target_labels=k")
         self.head = old_head(net, "co_tuning")
-        copied = Teacher()
+        copied = FrozenCopy()
         copied.remember(net)  # in eval mode
         device = next(net.parameters()).device
         p = []
@@ -56,12 +56,12 @@ class CoTuning(Term):
         self.relation = relation(torch.cat(p), labels, data.num_classes)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        seen = target_seen(update, "co_tuning")
-        if seen.y is None:
+        target = target_output(update, "co_tuning")
+        if target.y is None:
             raise ConfigError("terms=[co_tuning] needs a method that trains on target labels")
-        logits = seen.logits if self.head == net.main_head else net[self.head](seen.features)
+        logits = target.logits if self.head == net.main_head else net[self.head](target.features)
         assert logits is not None
-        wanted = self.relation.to(seen.y.device)[seen.y]
+        wanted = self.relation.to(target.y.device)[target.y]
         return {"co_tuning": self.weight * cross_entropy(logits, wanted)}
 
     def state_dict(self) -> dict[str, Any]:

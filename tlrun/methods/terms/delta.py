@@ -33,8 +33,8 @@ from tlrun.methods.terms.feature_maps import (
     layers,
     over_positions,
 )
-from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
-from tlrun.methods.terms.shown import target_seen
+from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients
+from tlrun.methods.terms.shown import target_output
 from tlrun.models.net import Net
 
 
@@ -57,7 +57,7 @@ class Delta(Term):
     ) -> None:
         self.alpha, self.beta, self.stages = alpha, beta, tuple(stages)
         self.attention, self.images = attention, images
-        self.teacher, self.anchor = Teacher(), Anchor()
+        self.teacher, self.anchor = FrozenCopy(), Anchor()
         self.weights: dict[str, Tensor] = {}  # layer -> (C,)
         self.student = Catch(lambda: bool(self.weights))
 
@@ -89,7 +89,7 @@ class Delta(Term):
             self.weights = {name: attention(teacher.module_of(name), loss) for name in found}
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        x = target_seen(update, "delta").x
+        x = target_output(update, "delta").x
         with torch.no_grad():
             old = self.teacher.of(net)(x, head=None, taps=tuple(self.weights)).taps
         now = self.student.take()

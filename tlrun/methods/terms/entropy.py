@@ -4,7 +4,7 @@
 
 diversity = 0 is entropy minimisation (Grandvalet & Bengio, NeurIPS 2004), 1 information
 maximisation (Liang et al., SHOT, ICML 2020). Needs a method that puts the target's logits into
-`Update.seen`.
+`Update.outputs`.
 """
 
 from __future__ import annotations

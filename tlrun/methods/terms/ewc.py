@@ -23,7 +23,7 @@ from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.memory import Anchor, Teacher, add_to_gradients
+from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients
 from tlrun.methods.terms.shown import old_heads
 from tlrun.models.net import Net
 
@@ -43,7 +43,7 @@ class EWC(Term):
 
     def start(self, net: Net, data: Data) -> None:
         self.anchor.remember(net, "ewc")
-        copied = Teacher()
+        copied = FrozenCopy()
         copied.remember(net)  # in eval mode, without hooks
         device, names = next(net.parameters()).device, list(self.anchor.values)
         self.fisher = {}

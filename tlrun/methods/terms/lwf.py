@@ -21,8 +21,8 @@ from tlrun.config.ranges import Positive, Weight
 from tlrun.data.problems.pair import Data
 from tlrun.fp32 import in_fp32
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.memory import Teacher
-from tlrun.methods.terms.shown import old_heads, target_seen
+from tlrun.methods.terms.memory import FrozenCopy
+from tlrun.methods.terms.shown import old_heads, target_output
 from tlrun.models.net import Net
 
 
@@ -31,7 +31,7 @@ class LwF(Term):
 
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.0) -> None:
         self.weight, self.temperature = weight, temperature
-        self.teacher = Teacher()
+        self.teacher = FrozenCopy()
         self.heads: list[str] = []
 
     def start(self, net: Net, data: Data) -> None:
@@ -39,15 +39,15 @@ class LwF(Term):
         self.teacher.remember(net)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        seen = target_seen(update, "lwf")
+        target = target_output(update, "lwf")
         teacher = self.teacher.of(net)
         with torch.no_grad():
-            features = teacher.features(seen.x)
+            features = teacher.features(target.x)
             old = [teacher[head](features) for head in self.heads]
-        total = torch.zeros((), device=seen.x.device)
+        total = torch.zeros((), device=target.x.device)
         for head, answer in zip(self.heads, old, strict=True):
-            now = seen.logits if head == net.main_head else None
-            now = net[head](seen.features) if now is None else now
+            now = target.logits if head == net.main_head else None
+            now = net[head](target.features) if now is None else now
             total = total + self.divergence(answer, now)
         return {"lwf": self.weight * total}
 

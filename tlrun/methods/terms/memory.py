@@ -1,4 +1,4 @@
-"""What a conservative term keeps of the start: weights (`Anchor`) or a whole net (`Teacher`).
+"""What a conservative term keeps of the start: weights (`Anchor`) or a whole net (`FrozenCopy`).
 
 Both are clones outside the net's parts: no optimizer, broadcast or checkpoint of the net touches
 them. Their state goes into the checkpoint, so that a resume finds what a kill has lost.
@@ -65,7 +65,7 @@ def add_to_gradients(parameters: list[Tensor], added: list[Tensor], scale: float
         torch._foreach_add_([g for g, _ in used], [a for _, a in used], alpha=scale)
 
 
-class Teacher:
+class FrozenCopy:
     """The net as it was, in eval mode and without gradients."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Seen, Update
+from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
 from tlrun.models.net import Net
 
@@ -25,8 +25,8 @@ def old_heads(net: Net, term: str) -> dict[str, str]:
     return net.learned or {old_head(net, term): "source"}
 
 
-def target_seen(update: Update, term: str) -> Seen:
+def target_output(update: Update, term: str) -> DomainOutput:
     """What the update saw of the target. Raises ConfigError where a method shows nothing of it."""
-    if "target" not in update.seen:
+    if "target" not in update.outputs:
         raise ConfigError(f"terms=[{term}] needs target images; this method does not use any")
-    return update.seen["target"]
+    return update.outputs["target"]

@@ -39,7 +39,7 @@ class VAT(Term):
         shown(update, "vat", "target", "logits")  # the main head judges target images
         value = net_vat(
             net,
-            update.seen["target"].x,
+            update.outputs["target"].x,
             "target",
             radius=self.radius,
             xi=self.xi,

@@ -19,7 +19,16 @@ from tlrun.data.pipeline.streams import batches
 from tlrun.errors import ConfigError
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, Method, Needs, Output, Phase, Progress, Seen, Update
+from tlrun.methods.base import (
+    Batches,
+    DomainOutput,
+    Method,
+    Output,
+    Phase,
+    Progress,
+    Requirements,
+    Update,
+)
 from tlrun.methods.query import Query
 from tlrun.methods.zero_shot import mapping as maps
 from tlrun.models.net import Forward, Net
@@ -71,7 +80,7 @@ class AttributeMethod(Method):
     Ready features need no phase of their own: `backbone=mlp backbone.hidden=[]` passes them on.
     """
 
-    needs = Needs(streams=("source",), target_images=False, kind="attributes")
+    requirements = Requirements(streams=("source",), target_images=False, kind="attributes")
     threshold = "overall"
     mapped = True  # a mapping is learned on still features; False: the net itself is the model
 
@@ -105,7 +114,8 @@ class AttributeMethod(Method):
         out = net(x)
         loss = classification_loss(out.logits, y)
         yield Update(
-            {"classification": loss}, seen={"source": Seen(x, out.features, out.logits, y)}
+            {"classification": loss},
+            outputs={"source": DomainOutput(x, out.features, out.logits, y)},
         )
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.fp32 import in_fp32
-from tlrun.methods.base import Batches, Phase, Progress, Seen, Update
+from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
 from tlrun.methods.zero_shot.class_attributes import AttributeMethod, Signatures, signatures
 from tlrun.models.net import Forward, Net
 
@@ -46,7 +46,9 @@ class DAP(AttributeMethod):
         out, rows = net(x), signatures(net)
         assert out.logits is not None
         loss = attribute_loss(out.logits, rows.binary[y], rows.known[y])
-        yield Update({"attributes": loss}, seen={"source": Seen(x, out.features, None, y)})
+        yield Update(
+            {"attributes": loss}, outputs={"source": DomainOutput(x, out.features, None, y)}
+        )
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         assert out.logits is not None
