@@ -77,8 +77,9 @@ def check_kind(method: Method, data: Data) -> None:
     """The data are of the kind that the method is made for."""
     if method.requirements.kind != data.kind:
         raise ConfigError(
-            f"this method is made for data of the kind '{method.requirements.kind}', and {data.name} is "
-            f"of the kind '{data.kind}': `tlrun list experiments` shows pairs that fit"
+            f"this method is made for data of the kind '{method.requirements.kind}', "
+            f"and {data.name} is of the kind '{data.kind}': "
+            "`tlrun list experiments` shows pairs that fit"
         )
 
 
@@ -86,8 +87,8 @@ def check_sources(method: Method, data: Data) -> None:
     """The data have as many single sources as the method needs."""
     if len(data.sources) < method.requirements.sources:
         raise ConfigError(
-            f"this method needs at least {method.requirements.sources} sources, and {data.name} has "
-            f"{len(data.sources)}: `tlrun list data` names sets of several sources, as "
+            f"this method needs at least {method.requirements.sources} sources, and {data.name} "
+            f"has {len(data.sources)}: `tlrun list data` names sets of several sources, as "
             "data=digits_styles_digitsm"
         )
 
