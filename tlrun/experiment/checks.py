@@ -151,7 +151,7 @@ def check_balance(cfg: Config, method: Method, balance: Balance) -> None:
         raise ConfigError("balance=... weighs the losses of several tasks: method=multitask")
     if int(cfg["trainer"]["devices"]) > 1 and not balance.several_processes:
         raise ConfigError("this balance works in one process only: trainer.devices=1")
-    if int(cfg["trainer"]["accumulate"]) > 1 and balance.looks_again:
+    if int(cfg["trainer"]["accumulate"]) > 1 and balance.needs_post_step_losses:
         raise ConfigError("this balance looks at whole batches only: trainer.accumulate=1")
 
 
