@@ -45,7 +45,7 @@ ATTACKS: dict[str, Any] = {
     "terms": {"x": {"_target_": "os.system", "command": "touch ran"}},
     "data.source": {"_target_": "os.system", "command": "touch ran"},
     "data.images": [[{"_target_": "evil_module.Mine"}]],
-    "data._target_": "tlrun.experiment.lifecycle.os.system",
+    "data._target_": "tlrun.engine.checkpoint.os.system",
     "data.target._target_": "tlrun.data.examples.download.os.remove",
     "data.augment.source": {"x": {"_target_": "os.system"}},
     "method._target_": "evil_module.Mine",
@@ -397,7 +397,7 @@ def test_a_job_of_a_received_sweep_is_checked_as_it_is_composed(
     in_tmp: Path, capsys: Any, no_pages: None
 ) -> None:
     (in_tmp / "evil_module.py").write_text(RAN)
-    for target in ("evil_module.Mine", "tlrun.experiment.lifecycle.os.system"):
+    for target in ("evil_module.Mine", "tlrun.engine.checkpoint.os.system"):
         sweep(f"method._target_={target}", "trainer.steps=1")
         assert main(["resume", "sweep"]) == 1
         said = capsys.readouterr().err

@@ -1,0 +1,27 @@
+"""What a dry run prints of the phases, and what it does not do."""
+
+import logging
+
+from helpers import small
+from tlrun.experiment.dry_run import rehearse
+
+
+def test_a_step_of_each_phase_without_an_evaluation(tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO)
+    session = small.session(tmp_path / "run", "method=dann")
+    (tmp_path / "rehearsal").mkdir()
+    rehearse(session, tmp_path / "rehearsal")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("phase train: stream source: x (8, 3, ")
+    assert lines[0].endswith(", y (8,)")
+    assert lines[1].endswith(", no labels")
+    assert lines[2].startswith("phase train: classification ")
+    rows = (tmp_path / "rehearsal" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 1
+    assert "source val" not in caplog.text
+
+
+def test_a_closed_form_is_not_solved(tmp_path, capsys):
+    session = small.session(tmp_path / "run", "phases.train.steps=0")
+    rehearse(session, tmp_path)
+    assert capsys.readouterr().out == "phase train: no steps\n"
