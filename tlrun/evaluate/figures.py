@@ -116,9 +116,9 @@ def about(figure: Figure) -> dict[str, Any]:
 
 def title(key: str, kind: Kind) -> str:
     """ "target_test/iou" -> "target test mean IoU"."""
-    place, _, last = key.rpartition("/")
-    words = place.replace("/", " ").replace("_", " ")
-    return f"{words} {kind.name or last.replace('_', ' ')}".strip()
+    group, _, last = key.rpartition("/")
+    prefix = group.replace("/", " ").replace("_", " ")
+    return f"{prefix} {kind.name or last.replace('_', ' ')}".strip()
 
 
 def kind_of(key: str, told: Mapping[str, Any] | None = None) -> Kind:
@@ -137,8 +137,8 @@ def read_figure(key: str, values: Mapping[str, Any], stated: Mapping[str, Any]) 
     """
     said = stated.get(key)
     where = said.get("ci95") if isinstance(said, Mapping) else None
-    place, _, name = key.rpartition("/")
-    beside = [f"{place}/ci95", f"{place}_ci95"] if place and name == "accuracy" else []
+    group, _, name = key.rpartition("/")
+    beside = [f"{group}/ci95", f"{group}_ci95"] if group and name == "accuracy" else []
     halves = [finite(values.get(k)) for k in ([where] if where else [f"{key}_ci95", *beside])]
     ci95 = next((half for half in halves if half is not None), None)
     return Figure(key, finite(values.get(key)), kind_of(key, stated), ci95)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:
     """Share of right predictions."""
-    known = labels >= 0
-    return float((predictions == labels)[known].double().mean())
+    labelled = labels >= 0
+    return float((predictions == labels)[labelled].double().mean())
 
 
 def confusion(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """(K, K) int64: row = true class, column = predicted class."""
-    known = labels >= 0
-    cell = labels[known] * num_classes + predictions[known]
+    labelled = labels >= 0
+    cell = labels[labelled] * num_classes + predictions[labelled]
     return torch.bincount(cell, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -57,12 +57,12 @@ def iou(boxes: Tensor, truth: Tensor) -> Tensor:
 
 def box_values(boxes: Tensor, truth: Tensor) -> dict[str, float]:
     """Mean iou, the share with iou ≥ 0.5, and the mean absolute error as `loss`; NaN left out."""
-    known = ~truth.isnan().any(1)
-    overlaps = iou(boxes[known].double(), truth[known].double())
+    has_truth = ~truth.isnan().any(1)
+    overlaps = iou(boxes[has_truth].double(), truth[has_truth].double())
     return {
         "iou": float(overlaps.mean()),
         "iou_50": float((overlaps >= 0.5).double().mean()),
-        "loss": float((boxes[known] - truth[known]).abs().mean()),
+        "loss": float((boxes[has_truth] - truth[has_truth]).abs().mean()),
     }
 
 

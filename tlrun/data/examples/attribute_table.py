@@ -90,10 +90,10 @@ def read_table(
 def find(path: str) -> Path:
     """The path itself, else the same below one of the data folders. DataError if there is none."""
     places = [Path(path).expanduser(), *(root / path for root in data_roots())]
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
+    folder = next((candidate for candidate in places if candidate.exists()), None)
+    if folder is None:
         raise missing("the attribute table", (path,))
-    return found
+    return folder
 
 
 def read_csv(path: Path) -> Table:

@@ -65,8 +65,8 @@ def data_roots() -> list[Path]:
 def find(*places: str) -> Path | None:
     """The first file that exists among relative `places` (may hold *), over the data roots."""
     for root in data_roots():
-        for place in places:
-            for path in sorted(root.glob(place)) if "*" in place else [root / place]:
+        for candidate in places:
+            for path in sorted(root.glob(candidate)) if "*" in candidate else [root / candidate]:
                 if path.exists():
                     return path
     return None

@@ -31,17 +31,17 @@ class Fingerprint(NamedTuple):
 def fingerprints(files: Sequence[Path]) -> list[Fingerprint]:
     """One per file, in order. Raises DataError that names a file that cannot be read."""
     places = [str(f.resolve()) for f in files]
-    parents = sorted({os.path.dirname(place) for place in places})
+    parents = sorted({os.path.dirname(path) for path in places})
     tag = hashlib.sha256(os.fsencode("\n".join(parents))).hexdigest()[:16]
     index = cache_root() / "index" / f"{tag}.json"
     try:
-        known: dict[str, list[Any]] = json.loads(index.read_text(encoding="utf-8"))
+        remembered: dict[str, list[Any]] = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = {}
+        remembered = {}
 
-    def entry_of(file: Path, place: str) -> list[Any]:
+    def entry_of(file: Path, path: str) -> list[Any]:
         stat = file.stat()
-        entry = known.get(place)
+        entry = remembered.get(path)
         if entry and len(entry) == 4 and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
             return entry
         return [stat.st_size, stat.st_mtime_ns, file_hash(file, "sha256"), _extremes(file)]
@@ -53,7 +53,7 @@ def fingerprints(files: Sequence[Path]) -> list[Fingerprint]:
         where = text_of(error.filename or "")
         raise DataError(f"cannot read the image '{where}' ({error.strerror}).") from error
     fresh = dict(zip(places, entries, strict=True))
-    if fresh != known:
+    if fresh != remembered:
         with locked(index):
             part = index.with_name(index.name + ".part")
             part.write_text(json.dumps(fresh), encoding="utf-8")

@@ -45,8 +45,8 @@ class BalancedStream(Stream):
         return torch.tensor(epochs), torch.stack(index)
 
     def _class_order(self, c: int, epoch: int) -> Tensor:
-        known = self._orders.get(c)
-        if known is None or known[0] != epoch:
+        drawn = self._orders.get(c)
+        if drawn is None or drawn[0] != epoch:
             parts = ("order", self.seed, self.name, c, epoch)
-            known = self._orders[c] = (epoch, permutation(len(self.members[c]), *parts))
-        return known[1]
+            drawn = self._orders[c] = (epoch, permutation(len(self.members[c]), *parts))
+        return drawn[1]

@@ -135,13 +135,13 @@ class Preprocess(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """All that is needed to build it again, as plain values for JSON."""
-        known = self.mode == "standard"
+        is_standard = self.mode == "standard"
         return {
             "shape": list(self.output_shape),
             "normalize": self.mode,
             "channels": self.output_shape[0] if self.images else None,
-            "mean": self.mean.flatten().tolist() if known else None,
-            "std": self.std.flatten().tolist() if known else None,
+            "mean": self.mean.flatten().tolist() if is_standard else None,
+            "std": self.std.flatten().tolist() if is_standard else None,
             "fit": self.fit,
             "grey": {kind: list(values) for kind, values in self.grey.items()} or None,
         }

@@ -30,10 +30,10 @@ CITATION = "Netzer et al., Reading digits in natural images, NIPS workshop on de
 
 def read_mat(path: Path, variable: str) -> np.ndarray:
     """One variable of a MATLAB file; DataError if it is damaged or lacks it."""
-    found = load_mat(path, [variable])
-    if variable not in found:
+    arrays = load_mat(path, [variable])
+    if variable not in arrays:
         raise DataError(f"'{path}' has no variable {variable}; replace it.")
-    array: np.ndarray = found[variable]
+    array: np.ndarray = arrays[variable]
     return array
 
 

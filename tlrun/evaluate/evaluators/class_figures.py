@@ -137,15 +137,15 @@ class ClassEvaluator(Evaluator):
     def row(self, net: Net) -> dict[str, float | None]:
         """The figures of an evaluation during training; no `oracle/*` if the target test is off."""
         sets = {
-            role: found
+            role: output
             for role in ("source_val", "target_val")
-            if (found := self.set_output(net, role)) is not None
+            if (output := self.set_output(net, role)) is not None
         }
         row: dict[str, float | None] = {}
-        for role, found in sets.items():
-            if found.labels is not None:
-                row[f"{role}/accuracy"] = metrics.accuracy(found.logits.argmax(1), found.labels)
-                row[f"{role}/loss"] = float(cross_entropy(found.logits, found.labels))
+        for role, output in sets.items():
+            if output.labels is not None:
+                row[f"{role}/accuracy"] = metrics.accuracy(output.logits.argmax(1), output.labels)
+                row[f"{role}/loss"] = float(cross_entropy(output.logits, output.labels))
         if "target_val" in sets:
             row["target_val/effective_classes"] = metrics.effective_classes(
                 sets["target_val"].logits.argmax(1), self.data.num_classes

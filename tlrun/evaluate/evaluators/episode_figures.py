@@ -178,12 +178,12 @@ class EpisodeEvaluator(Evaluator):
         """(n, D) float32 of all images; None for a method whose features depend on the episode."""
         if not self.by_features:
             return None
-        found = []
+        blocks = []
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
             features = self.method.predict(net, x, Query()).features
             assert features is not None
-            found.append(features.float())
-        return torch.cat(found)
+            blocks.append(features.float())
+        return torch.cat(blocks)
 
     def _set(self, role: str) -> ImageSet:
         examples = self.data.role(role)

@@ -227,16 +227,16 @@ class TaskEvaluator(ClassEvaluator):
         examples = self.data.role(f"{domain}_{split}")
         if examples is None or len(examples) == 0:
             return None
-        found: dict[str, list[Tensor]] = {}
+        blocks: dict[str, list[Tensor]] = {}
         for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
             out = self.method.predict(net, x, Query(task.name, domain))
             for key in ("scores", "boxes", "features"):
                 if (value := getattr(out, key)) is not None:
-                    found.setdefault(key, []).append(value.detach().float().cpu())
+                    blocks.setdefault(key, []).append(value.detach().float().cpu())
         wanted = "scores" if task.kind == "class" else "boxes"
-        if wanted not in found:
+        if wanted not in blocks:
             return None
-        return Output(**{key: torch.cat(values) for key, values in found.items()})
+        return Output(**{key: torch.cat(values) for key, values in blocks.items()})
 
     def _set(self, task: Task, split: str) -> ImageSet:
         examples = self.data.role(f"{task.domain or task.name}_{split}")
