@@ -1,7 +1,7 @@
 """Every method, by its config alone: arguments, generator rules, two steps on the bundled pair."""
 
 import inspect
-from pathlib import Path
+import re
 
 import pytest
 import torch
@@ -22,11 +22,10 @@ def test_the_config_lists_every_argument_with_its_default(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_file_cites_its_source_and_stays_short(name):
+def test_the_file_cites_its_source(name):
     cfg = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
-    path = Path(inspect.getfile(locate(cfg._target_)))
-    assert len(path.read_text().splitlines()) < 120
-    assert inspect.getmodule(locate(cfg._target_)).__doc__
+    page = inspect.getmodule(locate(cfg._target_)).__doc__
+    assert re.search(r"\b(19|20)\d\d\b", page)  # the year of a paper
 
 
 @pytest.mark.parametrize("name", METHODS)
