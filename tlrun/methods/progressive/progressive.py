@@ -8,8 +8,8 @@ with the columns before it frozen (weights and batch statistics), so that no ear
 anything: its logits stay the same to the bit. `lateral` says how they feed it: `adapters` at every
 stage (tlrun/models/columns.py; Rusu et al., "Progressive neural networks", arXiv 1606.04671,
 2016), or the plain forms, earlier features added to (`add`) or standing beside (`concat`) its own;
-`none` is the baseline of independent columns. x: (B, C, H, W); y: (B,) int64. Their games and mazes are no
-data of ours: no figure to compare. Presets: `conf/experiment/progressive/`.
+`none` is the baseline of independent columns. x: (B, C, H, W); y: (B,) int64. Their games and mazes
+are no data of ours: no figure to compare. Presets: `conf/experiment/progressive/`.
 """
 
 from __future__ import annotations
