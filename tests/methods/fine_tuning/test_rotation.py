@@ -10,7 +10,7 @@ from helpers import small
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Phase, Progress
-from tlrun.methods.fine_tuning.rotation import HEAD, Rotation, rotated
+from tlrun.methods.fine_tuning.rotation import Rotation, rotated
 from tlrun.methods.query import Query
 
 TURNS = ("method=rotation", "target_labels=2", "backbone.dropout=0")
@@ -35,7 +35,7 @@ def test_the_loss_is_the_cross_entropy_of_the_turns_and_reads_no_label():
     (update,) = method.step(
         net, {"source": Batch(x, None, torch.arange(8))}, source, Progress(0, 1)
     )
-    losses = [-net(x.rot90(k, (2, 3)), head=HEAD).logits.log_softmax(1)[:, k] for k in range(4)]
+    losses = [-net(x.rot90(k, (2, 3)), head=Rotation.pretext_head).logits.log_softmax(1)[:, k] for k in range(4)]
     assert float(update.losses["rotation"]) == pytest.approx(
         float(torch.cat(losses).mean()), rel=1e-5
     )

@@ -20,7 +20,6 @@ from tlrun.methods.terms.afn import AFN
 from tlrun.methods.terms.bnm import BNM
 from tlrun.methods.terms.bsp import BSP
 from tlrun.methods.terms.coral import Coral
-from tlrun.methods.terms.im import IM
 from tlrun.methods.terms.mcc import MCC
 from tlrun.methods.terms.mmd import MMD
 from tlrun.methods.terms.vat import VAT
@@ -68,7 +67,7 @@ def test_each_is_its_weight_times_the_loss_of_the_target():
     expected = {
         MCC(weight=0.3, temperature=2.0): 0.3 * class_confusion_loss(target.logits, 2.0),
         BNM(weight=0.3): 0.3 * nuclear_norm_loss(target.logits),
-        IM(weight=0.3, diversity=0.5): 0.3 * information,
+        Entropy(weight=0.3, diversity=0.5): 0.3 * information,
         AFN(weight=0.3, step=2.0): torch.tensor(0.3 * 2 * 4.0),
         AFN(weight=0.3, radius=7.0): 0.3 * sum((n - 7.0) ** 2 for n in norms),
         BSP(weight=0.3, k=2): 0.3 * sum(spectra),

@@ -12,46 +12,34 @@ x: (B, C, H, H); y: (B,) int64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.classification import classification_loss
-from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
-from tlrun.methods.fine_tuning.finetune import Finetune
+from tlrun.methods.base import DomainOutput, Update
+from tlrun.methods.fine_tuning.pretext import Pretext
 from tlrun.models.net import Net
 
-HEAD = "rotation_head"
 
-
-class Rotation(Finetune):
+class Rotation(Pretext):
     """label_smoothing: share in [0, 1) that is spread over all classes, in the target phase."""
 
-    def phases(self, data: Data) -> list[Phase]:
-        if self.init == "source" and (
-            len(data.input_shape) != 3 or len({*data.input_shape[1:]}) > 1
-        ):
+    pretext_head = "rotation_head"
+
+    def check_images(self, data: Data) -> None:
+        if len(data.input_shape) != 3 or len({*data.input_shape[1:]}) > 1:
             raise ConfigError("method=rotation needs square images")
-        return super().phases(data)
 
-    def build(self, phase: Phase, net: Net, data: Data) -> None:
-        self.shared_head = data.source_classes == data.classes
-        if phase.streams == ("source",):
-            net.add(HEAD, net.new_head(4))
-        else:
-            net.add("classifier", net.new_head(data.num_classes))
+    def new_head(self, net: Net) -> nn.Module:
+        return net.new_head(4)
 
-    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
-        if phase.name != "source":
-            yield from super().step(net, batch, phase, progress)
-            return
-        x, k = rotated(batch["source"].x)
-        out = net(x, head=HEAD)
+    def pretext_step(self, net: Net, x: Tensor) -> Update:
+        x, k = rotated(x)
+        out = net(x, head=self.pretext_head)
         assert out.logits is not None
-        yield Update(
+        return Update(
             {"rotation": classification_loss(out.logits, k)},
             outputs={"source": DomainOutput(x, out.features, out.logits, k)},
             metrics={"rotation_accuracy": (out.logits.argmax(1) == k).float().mean()},

@@ -14,29 +14,28 @@ x: (B, C, H, W); y: (B,) int64.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlrun.config.ranges import AboveZeroToOne, BelowOne, Positive, Share, Width
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.losses.contrastive import nt_xent
-from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
-from tlrun.methods.fine_tuning.finetune import Finetune
+from tlrun.methods.base import DomainOutput, Update
+from tlrun.methods.fine_tuning.pretext import Pretext
 from tlrun.models.heads import Head
 from tlrun.models.net import Net
 
-HEAD = "projection"
 
-
-class SimCLR(Finetune):
+class SimCLR(Pretext):
     """temperature: T, above 0. dim: of the projection. crop: smallest area of a view, in (0, 1].
 
     strength: gain in 1 ± strength and offset ± strength / 2. label_smoothing: in the target phase.
     """
+
+    pretext_head = "projection"
 
     def __init__(
         self,
@@ -49,28 +48,19 @@ class SimCLR(Finetune):
         super().__init__(label_smoothing)
         self.temperature, self.dim, self.crop, self.strength = temperature, dim, crop, strength
 
-    def phases(self, data: Data) -> list[Phase]:
-        if self.init == "source" and len(data.input_shape) != 3:
+    def check_images(self, data: Data) -> None:
+        if len(data.input_shape) != 3:
             raise ConfigError("method=simclr needs images, not ready features")
-        return super().phases(data)
 
-    def build(self, phase: Phase, net: Net, data: Data) -> None:
-        self.shared_head = data.source_classes == data.classes
-        if phase.streams == ("source",):
-            net.add(HEAD, Head(net.feature_dim, self.dim, [net.feature_dim], False, 0.0))
-        else:
-            net.add("classifier", net.new_head(data.num_classes))
+    def new_head(self, net: Net) -> nn.Module:
+        return Head(net.feature_dim, self.dim, [net.feature_dim], False, 0.0)
 
-    def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
-        if phase.name != "source":
-            yield from super().step(net, batch, phase, progress)
-            return
-        x = batch["source"].x
+    def pretext_step(self, net: Net, x: Tensor) -> Update:
         views = torch.cat([view(x, self.crop, self.strength) for _ in range(2)])
-        out = net(views, head=HEAD)
+        out = net(views, head=self.pretext_head)
         assert out.logits is not None
         a, b = out.logits.chunk(2)
-        yield Update(
+        return Update(
             {"contrastive": nt_xent(a, b, self.temperature)},
             outputs={"source": DomainOutput(views, out.features)},
         )

@@ -14,24 +14,31 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tlrun.config.ranges import BelowOne
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
-from tlrun.methods.base import Batches, Phase, Progress, Requirements, Update
-from tlrun.methods.fine_tuning.source_only import SourceOnly
+from tlrun.losses.classification import classification_loss
+from tlrun.methods.base import Batches, DomainOutput, Method, Phase, Progress, Requirements, Update
 from tlrun.models.batch_norm import BatchNorm
 from tlrun.models.net import Net
 
 PRESETS = ("pretrained", "scratch")  # of `init`: nothing that knows the classes
 
 
-class SourceFree(SourceOnly):
-    """`adapting` is the last phase; a subclass says in `target_step` or `start` what it does."""
+class SourceFree(Method):
+    """`adapting` is the last phase; a subclass says in `target_step` or `start` what it does.
+
+    label_smoothing: share in [0, 1) that is spread over all classes, in the source phase.
+    """
 
     requirements = Requirements(streams=("source", "target"))
     batch_norm = "per_domain"
     init = "source"
     adapting = Phase("target", ("target",), transfer=True)
+
+    def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
+        self.label_smoothing = label_smoothing
 
     def phases(self, data: Data) -> list[Phase]:
         if self.init in PRESETS:
@@ -42,16 +49,23 @@ class SourceFree(SourceOnly):
             )
         return [*self.source_phases(), self.adapting]
 
+    def build(self, phase: Phase, net: Net, data: Data) -> None:
+        net.add("classifier", net.new_head(data.num_classes))
+
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         """Refuses to adapt what no source has trained."""
         if phase.name == self.adapting.name:
             check_carried(net)
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
-        if phase.name == "source":
-            yield from super().step(net, batch, phase, progress)
+        if phase.name != "source":
+            yield from self.target_step(net, batch["target"], progress)
             return
-        yield from self.target_step(net, batch["target"], progress)
+        x, y = batch["source"].x, batch["source"].y
+        out = net(x, "source")
+        loss = classification_loss(out.logits, y, self.label_smoothing)
+        shown = DomainOutput(x, out.features, out.logits, y)
+        yield Update({"classification": loss}, outputs={"source": shown})
 
     def target_step(self, net: Net, drawn: Batch, progress: Progress) -> Iterator[Update]:
         """The updates of one step of the last phase."""

@@ -1,9 +1,10 @@
-"""`terms=[entropy]`: confident predictions on the target, optionally spread over the classes.
+"""`terms=[entropy]`, `terms=[im]`: confident predictions on the target, spread over the classes.
 
     weight · [ mean H(p(x_T)) − diversity · H(mean p(x_T)) ]
 
-diversity = 0 is entropy minimisation (Grandvalet & Bengio, NeurIPS 2004), 1 information
-maximisation (Liang et al., SHOT, ICML 2020). Needs a method that puts the target's logits into
+diversity = 0 is entropy minimisation (Grandvalet & Bengio, NeurIPS 2004). Above 0 it is information
+maximisation (Krause et al., NeurIPS 2010; Liang et al., SHOT, ICML 2020, eq. 3-4), whose loss is
+called "im"; conf/terms/im.yaml has diversity = 1. Needs a method that puts the target's logits into
 `Update.outputs`.
 """
 
@@ -25,5 +26,6 @@ class Entropy(Term):
         self.weight, self.diversity = weight, diversity
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        logits = shown(update, "entropy", "target", "logits")
-        return {"entropy": self.weight * information_loss(logits, self.diversity)}
+        name = "im" if self.diversity else "entropy"
+        logits = shown(update, name, "target", "logits")
+        return {name: self.weight * information_loss(logits, self.diversity)}
