@@ -27,8 +27,8 @@ from helpers.hooks import in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config.build import argument_hints, locate
-from tlrun.config.hints import matches
 from tlrun.config.packaged import conf_dir
+from tlrun.config.value_types import matches
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.run_folder.run_dir import RunDir

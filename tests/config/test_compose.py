@@ -15,9 +15,9 @@ from tlrun.config import schema
 from tlrun.config.build import build
 from tlrun.config.compose import compose, validate
 from tlrun.config.hashes import config_hash
-from tlrun.config.hints import matches
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved import load_config
+from tlrun.config.value_types import matches
 from tlrun.errors import ConfigError
 
 DEFAULT = compose()

@@ -12,9 +12,9 @@ import pytest
 
 from tlrun.config import schema
 from tlrun.config.build import argument_hints, build, check_targets, locate
-from tlrun.config.hints import describe, matches
 from tlrun.config.packaged import conf_dir
 from tlrun.config.ranges import Count, Positive, Range, Share, Weight, Width
+from tlrun.config.value_types import describe, matches
 from tlrun.errors import ConfigError
 
 TARGETS = sorted(

@@ -33,9 +33,9 @@ from tlrun.loggers.make import check_installed
 from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import runs_in
 from tlrun.sweep.folder import close_sweep
-from tlrun.sweep.jobs import run_job
 from tlrun.sweep.launchers import check_extras
 from tlrun.sweep.progress import progress_bar
+from tlrun.sweep.run_or_skip import run_job
 from tlrun.sweep.state import SweepState, current_sweep, sweep_state
 
 # Of each swept key before a sweep starts; every job checks its own config anyway.

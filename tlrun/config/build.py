@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from tlrun.config import hints
+from tlrun.config import value_types
 from tlrun.config.trust import current
 from tlrun.errors import ConfigError, did_you_mean
 
@@ -31,7 +31,7 @@ def build(cfg: Mapping[str, Any] | DictConfig, key: str = "", /, **extra: Any) -
     """
     given = plain(cfg)
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{key}={hints.show(given)}: it is a group of keys, not a value")
+        raise ConfigError(f"{key}={value_types.show(given)}: it is a group of keys, not a value")
     spec: dict[str, Any] = dict(given)
     target = spec.pop("_target_", None)
     if not isinstance(target, str):
@@ -129,10 +129,12 @@ def check_values(factory: Any, arguments: Mapping[str, Any], key: str) -> None:
     kinds = argument_hints(factory)
     for name, value in arguments.items():
         kind = kinds.get(name)
-        if kind is not None and not hints.matches(value, kind):
+        if kind is not None and not value_types.matches(value, kind):
             name_typed = f"{key}.{name}" if key else name
             target = f"{factory.__module__}.{factory.__qualname__}"
-            raise ConfigError(f"{hints.refusal(name_typed, value, kind)} (an argument of {target})")
+            raise ConfigError(
+                f"{value_types.refusal(name_typed, value, kind)} (an argument of {target})"
+            )
 
 
 def check_targets(node: Any, key: str = "") -> None:

@@ -20,9 +20,9 @@ from tlrun.config import schema
 from tlrun.config.build import plain
 from tlrun.config.explain import explain
 from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash
-from tlrun.config.hints import show
 from tlrun.config.overrides import key_of, open_keys, override_list, parse_overrides
 from tlrun.config.packaged import conf_dir
+from tlrun.config.value_types import show
 from tlrun.errors import ConfigError, TlrunError
 
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment

@@ -1,6 +1,6 @@
 """Ranges of numbers, to stand on a signature: `def __init__(self, weight: Weight = 1.0)`.
 
-`tlrun.config.hints.matches` reads them, wherever a value of the configuration is checked:
+`tlrun.config.value_types.matches` reads them, wherever a value of the configuration is checked:
 constructors hold mathematics only. A method of your own may use these, or its own
 `Annotated[float, Range(low=0, high=2, open_low=True)]`. Imports neither torch nor Hydra.
 

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from tlrun.config import saved_code, trust
 from tlrun.config.compose import compose, settle_budget, validate
 from tlrun.config.explain import explain
-from tlrun.config.hints import matches
 from tlrun.config.overrides import OPEN_KEYS, open_keys, parse_overrides
 from tlrun.config.packaged import conf_dir
+from tlrun.config.value_types import matches
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.files.yaml_file import read_yaml
 

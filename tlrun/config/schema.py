@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_type_hints
 
-from tlrun.config.hints import matches, refusal, show
 from tlrun.config.ranges import (
     AboveZeroToOne,
     BatchSize,
@@ -29,6 +28,7 @@ from tlrun.config.ranges import (
     Share,
     Size,
 )
+from tlrun.config.value_types import matches, refusal, show
 from tlrun.errors import ConfigError, did_you_mean
 
 SelectionRule = Literal[

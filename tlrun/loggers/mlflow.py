@@ -71,7 +71,7 @@ class MLflow(Logger):
         config = plain(load_config(run_dir.config)) if run_dir.config.is_file() else {}
         tags = {"tlrun.folder": str(run_dir.path.absolute())}
         if sweep := sweep_of(run_dir):
-            tags["tlrun.sweep.jobs"] = sweep
+            tags["tlrun.sweep.run_or_skip"] = sweep
         run = self.client.create_run(experiment, run_name=title(run_dir), tags=tags)
         settings = [Param(_name(k), str(v)[:LONGEST]) for k, v in _flat(config)]
         for first in range(0, len(settings), AT_ONCE):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlrun.config.hints import describe, matches
+from tlrun.config.value_types import describe, matches
 from tlrun.errors import RunError
 from tlrun.files.atomic import write_atomic
 
@@ -25,7 +25,7 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 def read_json(path: str | Path, kind: Any = dict) -> Any:
-    """Plain values of `kind`, a type hint as in tlrun/config/hints.py. Raises Damaged."""
+    """Plain values of `kind`, a type hint as in tlrun/config/value_types.py. Raises Damaged."""
     path = Path(path)
     anew = f"; tlrun resume {path.parent} writes it anew" if path.name in MADE_BY_RESUME else ""
     try:

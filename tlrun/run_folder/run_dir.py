@@ -16,8 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from tlrun.config.hints import describe, matches
 from tlrun.config.ranges import Count
+from tlrun.config.value_types import describe, matches
 from tlrun.errors import ConfigError, RunError
 from tlrun.run_folder import json_file, metrics_file
 from tlrun.run_folder.json_file import Damaged

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config import trust
 from tlrun.config.hashes import command_hash, config_dir_of
-from tlrun.config.hints import matches
 from tlrun.config.overrides import key_of, override_list
 from tlrun.config.packaged import conf_dir
+from tlrun.config.value_types import matches
 from tlrun.errors import ConfigError
 from tlrun.files.atomic import write_atomic
 from tlrun.files.yaml_file import read_yaml

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 from tlrun.config.compose import resolve_and_check
 from tlrun.config.hashes import fresh_seeds_command, names_jobs
-from tlrun.config.hints import matches
 from tlrun.config.overrides import key_of
+from tlrun.config.value_types import matches
 from tlrun.errors import ConfigError, RunError
 from tlrun.evaluate.score import selected_score
 from tlrun.files.locks import LockTaken, file_lock

@@ -35,7 +35,10 @@ def test_the_loss_is_the_cross_entropy_of_the_turns_and_reads_no_label():
     (update,) = method.step(
         net, {"source": Batch(x, None, torch.arange(8))}, source, Progress(0, 1)
     )
-    losses = [-net(x.rot90(k, (2, 3)), head=Rotation.pretext_head).logits.log_softmax(1)[:, k] for k in range(4)]
+    losses = [
+        -net(x.rot90(k, (2, 3)), head=Rotation.pretext_head).logits.log_softmax(1)[:, k]
+        for k in range(4)
+    ]
     assert float(update.losses["rotation"]) == pytest.approx(
         float(torch.cat(losses).mean()), rel=1e-5
     )

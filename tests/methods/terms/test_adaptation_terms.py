@@ -1,6 +1,7 @@
 """Terms of adaptation: weight times the loss, of the right domain; the passes of VAT."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tlrun.methods.terms.afn import AFN
 from tlrun.methods.terms.bnm import BNM
 from tlrun.methods.terms.bsp import BSP
 from tlrun.methods.terms.coral import Coral
+from tlrun.methods.terms.entropy import Entropy
 from tlrun.methods.terms.mcc import MCC
 from tlrun.methods.terms.mmd import MMD
 from tlrun.methods.terms.vat import VAT
@@ -29,7 +31,7 @@ TERMS = {
     "bnm": BNM,
     "bsp": BSP,
     "coral": Coral,
-    "im": IM,
+    "im": partial(Entropy, diversity=1.0),
     "mcc": MCC,
     "mmd": MMD,
     "vat": VAT,
@@ -122,11 +124,11 @@ def test_a_method_that_hides_the_logits_is_told_so(name):
 @pytest.mark.parametrize(
     ("term", "key", "value"),
     [
-        *((term, "weight", -1.0) for term in TERMS.values()),
+        *((getattr(term, "func", term), "weight", -1.0) for term in TERMS.values()),
         (AFN, "step", -1.0),
         (AFN, "radius", -1.0),
         (BSP, "k", 0),
-        (IM, "diversity", -1.0),
+        (Entropy, "diversity", -1.0),
         (MCC, "temperature", 0.0),
         (MMD, "kernels", -1),
         (MMD, "bandwidth", 0.0),
