@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from tlrun.data.pipeline.augment import OPS, Augment, Draws
+from tlrun.data.pipeline.augment import OPS, Augment
+from tlrun.data.pipeline.hashing import Draws
 from tlrun.errors import ConfigError
 
 X = torch.randn(16, 3, 20, 20, generator=torch.Generator().manual_seed(0))

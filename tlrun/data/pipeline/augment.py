@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tlrun.config.schema import Augmentation, check_section
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.pipeline.hashing import GOLDEN, key, mix, shift_right
+from tlrun.data.pipeline.hashing import Draws
 from tlrun.errors import ConfigError
 
 # name -> what its number means (its range: schema.Augmentation); 0 switches the operation off
@@ -36,40 +36,6 @@ OPS = {
     "blend": "probability of |image - backdrop|, a rolled training image of the target",
 }
 GEOMETRY = ("flip", "shift", "rotate", "scale", "shear")
-
-
-class Draws:
-    """Random numbers that are a pure function of (seed, stream, epoch, index, name of the draw).
-
-    epoch, index: (B,) int64. They do not depend on the composition of the batch, on workers, on
-    the number of processes or on the device.
-    """
-
-    def __init__(self, seed: int, stream: str, epoch: Tensor, index: Tensor) -> None:
-        base = key("draws", seed, stream)
-        self.state = mix(mix(epoch * GOLDEN + base) + index * GOLDEN)
-
-    def bits(self, name: str, count: int) -> Tensor:
-        """(B, count) int64 hashes."""
-        start = mix(self.state + key(name))
-        counter = torch.arange(1, count + 1, device=start.device) * GOLDEN
-        return mix(start[:, None] + counter)
-
-    def uniform(self, name: str, *shape: int) -> Tensor:
-        """(B, *shape) float32 in [0, 1): the top 24 bits of each hash."""
-        bits = self.bits(name, math.prod(shape))
-        return (shift_right(bits, 40).to(torch.float32) * 2.0**-24).view(-1, *shape)
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        """(B, *shape) float32 standard normal (Box-Muller on 16-bit lanes, so |x| < 4.9)."""
-        count = math.prod(shape)
-        lanes = self.bits(name, -(-count // 4)).view(torch.int16)  # 4 lanes per hash
-        u = (lanes.to(torch.float32) + 32768.5) * 2.0**-16  # in (0, 1)
-        half = u.shape[1] // 2
-        radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
-        angle = u[:, half:] * (2 * math.pi)
-        both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)
-        return both[:, :count].reshape(-1, *shape)
 
 
 class Augment:

@@ -8,6 +8,7 @@ device and under every version of torch, which torch.Generator does not promise.
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
@@ -57,3 +58,37 @@ def permutation(n: int, *parts: object) -> Tensor:
 def integers(n: int, high: int, *parts: object) -> Tensor:
     """(n,) int64 uniform in [0, high) under the key of `parts` (bias below high / 2**31)."""
     return shift_right(hashes(n, *parts), 33) % high
+
+
+class Draws:
+    """Random numbers that are a pure function of (seed, stream, epoch, index, name of the draw).
+
+    epoch, index: (B,) int64. They do not depend on the composition of the batch, on workers, on
+    the number of processes or on the device.
+    """
+
+    def __init__(self, seed: int, stream: str, epoch: Tensor, index: Tensor) -> None:
+        base = key("draws", seed, stream)
+        self.state = mix(mix(epoch * GOLDEN + base) + index * GOLDEN)
+
+    def bits(self, name: str, count: int) -> Tensor:
+        """(B, count) int64 hashes."""
+        start = mix(self.state + key(name))
+        counter = torch.arange(1, count + 1, device=start.device) * GOLDEN
+        return mix(start[:, None] + counter)
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) float32 in [0, 1): the top 24 bits of each hash."""
+        bits = self.bits(name, math.prod(shape))
+        return (shift_right(bits, 40).to(torch.float32) * 2.0**-24).view(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) float32 standard normal (Box-Muller on 16-bit lanes, so |x| < 4.9)."""
+        count = math.prod(shape)
+        lanes = self.bits(name, -(-count // 4)).view(torch.int16)  # 4 lanes per hash
+        u = (lanes.to(torch.float32) + 32768.5) * 2.0**-16  # in (0, 1)
+        half = u.shape[1] // 2
+        radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
+        angle = u[:, half:] * (2 * math.pi)
+        both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)
+        return both[:, :count].reshape(-1, *shape)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.pipeline.augment import Augment, Draws, blend
-from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.pipeline.augment import Augment, blend
+from tlrun.data.pipeline.hashing import Draws, permutation
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.errors import ConfigError, DataError
 
