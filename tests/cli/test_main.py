@@ -441,3 +441,16 @@ def test_ctrl_c_amid_the_imports_is_one_line(
     monkeypatch.setitem(sys.modules, "tlrun.cli.train", Interrupting("tlrun.cli.train"))
     assert main(["method=dann"]) == 130
     assert capsys.readouterr().err == "tlrun: interrupted\n"
+
+
+@pytest.mark.parametrize("verb", ["resume", "evaluate", "reproduce"])
+def test_what_is_missing_is_named_alone(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb]) == 2
+    said = capsys.readouterr().err
+    assert "RUN_DIR" in said
+    assert "key=value" not in said
+
+
+def test_cfg_is_for_one_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "job", "-m", "seed=0,1"]) == 2
+    assert "leave -m out" in capsys.readouterr().err

@@ -176,7 +176,11 @@ def _of_run(verb: str, description: str, example: str) -> Parser:
 
 def _with_overrides(parser: Parser) -> Parser:
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to its saved config"
+        "overrides",
+        nargs="*",
+        default=[],  # else argparse names it among what is missing
+        metavar="key=value",
+        help="changes to its saved config",
     )
     return parser
 

@@ -57,6 +57,11 @@ def train(argv: list[str], began: float | None = None) -> int:
     args = _parse(argv)
     flags = [argument for argument in argv if argument not in args.overrides]
     shows = args.cfg or args.info or args.shell_completion or args.hydra_help or args.config_path
+    if args.cfg and args.multirun:
+        raise ConfigError(
+            "--cfg shows one configuration and -m is for several: leave -m out, and give one value "
+            "for each key"
+        )
     with sweep_state(began) as state:
         try:
             if not shows:

@@ -138,8 +138,9 @@ class Model(nn.Module):
         if self.task is not None:
             return f"this run did not learn the task '{self.task}': choose one that it did"
         return (
-            "this run's method gives no class scores, so there are no labels to predict; a "
-            "few-shot one needs --support FOLDER, a folder per class"
+            "this run's method gives no class scores, so there are no labels to predict, and "
+            "nothing to export; of a few-shot one: tlrun predict --support FOLDER, a folder per "
+            "class"
         )
 
     @torch.no_grad()

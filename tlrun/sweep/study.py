@@ -266,8 +266,11 @@ class Study:
         start = next((t for t in done if t.start), None)
         against = f" (the start: {start.value:.4g})" if start is not None else ""
         setting = ", ".join(f"{key}={value}" for key, value in best.params.items())
+        without = len(self.trials) - len(done)
+        left_out = f" ({without} left out: no value)" if without else ""
+        trials = f"{len(done)} trial{'s' * (len(done) != 1)}{left_out}"
         return (
-            f"best of {len(done)} trials by {self.rule}: trial {best.number}, "
+            f"best of {trials} by {self.rule}: trial {best.number}, "
             f"{best.value:.4g}{against}: {setting or 'as it is'}\n"
             f"on fresh seeds: {fresh_seeds_command(self.overrides(best)[0], self.command.seeds)}"
         )
