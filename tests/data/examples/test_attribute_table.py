@@ -11,7 +11,7 @@ from scipy.io import savemat
 from helpers import zero_shot
 from helpers.data_files import real_data
 from tlrun.config.compose import compose
-from tlrun.data.examples import attributes
+from tlrun.data.examples import attribute_table
 from tlrun.data.examples.attribute_table import read_table
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
@@ -23,7 +23,7 @@ STROKES = "150c0ba7a15ae33f2a6b3e3c995d9a59e5bfb69499f2a5f15d1dc67529fd7649"
 
 
 def test_the_strokes_are_those_written_before_any_training():
-    path = Path(attributes.__file__).parents[1] / "sets" / "digit_strokes.csv"
+    path = Path(attribute_table.__file__).parents[1] / "sets" / "digit_strokes.csv"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == STROKES
     table = read_table(bundled="digit_strokes")
     assert table.classes == tuple("0123456789")
@@ -60,7 +60,7 @@ def test_the_published_tables_agree():
     assert np.isnan(awa.values).sum() == 4
     binary = read_table(bundled="awa2", matrix="binary").values
     assert set(np.unique(binary)) == {0.0, 1.0}
-    root = attributes.find(attributes.PUBLISHED["awa2"]).parent / "xlsa17/data"
+    root = attribute_table.find(attribute_table.PUBLISHED["awa2"]).parent / "xlsa17/data"
     mat = read_table(root / "AWA2" / "att_splits.mat")
     np.testing.assert_allclose(mat.rows_of(awa.classes), awa.values)
     cub = read_table(bundled="cub")
@@ -127,7 +127,7 @@ def test_training_rows_that_meet_test_rows_are_refused(tmp_path):
 @real_data
 @pytest.mark.parametrize("name", ["AWA1", "AWA2", "SUN"])
 def test_the_trap_of_xlsa17_is_refused(name):
-    root = attributes.find(attributes.PUBLISHED["awa2"]).parent
+    root = attribute_table.find(attribute_table.PUBLISHED["awa2"]).parent
     found = load_mat(root / "xlsa17/data" / name / "att_splits.mat")
     tested = found["test_seen_loc"].ravel()
     refuse_overlap(found["trainval_loc"].ravel(), tested, name)
