@@ -199,10 +199,8 @@ def sweep_facts(root: Path) -> dict[str, Any]:
 
 
 def plain(text: str, root: Path) -> list[str]:
-    """Lines without this machine's paths, dates and module paths of the package."""
-    text = text.replace(str(root), "ROOT")
-    text = re.sub(r"\d{4}-\d\d-\d\d[/_T ]\d\d[-:]\d\d[-:]\d\d[\w.,]*", "DATE", text)
-    return text.splitlines()
+    """Lines without this machine's paths."""
+    return text.replace(str(root), "ROOT").splitlines()
 
 
 def message(command: str, root: Path) -> dict[str, Any]:
@@ -240,8 +238,8 @@ def without_names(value: Any) -> Any:
         return [without_names(item) for item in value]
     if not isinstance(value, str):
         return value
+    value = re.sub(r"\d{4}-\d\d-\d\d[/_T ]\d\d[-:]\d\d[-:]\d\d[\w.,]*", "DATE", value)
     value = re.sub(r"\d{4}-\d\d-\d\d", "DATE", value)
-    value = re.sub(r"(DATE/)\d\d-\d\d-\d\d", r"\1TIME", value)
     return re.sub(r"(?<=_)[0-9a-f]{6,8}(?=/|$|,)", "HASH", value)
 
 

@@ -24,7 +24,7 @@ class Range(NamedTuple):
     open_high: bool = False
 
     def holds(self, value: float) -> bool:
-        if not finite(value):
+        if not is_finite(value):
             return False
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
         below = self.high is None or (value < self.high if self.open_high else value <= self.high)
@@ -51,7 +51,7 @@ class Distinct(NamedTuple):
         return ", none of them twice"
 
 
-def finite(value: float) -> bool:
+def is_finite(value: float) -> bool:
     """Neither NaN nor infinite, nor a whole number that no float can hold."""
     return abs(value) < 2**1023 if isinstance(value, int) else math.isfinite(value)
 

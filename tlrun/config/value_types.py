@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from tlrun.config.ranges import finite
+from tlrun.config.ranges import is_finite
 from tlrun.errors import did_you_mean
 
 LISTS = (list, tuple, Sequence)
@@ -33,7 +33,7 @@ def matches(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and finite(value)
+        return number and is_finite(value)
     if (origin or kind) in LISTS:
         if not isinstance(value, list | tuple):
             return False

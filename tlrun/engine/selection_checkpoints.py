@@ -24,7 +24,7 @@ class SelectionCheckpoints:
     def __init__(self, setup: TrainingSetup, metrics_log: MetricsLog) -> None:
         self.folder = setup.run_dir.checkpoints
         self.rules: Sequence[str] = setup.rules
-        self.candidates = setup.candidates
+        self.candidates, self.choose = setup.candidates, setup.choose
         self.metrics_log = metrics_log
         self._of_last: set[int] = set()  # candidates that the newest last.pt needs
 
@@ -58,7 +58,7 @@ class SelectionCheckpoints:
         chosen: set[int] = set()
         for rule in self.rules:
             path = self.folder / f"{rule}.pt"
-            row = next(iter(self.candidates(rows, rule)), None)
+            row = self.choose(rows, rule)
             if row is not None:
                 number = next(k for k in waiting if rows[k] is row)
                 about = {**_about(row), "metric": rule, "value": score(row, rule)}

@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tlrun.evaluate.figures import finite
+
 Row = Mapping[str, Any]
 CROSS_ENTROPY = "loss/classification"
 TIMES_GUESSING, TIMES_FIRST = 10.0, 100.0
@@ -73,7 +75,7 @@ def _diverged(rows: Sequence[Row], num_classes: int) -> Failure | None:
             ends.setdefault(str(row.get("phase")), [row])[1:] = [row]
     for phase, ends_of_phase in ends.items():
         first, last = ends_of_phase[0], ends_of_phase[-1]
-        losses = {k: _number(v) for k, v in last.items() if k.startswith("loss/")}
+        losses = {k: finite(v) for k, v in last.items() if k.startswith("loss/")}
         for key, value in losses.items():
             if value is None:
                 return _failed(f"the loss '{_name(key)}' is not finite at the end of {phase}")
@@ -106,7 +108,7 @@ def _at_chance(rows: Sequence[Row], chances: Mapping[str, Mapping[str, Any]]) ->
     trained = [row for row in rows if row.get("split") == "eval" and (row.get("step") or 0) > 0]
     for key, told in chances.items():
         chance = Chance(float(told["share"]), int(told["count"]))
-        accuracies = [v for row in trained if (v := _number(row.get(key))) is not None]
+        accuracies = [v for row in trained if (v := finite(row.get(key))) is not None]
         if accuracies and max(accuracies) <= chance.limit < 1.0:
             return Failure(
                 "never left chance",
@@ -121,15 +123,9 @@ def _at_chance(rows: Sequence[Row], chances: Mapping[str, Mapping[str, Any]]) ->
 
 def _total(row: Row) -> float | None:
     """The sum of a row's losses; None if one is not finite."""
-    values = [_number(value) for key, value in row.items() if key.startswith("loss/")]
+    values = [finite(value) for key, value in row.items() if key.startswith("loss/")]
     return None if None in values else sum(value for value in values if value is not None)
 
 
 def _name(key: str) -> str:
     return key.removeprefix("loss/")
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)

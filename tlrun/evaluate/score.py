@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tlrun.evaluate.figures import finite
 from tlrun.evaluate.selection import score
 from tlrun.files.yaml_file import read_yaml
 from tlrun.run_folder.run_dir import RunDir
@@ -40,12 +40,8 @@ def selected_score(run: RunDir) -> Score | None:
             ),
             None,
         )
-    return Score(rule, _finite(value), _finite(chosen.get("target_test/accuracy")))
+    return Score(rule, finite(value), finite(chosen.get("target_test/accuracy")))
 
 
 def _rule_of(run: RunDir) -> str:
     return str(read_yaml(run.config)["select"]["name"])
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -25,6 +25,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.evaluate.figures import finite
 
 Row = Mapping[str, Any]
 DEFAULT = "information_maximization"
@@ -57,7 +58,7 @@ def score_keys(rule: str) -> tuple[str, ...]:
 
 def score(row: Row, rule: str) -> float | None:
     """What a rule maximises, at one evaluation; None where the row has no finite value of it."""
-    return next((v for k in score_keys(rule) if (v := _number(row.get(k))) is not None), None)
+    return next((v for k in score_keys(rule) if (v := finite(row.get(k))) is not None), None)
 
 
 def sees_target_labels(rule: str) -> bool:
@@ -114,7 +115,7 @@ class Guard:
         stated = summary.get("selection_guard")
         if not isinstance(stated, Mapping):
             return None
-        limits = {limit.name: _number(stated.get(limit.name)) for limit in fields(cls)}
+        limits = {limit.name: finite(stated.get(limit.name)) for limit in fields(cls)}
         if None in limits.values():
             return None
         return cls(**{**limits, "num_classes": int(stated["num_classes"])})  # type: ignore[arg-type]
@@ -126,7 +127,7 @@ class Guard:
 
     def passes_use(self, row: Row) -> bool:
         """Whether the predictions of a row use enough classes."""
-        used = _number(row.get(USED))
+        used = finite(row.get(USED))
         return used is None or _reaches(used, self.least_effective_classes)
 
 
@@ -164,7 +165,7 @@ def candidates(rows: Sequence[Row], rule: str, guard: Guard) -> list[Row]:
     best_source = 0.0
     waiting: list[_Candidate] = []
     for number, row in enumerate(rows):
-        source, value = _number(row.get(SOURCE)), score(row, rule)
+        source, value = finite(row.get(SOURCE)), score(row, rule)
         best_source = max(best_source, source or 0.0)
         if value is not None and _trained(row) and guard.passes_use(row):
             reach = highest_floor if source is None else min(source, highest_floor)
@@ -194,7 +195,7 @@ def eligible(rows: Iterable[Row], guard: Guard) -> list[bool]:
 
 def best_source(rows: Iterable[Row]) -> float:
     """The highest accuracy on the source's validation images; 0 if there is none."""
-    return max((_number(row.get(SOURCE)) or 0.0 for row in rows), default=0.0)
+    return max((finite(row.get(SOURCE)) or 0.0 for row in rows), default=0.0)
 
 
 def why_none(rows: Sequence[Row], rule: str, guard: Guard) -> str:
@@ -228,7 +229,7 @@ def _trained(row: Row) -> bool:
 
 def _remembers(row: Row, floor: float) -> bool:
     """Whether the source is not forgotten."""
-    source = _number(row.get(SOURCE))
+    source = finite(row.get(SOURCE))
     return source is None or _reaches(source, floor)
 
 
@@ -247,7 +248,7 @@ def choices(rows: Sequence[Row], guard: Guard) -> dict[str, Row]:
         key.removeprefix("validator/")
         for row in rows
         for key in row
-        if key.startswith("validator/") and _number(row[key]) is not None
+        if key.startswith("validator/") and finite(row[key]) is not None
     )
     chosen: dict[str, Row] = {}
     for rule in [*validators, *(["last"] if rows else [])]:
@@ -262,11 +263,11 @@ def regrets(rows: Sequence[Row], guard: Guard) -> dict[str, float]:
     Over the rules and rows of `choices`; {} if no row has target test accuracy. It looks at test
     labels: for judging rules after the fact, never for choosing one.
     """
-    measured = [row for row in rows if _number(row.get(ORACLE)) is not None]
+    measured = [row for row in rows if finite(row.get(ORACLE)) is not None]
     best = select_row(measured, "oracle", guard)
     if best is None:
         return {}
-    reached = {rule: _number(row.get(ORACLE)) for rule, row in choices(rows, guard).items()}
+    reached = {rule: finite(row.get(ORACLE)) for rule, row in choices(rows, guard).items()}
     return {rule: best[ORACLE] - value for rule, value in reached.items() if value is not None}
 
 
@@ -278,10 +279,3 @@ def _best(rows: Iterable[Row], rule: str) -> Row | None:
         if value is not None and value >= best_value:
             best, best_value = row, value
     return best
-
-
-def _number(value: Any) -> float | None:
-    """The value as a finite float, else None: a metric that broke down chooses nothing."""
-    if isinstance(value, int | float) and math.isfinite(value):
-        return float(value)
-    return None

@@ -44,18 +44,6 @@ def test_the_loss_is_the_cross_entropy_of_the_turns_and_reads_no_label():
     )
 
 
-def test_labels_of_the_source_change_nothing(tmp_path):
-    nets = []
-    for name in ("a", "b"):
-        session = small.session(tmp_path / name, *TURNS)
-        source = session.data.role("source_train")
-        if name == "b":
-            source.labels = source.labels.flip(0)
-        session.trainer().fit()
-        nets.append(session.net.state_dict())
-    assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
-
-
 def test_the_turns_are_learned_and_the_backbone_is_carried_into_a_probe(tmp_path):
     steps = ("phases.source.steps=60", "backbone.width=0.3", "optimizer.lr=0.003")
     session = small.session(tmp_path / "run", *TURNS, *steps, "transfer.freeze=[backbone]")

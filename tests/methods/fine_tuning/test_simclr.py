@@ -7,10 +7,7 @@ import torch
 
 from helpers import small
 from tlrun.config.build import build
-from tlrun.config.compose import compose
 from tlrun.errors import ConfigError
-from tlrun.experiment.start import create_run_folder, run_experiment
-from tlrun.inference.predict import load
 from tlrun.losses.contrastive import nt_xent
 from tlrun.methods.fine_tuning.simclr import SimCLR, view
 
@@ -41,18 +38,6 @@ def test_views_keep_the_shape_are_drawn_per_image_and_by_the_seed():
     assert len({float(v.sum()) for v in view(same, 0.5, 0.4)}) == 6
 
 
-def test_labels_of_the_source_change_nothing(tmp_path):
-    nets = []
-    for name in ("a", "b"):
-        session = small.session(tmp_path / name, *START)
-        source = session.data.role("source_train")
-        if name == "b":
-            source.labels = source.labels.flip(0)
-        session.trainer().fit()
-        nets.append(session.net.state_dict())
-    assert all(torch.equal(nets[0][key], nets[1][key]) for key in nets[0])
-
-
 def test_views_of_one_image_are_told_from_others_and_the_backbone_is_carried(tmp_path):
     steps = ("phases.source.steps=60", "backbone.width=0.3", "optimizer.lr=0.003")
     session = small.session(
@@ -64,14 +49,6 @@ def test_views_of_one_image_are_told_from_others_and_the_backbone_is_carried(tmp
     fates = {f["stage"]: f for f in session.run_dir.read_json(session.run_dir.transfer, list)}
     assert fates["backbone.conv2"]["origin"] == "carried"
     assert fates["classifier.out"]["origin"] == "new"
-
-
-@pytest.mark.parametrize("method", ["simclr", "rotation"])
-def test_the_model_can_be_loaded(method, tmp_path):
-    words = [*small.QUICK, f"method={method}", "target_labels=2", "baseline=false"]
-    run_dir = create_run_folder(compose(words), tmp_path / "run", words)
-    run_experiment(run_dir)
-    assert load(run_dir.path)(torch.zeros(2, 3, 28, 28)).shape == (2, 10)
 
 
 def test_mistakes_are_explained():

@@ -6,9 +6,10 @@ exist and which labels they carry.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,60 +34,8 @@ from tlrun.run_folder.run_dir import RunDir
 EMBEDDED = 500  # images of each domain kept in features.npz, for the 2-D map
 
 
-class Evaluator(Protocol):
-    """What the engine and `conclude` ask of an evaluator; the arguments are ClassEvaluator's."""
-
-    def __init__(
-        self,
-        data: Data,
-        method: Method,
-        device: torch.device,
-        *,
-        batch_size: int,
-        max_images: int,
-        seed: int,
-        target_test: bool,
-    ) -> None: ...
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """Selection rules that keep a checkpoint of their own, beside those the user asked for."""
-        return ()
-
-    @property
-    def headline(self) -> str:
-        """The key of the one test figure to read: that of the task which was trained."""
-        return "target_test/accuracy"
-
-    def chances(self) -> dict[str, Chance]:
-        """Guessing on the labelled validation sets of what is trained on, by key of `row`."""
-        return {}
-
-    def row(self, net: Net) -> dict[str, float | None]:
-        """The figures of an evaluation during training; `oracle/*` ones if allowed."""
-
-    def test(self, net: Net) -> tuple[Figures, Any]:
-        """The final figures, and whatever `write` needs."""
-
-    def history(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What all evaluations of the run say together, for its summary. rows: in order of time."""
-        return {}
-
-    def write(self, run_dir: RunDir, outputs: Any) -> None:
-        """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
-
-    def compare(
-        self, run_dir: RunDir, summary: dict[str, Any], baselines: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The summary with what its baselines' summaries (by folder) add: the figures before.
-
-        What it adds to `selected`, it describes in `figures`.
-        """
-        return {**summary, "before": next(iter(baselines.values()))["selected"]}
-
-
-class ClassEvaluator(Evaluator):
-    """Classification: one label per image."""
+class Evaluator(ABC):
+    """What the engine and `conclude` ask of an evaluator."""
 
     def __init__(
         self,
@@ -106,6 +55,49 @@ class ClassEvaluator(Evaluator):
             seed,
             target_test,
         )
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Selection rules that keep a checkpoint of their own, beside those the user asked for."""
+        return ()
+
+    @property
+    def headline(self) -> str:
+        """The key of the one test figure to read: that of the task which was trained."""
+        return "target_test/accuracy"
+
+    def chances(self) -> dict[str, Chance]:
+        """Guessing on the labelled validation sets of what is trained on, by key of `row`."""
+        return {}
+
+    @abstractmethod
+    def row(self, net: Net) -> dict[str, float | None]:
+        """The figures of an evaluation during training; `oracle/*` ones if allowed."""
+
+    @abstractmethod
+    def test(self, net: Net) -> tuple[Figures, Any]:
+        """The final figures, and whatever `write` needs."""
+
+    def history(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What all evaluations of the run say together, for its summary. rows: in order of time."""
+        return {}
+
+    @abstractmethod
+    def write(self, run_dir: RunDir, outputs: Any) -> None:
+        """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
+
+    def compare(
+        self, run_dir: RunDir, summary: dict[str, Any], baselines: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The summary with what its baselines' summaries (by folder) add: the figures before.
+
+        What it adds to `selected`, it describes in `figures`.
+        """
+        return {**summary, "before": next(iter(baselines.values()))["selected"]}
+
+
+class ClassEvaluator(Evaluator):
+    """Classification: one label per image."""
 
     def chances(self) -> dict[str, Chance]:
         held = self.data.role("source_val")

@@ -10,6 +10,7 @@ training only the validation classes are used (`validator/source_accuracy`).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,6 @@ from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.class_figures import Evaluator
 from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
 from tlrun.files import csv_file
-from tlrun.methods.base import Method
 from tlrun.methods.few_shot.episodic import FewShot
 from tlrun.methods.query import Query, Support
 from tlrun.models.net import Net
@@ -35,20 +35,12 @@ AT_ONCE = 100  # episodes whose features are compared together
 class EpisodeEvaluator(Evaluator):
     """Few-shot classification. Methods without scores for a way (MAML's head) give no figure."""
 
-    def __init__(
-        self,
-        data: Data,
-        method: Method,
-        device: torch.device,
-        *,
-        batch_size: int,
-        max_images: int,
-        seed: int,
-        target_test: bool,
-    ) -> None:
+    data: EpisodeData
+
+    def __init__(self, data: Data, *arguments: Any, **settings: Any) -> None:
         assert isinstance(data, EpisodeData)
-        self.data, self.method, self.device = data, method, device
-        self.batch_size, self.target_test = batch_size, target_test
+        super().__init__(data, *arguments, **settings)
+        method = self.method
         self.by_features = (
             isinstance(method, FewShot) and type(method).classify is not FewShot.classify
         )

@@ -31,7 +31,6 @@ from tlrun.losses.adversarial import (
 )
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.base import Phase
-from tlrun.models.heads import DomainHead
 from tlrun.models.net import Forward, Net
 
 LARGEST = 4096  # entries of f ⊗ g, the authors' limit; more of them are projected
@@ -49,16 +48,13 @@ class CDAN(DANN):
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
-        width = net.width_of(self.attach) if self.taps else net.feature_dim
+        width = self.attached_width(net)
         joint = width * data.num_classes
         asked = str(self.randomised).lower()
         if asked == "true" or (asked == "auto" and joint > LARGEST):
             joint = self.randomised_dim
             net.add("multilinear", RandomisedMultilinear(width, data.num_classes, joint))
-        net.add(
-            "domain_head",
-            DomainHead(joint, self.domain_hidden, self.domain_layers, dropout=self.domain_dropout),
-        )
+        self.add_domain_head(net, joint)
 
     def domain_losses(
         self,

@@ -62,11 +62,16 @@ class DANN(Method):
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
-        width = net.feature_dim if not self.taps else net.width_of(self.attach)
-        net.add(
-            "domain_head",
-            DomainHead(width, self.domain_hidden, self.domain_layers, dropout=self.domain_dropout),
-        )
+        self.add_domain_head(net, self.attached_width(net))
+
+    def attached_width(self, net: Net) -> int:
+        """D, of what the domain head is attached to."""
+        return net.width_of(self.attach) if self.taps else net.feature_dim
+
+    def add_domain_head(self, net: Net, width: int) -> None:
+        """width: of what it is given."""
+        size = (self.domain_hidden, self.domain_layers)
+        net.add("domain_head", DomainHead(width, *size, dropout=self.domain_dropout))
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
