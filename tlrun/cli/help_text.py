@@ -32,7 +32,7 @@ Keys (all of them, with values: tlrun --cfg job)
   seed                   one number decides order, augmentation, weights and splits
   target_labels          auto | none | all | labels per class that the method may see
   target_images          all | none
-  batch_norm             auto | joint | separate_forward | per_domain
+  batch_norm             auto | joint | separate_forward | per_domain | frozen
   trainer.*              steps or epochs, batch_size, device, devices, threads, precision, compile,
                          eval_every, checkpoint_every ...
   phases.NAME.*          steps, optimizer, schedule, frozen of one phase

@@ -224,7 +224,7 @@ class Experiment:
     target_images: Literal["all", "none"]
     init: str
     transfer: Transfer
-    batch_norm: Literal["auto", "joint", "separate_forward", "per_domain"]
+    batch_norm: Literal["auto", "joint", "separate_forward", "per_domain", "frozen"]
     baseline: Literal["auto"] | bool
     terms: dict[str, Any]
     balance: dict[str, Any]

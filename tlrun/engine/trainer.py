@@ -34,6 +34,7 @@ from tlrun.engine.setup import TrainingSetup
 from tlrun.engine.step import TrainingStep
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.methods.base import Phase, Progress
+from tlrun.models.batch_norm import has_batch_norm, norms_with_statistics, set_held_eval
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +169,8 @@ class Trainer:
             self.net.carried = tuple(saved.get("carried", ()))
         frozen = self.net.select(phase.frozen)
         self._set_trainable(frozen, False)
+        if self.method.frozen_statistics:
+            self._hold_statistics(index, saved)
         if saved is None:
             self.method.start(phase, self.net, self.data)
             self.process.broadcast(self.net.state_dict().values())
@@ -176,6 +179,16 @@ class Trainer:
             if self.process.world > 1:  # one start for all, then dropout of their own
                 torch.manual_seed(torch.initial_seed() + 1000 * (self.process.rank + 1))
         return frozen
+
+    def _hold_statistics(self, index: int, saved: Mapping[str, Any] | None) -> None:
+        """Of what comes with statistics; a first phase that learns them has none to hold."""
+        last = index == len(self.setup.phases) - 1
+        if saved is not None:
+            self.net.hold_statistics(saved["held"])
+        elif last or norms_with_statistics(self.net):
+            self.net.hold_statistics()
+        if last and not has_batch_norm(self.net):
+            log.warning("batch_norm=frozen changes nothing: this net has no batch norm")
 
     def _set_trainable(self, stages: list[str], trainable: bool) -> None:
         for stage in stages:
@@ -253,6 +266,7 @@ class Trainer:
     def _set_training_mode(self, frozen: list[str]) -> None:
         self.net.train()
         self.net.set_frozen_eval(frozen)  # frozen means eval() too: batch statistics would drift
+        set_held_eval(self.net)
 
     # ---- one step -------------------------------------------------------------------------
 
@@ -387,6 +401,7 @@ class Trainer:
             "terms": {name: term.state_dict() for name, term in setup.terms.items()},
             "balance": setup.balance.state_dict() if setup.balance else {},
             "carried": list(self.net.carried),
+            "held": list(self.net.held),
             "optimizer": optimizer.state_dict() if optimizer else None,
             "scaler": self.scaler.state_dict(),
             "phase": phase.name,

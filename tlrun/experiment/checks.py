@@ -21,6 +21,8 @@ from tlrun.evaluate.selection import TASK, check_rule
 from tlrun.experiment.session import Session
 from tlrun.methods.balances.base import Balance
 from tlrun.methods.base import Method, Phase, Term
+from tlrun.models.batch_norm import FROZEN
+from tlrun.models.net import NO_STATISTICS
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,20 @@ def check_init(init: str, method: Method, trained: bool) -> None:
         )
     if init not in INITS and not trained:
         RunDir.open(init)
+
+
+def check_frozen_statistics(cfg: Config, terms: Mapping[str, Term]) -> None:
+    """`batch_norm=frozen` keeps statistics that there are, and nothing else works on them."""
+    if cfg["batch_norm"] != FROZEN:
+        return
+    if cfg["init"] == "scratch":
+        raise ConfigError(f"init=scratch comes without batch statistics: {NO_STATISTICS}")
+    for name, term in terms.items():
+        if term.batch_statistics:
+            raise ConfigError(
+                f"terms=[{name}] mixes statistics of the batch into batch norm, and "
+                "batch_norm=frozen uses none: leave one of them out"
+            )
 
 
 def check_target_labels(labels: Labels, method: Method) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from torch import Tensor
 
 from tlrun.methods.query import Query
+from tlrun.models.batch_norm import FROZEN
 from tlrun.models.net import Net
 
 if TYPE_CHECKING:  # methods know the shape of the data, not how they are read
@@ -145,13 +146,15 @@ class Method:
 
     Constructor arguments of a subclass are exactly the keys of its `conf/method/<name>.yaml`.
     `batch_norm` (joint | separate_forward | per_domain) and `init` are the method's own choice; the
-    top-level keys of these names replace them as the method is built (methods/build.py). init:
+    top-level keys of these names replace them as the method is built (methods/build.py).
+    frozen_statistics: `batch_norm=frozen`, under which it forwards as with joint. init:
     where the weights come from that the target is trained from: "source" = a source phase of its
     own, "pretrained", "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
     """
 
     requirements: Requirements = Requirements()
     batch_norm: str = "joint"
+    frozen_statistics: bool = False
     init: str = "auto"
     balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
 
@@ -198,7 +201,8 @@ class Method:
         """
         if self.requirements.kind != "class":
             return {}
-        fresh = {"batch_norm": "auto", "target_labels": "auto", "terms": {}, "phases": {}}
+        mode = FROZEN if self.frozen_statistics else "auto"
+        fresh = {"batch_norm": mode, "target_labels": "auto", "terms": {}, "phases": {}}
         if self.init == "source":  # it has no source phase before its own
             fresh["init"] = "auto"
         return {"baseline": {"method": "source_only", **fresh}}
@@ -224,11 +228,13 @@ class Term:
 
     decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
     then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
-    several tasks.
+    several tasks. batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen`
+    leaves it nothing to do.
     """
 
     decays_weights: bool = False
     one_target: bool = False
+    batch_statistics: bool = False
 
     def attach(self, net: Net) -> None:
         """Hook into modules of the net: after each phase has built its parts, on resume too.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlrun.config.build import build, plain
 from tlrun.methods.base import Method, Phase
-from tlrun.models.batch_norm import convert
+from tlrun.models.batch_norm import FROZEN, convert
 from tlrun.models.build import build_net
 from tlrun.models.net import Net
 
@@ -22,9 +22,12 @@ def build_method(cfg: Mapping[str, Any]) -> Method:
     are no arguments of its own, so that a method of a user's need not list them.
     """
     method: Method = build(cfg["method"], "method")
-    for key in ("batch_norm", "init"):
-        if cfg[key] != "auto":
-            setattr(method, key, str(cfg[key]))
+    if cfg["batch_norm"] == FROZEN:  # one forward for all: no batch counts
+        method.batch_norm, method.frozen_statistics = "joint", True
+    elif cfg["batch_norm"] != "auto":
+        method.batch_norm = str(cfg["batch_norm"])
+    if cfg["init"] != "auto":
+        method.init = str(cfg["init"])
     return method
 
 

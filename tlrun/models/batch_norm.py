@@ -13,13 +13,17 @@ per_domain these hold the source's statistics and target_running_mean, target_ru
 target_num_batches_tracked the target's. A per_domain net loads a checkpoint without target keys (it
 has then no target statistics yet); the other way round needs strict=False and reads the source's.
 
+`hold_statistics` is the fourth mode, `frozen`: the layers that came with statistics normalise by
+them in training too and do not change them, while their affine goes on training. One that is new
+(a head's) has none to keep, so it trains as under `joint`.
+
 A domain without statistics (no training batch yet) is evaluated with the source's: fresh buffers
 (mean 0, variance 1) would look like a weak method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +37,7 @@ from tlrun.errors import ConfigError, did_you_mean
 from tlrun.fp32 import in_fp32
 
 MODES = ("joint", "separate_forward", "per_domain")
+FROZEN = "frozen"  # joint, with `hold_statistics`
 DOMAINS = ("source", "target")
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -58,6 +63,43 @@ def convert(net: nn.Module, mode: str = "joint", synchronize: bool = False) -> n
                     converted[child] = BatchNorm(child, per_domain, synchronize)
                 setattr(parent, name, converted[child])
     return net
+
+
+def has_batch_norm(net: nn.Module) -> bool:
+    """Whether it has a layer of that kind at all."""
+    return any(isinstance(module, _BatchNorm | BatchNorm) for module in net.modules())
+
+
+def norms_with_statistics(net: nn.Module) -> list[str]:
+    """Names of the batch norms that have running statistics of something: not mean 0, variance 1.
+
+    Not by num_batches_tracked: many published weights have it at 0.
+    """
+    names = []
+    for name, module in net.named_modules():
+        if isinstance(module, _BatchNorm | BatchNorm) and module.running_mean is not None:
+            assert module.running_var is not None
+            if bool((module.running_mean != 0).any()) or bool((module.running_var != 1).any()):
+                names.append(name)
+    return names
+
+
+def hold_statistics(net: nn.Module, names: Iterable[str]) -> None:
+    """Mark these batch norms, so that `set_held_eval` and `is_held` know them."""
+    for name in names:
+        net.get_submodule(name).holds_statistics = True  # type: ignore[assignment]
+
+
+def is_held(norm: nn.Module) -> bool:
+    """Whether the statistics of a batch norm are to stay as they are (`batch_norm=frozen`)."""
+    return bool(getattr(norm, "holds_statistics", False))
+
+
+def set_held_eval(net: nn.Module) -> None:
+    """Eval mode for the held batch norms, without what timm puts inside them (dropout)."""
+    for module in net.modules():
+        if is_held(module):
+            module.training = False
 
 
 @contextmanager

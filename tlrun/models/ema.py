@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tlrun.models.batch_norm import BatchNorm
+from tlrun.models.batch_norm import BatchNorm, is_held
 from tlrun.models.net import Forward, Net
 
 
@@ -55,7 +55,7 @@ class EmaTeacher(nn.Module):
         """As forward, without gradients; with own statistics, normalised by those of the batch."""
         norms = [m for m in self.inner.modules() if isinstance(m, BatchNorm | _BatchNorm)]
         for norm in norms if self.own_statistics else ():
-            norm.training = True
+            norm.training = not is_held(norm)
         out: Forward = self.inner(x, domain)
         for norm in norms:
             norm.training = False

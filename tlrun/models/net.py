@@ -21,10 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError, did_you_mean
-from tlrun.models.batch_norm import statistics_of
+from tlrun.models.batch_norm import (
+    has_batch_norm,
+    hold_statistics,
+    norms_with_statistics,
+    statistics_of,
+)
 from tlrun.models.heads import Classifier
 
 CARRIED = "@carried"  # as a pattern: the stages whose weights were carried over
+NO_STATISTICS = (
+    "batch_norm=frozen keeps those that a net has learned elsewhere; set init=pretrained or "
+    "init=RUN_DIR, or leave it out"
+)
 SLICE = re.compile(r"(\w*)\[(-?\d*):(-?\d*)\]")  # backbone[:-1]
 
 
@@ -55,6 +64,7 @@ class Net(nn.Module):
         self.head_options = dict(head or {})  # arguments of Classifier: `backbone.head.*`
         self.main_head = "classifier"
         self.carried: tuple[str, ...] = ()  # stages whose weights were transferred (transfer.py)
+        self.held: tuple[str, ...] = ()  # batch norms that keep their statistics (batch_norm.py)
         self.learned: dict[str, str] = {}  # heads of earlier tasks -> the stream of their images
 
     # ---- structure ------------------------------------------------------------------------
@@ -184,6 +194,17 @@ class Net(nn.Module):
                 for loose in self._outside_stages(part):
                     if any(True for _ in (*loose.parameters(False), *loose.buffers(False))):
                         loose.eval()
+
+    def hold_statistics(self, names: Iterable[str] | None = None) -> None:
+        """`batch_norm=frozen`: these batch norms keep their statistics from here on.
+
+        names: as `held` of a checkpoint; None = all that have learned some by now. Raises
+        ConfigError if the net has batch norms and none of them has.
+        """
+        self.held = tuple(norms_with_statistics(self) if names is None else names)
+        if names is None and not self.held and has_batch_norm(self):
+            raise ConfigError(f"no batch norm of this net has statistics yet: {NO_STATISTICS}")
+        hold_statistics(self, self.held)
 
     def _outside_stages(self, part: str) -> list[nn.Module]:
         """Modules of a part that lie in no stage and hold none."""

@@ -30,6 +30,7 @@ from tlrun.losses.classification import classification_loss
 from tlrun.methods.base import Batches, Output, Phase, Progress, Update
 from tlrun.methods.few_shot.episodic import FewShot, share_right
 from tlrun.methods.query import Query, Support
+from tlrun.models.batch_norm import is_held
 from tlrun.models.net import Net
 
 
@@ -95,7 +96,11 @@ class MAML(FewShot):
         support = query.support
         if support is None or support.way != head.out.out_features:
             return Output(features=net(x, head=None).features)
-        norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [
+            m
+            for m in net.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and not is_held(m)
+        ]
         statistics = {name: value.clone() for name, value in net.named_buffers()}
         for norm in norms if self.transductive else ():
             norm.train()

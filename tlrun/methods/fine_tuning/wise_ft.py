@@ -27,7 +27,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Phase
 from tlrun.methods.fine_tuning.finetune import Finetune
-from tlrun.models.batch_norm import BatchNorm
+from tlrun.models.batch_norm import BatchNorm, is_held
 from tlrun.models.net import Net
 
 LAST = "interpolated"
@@ -96,7 +96,9 @@ def recompute_statistics(net: Net, data: Data, frozen: Sequence[str]) -> None:
     """Running statistics = the mean over the target's training images, in batches of 256."""
     still = {m for stage in frozen for m in net.module_of(stage).modules()}
     norms: list[Any] = [
-        m for m in net.modules() if isinstance(m, _BatchNorm | BatchNorm) and m not in still
+        m
+        for m in net.modules()
+        if isinstance(m, _BatchNorm | BatchNorm) and m not in still and not is_held(m)
     ]
     examples = data.role("target_train")
     if not norms or examples is None:

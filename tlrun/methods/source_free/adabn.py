@@ -40,6 +40,10 @@ class AdaBN(SourceFree):
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         super().build(phase, net, data)
+        if self.frozen_statistics:
+            raise ConfigError(
+                "adabn replaces batch statistics, and batch_norm=frozen keeps them: leave it out"
+            )
         norms_of(net, phase.frozen, "adabn")  # a clear error before anything is trained
         if phase.name == self.adapting.name and phase.steps:
             raise ConfigError(

@@ -32,6 +32,8 @@ class StochNorm(Term):
     """p: probability that a channel is normalised by the running statistics, from 0 (plain batch
     norm) to 1 (running statistics alone)."""
 
+    batch_statistics = True
+
     def __init__(self, p: Share = 0.5) -> None:
         self.p = p
         self.active = False  # not in a source phase
