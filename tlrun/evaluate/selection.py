@@ -90,6 +90,25 @@ def without_target(rule: str) -> str:
     )
 
 
+def without_source(rule: str, labelled: bool) -> str:
+    """The rule that stands for `rule` if there is no source.
+
+    labelled: whether the target's validation images have labels that may be read. Then the default
+    becomes the accuracy on these, else the last step. Raises ConfigError for a rule that looks at
+    the source: it would choose nothing.
+    """
+    from tlrun.evaluate.validators import VALIDATORS
+
+    if rule == DEFAULT:
+        return "target_accuracy" if labelled else "last"
+    if rule in VALIDATORS and "source_val" in VALIDATORS[rule].reads:
+        raise ConfigError(
+            f"select={rule} looks at source images, and there is no source; use "
+            + ("select=target_accuracy" if labelled else "select=last, or target_val_labels=all")
+        )
+    return rule
+
+
 def resolve_min_effective_classes(asked: float | str, label_spaces: str = "shared") -> float:
     """What "auto" means: 0.5, but 0.2 where the target may lack classes (partial, open)."""
     if asked != "auto":

@@ -16,6 +16,7 @@ import torch
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
 from tlrun.data.problems.label_space import LabelSpace
+from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
 from tlrun.data.problems.pair import Data, build_data
 from tlrun.data.problems.trained import as_trained, check_columns, with_statistics
@@ -110,6 +111,11 @@ def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | No
     labels: Labels = method.requirements.target_labels if asked == "auto" else asked  # type: ignore[assignment]
     checks.check_target_labels(labels, method)
     tested = space is not None and method.requirements.kind == "class"
+    if space is None:
+        checks.check_has_source(cfg, method)
+        known = None
+    else:
+        known = space.source_classes if has_source(cfg["data"]) else space.classes
     origin = space or origin_space(method.init, trained)
     data = build_data(
         cfg["data"],
@@ -119,7 +125,7 @@ def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | No
             target_val_labels=cfg["target_val_labels"],
             target_images="none" if tested else str(cfg["target_images"]),
             shared_classes=method.requirements.shared_classes,
-            classes=None if space is None else space.source_classes,
+            classes=known,
             feature_names=None if origin is None else origin.feature_names,
         ),
     )

@@ -6,8 +6,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.build import build
+from tlrun.data.problems.one_set import has_source
 from tlrun.engine.precision import resolve_device, resolve_precision
-from tlrun.evaluate.selection import resolve_min_effective_classes, without_target
+from tlrun.evaluate.selection import (
+    resolve_min_effective_classes,
+    without_source,
+    without_target,
+)
+from tlrun.methods.base import Method
 
 
 def resolve_auto(cfg: DictConfig) -> DictConfig:
@@ -33,4 +39,19 @@ def resolve_auto(cfg: DictConfig) -> DictConfig:
     )
     if cfg.target_images == "none":
         cfg.select.name = without_target(str(cfg.select.name))
+    if not has_source(cfg.data):
+        resolve_without_source(cfg)
     return cfg
+
+
+def resolve_without_source(cfg: DictConfig) -> None:
+    """Start from the backbone's own weights where a source would have come first, and choose by
+    the target's validation labels where there are any. Changes `cfg`."""
+    method: Method = build(cfg.method, "method")
+    if cfg.init == "auto" and method.init == "source" and cfg.backbone.get("weights"):
+        cfg.init = "pretrained"
+    asked, val = cfg.target_labels, cfg.target_val_labels
+    labels = method.requirements.target_labels if asked == "auto" else asked
+    if val == "auto":
+        val = "all" if labels == "all" else "none"
+    cfg.select.name = without_source(str(cfg.select.name), val not in ("none", 0))

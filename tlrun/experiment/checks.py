@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tlrun.config.schema import INITS
+from tlrun.data.problems.one_set import give_source, has_source
 from tlrun.data.problems.pair import UNKNOWN_CLASS, Data, Labels
 from tlrun.engine.optimizers import merged
 from tlrun.errors import ConfigError
@@ -101,12 +102,25 @@ def check_kind(method: Method, data: Data) -> None:
 
 def check_sources(method: Method, data: Data) -> None:
     """The data have as many single sources as the method needs."""
-    if len(data.sources) < method.requirements.sources:
+    if len(data.sources) < method.requirements.sources > 1:
         raise ConfigError(
             f"this method needs at least {method.requirements.sources} sources, and {data.name} "
             f"has {len(data.sources)}: `tlrun list data` names sets of several sources, as "
             "data=digits_styles_digitsm"
         )
+
+
+def check_has_source(cfg: Config, method: Method) -> None:
+    """The data have a source if the method learns from one."""
+    if has_source(cfg["data"]) or not method.needs_source or method.requirements.kind != "class":
+        return
+    name, give = cfg["choices"].get("method", "this method"), give_source(cfg["data"])
+    if "source" in method.requirements.streams:
+        raise ConfigError(f"method={name} needs a labelled source: {give}")
+    raise ConfigError(
+        f"method={name} learns on a source first, and there is none: set init=pretrained "
+        f"(published weights), init=RUN_DIR or init=scratch, or {give}"
+    )
 
 
 def check_open_set(method: Method, data: Data) -> None:

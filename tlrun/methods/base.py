@@ -166,6 +166,11 @@ class Method:
         """The source phase of a method that has one, unless the weights come from elsewhere."""
         return [Phase("source", ("source",), terms=False)] if self.init == "source" else []
 
+    @property
+    def needs_source(self) -> bool:
+        """Whether it must be given source images: in its batches, or to learn from first."""
+        return "source" in self.requirements.streams or self.init == "source"
+
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         """Add parts to the net: structure only, no training state.
 
@@ -199,7 +204,7 @@ class Method:
 
         A group with a name stands for that option with its defaults; other keys may be dotted.
         """
-        if self.requirements.kind != "class":
+        if self.requirements.kind != "class" or not data.sources:
             return {}
         mode = FROZEN if self.frozen_statistics else "auto"
         fresh = {"batch_norm": mode, "target_labels": "auto", "terms": {}, "phases": {}}

@@ -49,6 +49,17 @@ def check_source(source: Splits, unknown: str | None = None) -> None:
     _tell_untested(source)
 
 
+def check_alone(target: Splits) -> None:
+    """A target without a source: at least two classes, each with a training image. DataError."""
+    train = target.train
+    if len(train.classes or ()) < 2:
+        raise DataError(
+            f"the target '{train.name}' has one class only ('{', '.join(train.classes or ())}'), "
+            f"so every prediction would be right: give at least two{folders(train)}."
+        )
+    check_trained(train)
+
+
 def check_trained(train: ImageSet, classes: Sequence[str] | None = None) -> None:
     """DataError if a class (of `classes`; None = all of the set's) has no training image, for
     example after the cut of test images."""

@@ -191,8 +191,13 @@ class LabelSpace:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the single sources, each a stream of its own; "source" is all of them."""
-        return tuple(self.facts.sources) if isinstance(self.facts, SourceFacts) else ("source",)
+        """Names of the single sources, each a stream of its own; "source" is all of them.
+
+        () for a target without a source.
+        """
+        if isinstance(self.facts, SourceFacts):
+            return tuple(self.facts.sources)
+        return () if tuple(self.domains) == ("target",) else ("source",)
 
     def to_json(self) -> dict[str, Any]:
         """For label_space.json: all that prediction needs to know about the data."""

@@ -29,8 +29,9 @@ from tlrun.data.examples.splits import (
 )
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
-from tlrun.data.problems.class_checks import check_source, check_target, class_names
+from tlrun.data.problems.class_checks import check_alone, check_source, check_target, class_names
 from tlrun.data.problems.label_space import Facts, LabelSpace, Task
+from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
@@ -122,6 +123,8 @@ class Data:
     def role(self, role: str) -> ImageSet | None:
         """The set of a role such as "target_test", or None if the data have none."""
         domain, _, split = role.rpartition("_")
+        if domain == "source" and domain not in self.domains and self.kind == "class":
+            return None
         if domain not in self.domains or split not in ("train", "val", "test"):
             roles = [f"{d}_{s}" for d in self.domains for s in ("train", "val", "test")]
             raise ConfigError(f"unknown role '{role}': {did_you_mean(role, roles)}")
@@ -212,8 +215,8 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
 
     `data.label_spaces` says how the classes of the target relate to the source's. shared: they are
     the same; partial: the target may lack some; open: it may lack some, and what the source does
-    not know is the class UNKNOWN_CLASS, behind those of the source. Raises ConfigError or
-    DataError.
+    not know is the class UNKNOWN_CLASS, behind those of the source. Without a
+    source (`one_set.has_source`) there is a target alone. Raises ConfigError or DataError.
     """
     from omegaconf import DictConfig, OmegaConf
 
@@ -222,6 +225,8 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
     )
     if "_target_" in conf:
         return _build_own(conf, options)
+    if not has_source(conf):
+        return _build_alone(conf, options)
     withheld = options.withholds_target
     splits = {
         domain: with_val(load_splits(conf, domain, options), domain, options.seed)
@@ -250,15 +255,52 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
     )
 
 
-def _require_labels(train: ImageSet) -> None:
+def _build_alone(conf: Mapping[str, Any], options: Options) -> Data:
+    """The target alone: its own classes are those of the net, its training set normalises."""
+    is_trained = options.classes is not None
+    if options.withholds_target and not is_trained:
+        raise ConfigError("target_images=none leaves nothing to train on: there is no source")
+    for key, plain in (("label_spaces", "shared"), ("source_classes", None)):
+        if conf.get(key) not in (None, plain):
+            raise ConfigError(f"data.{key}={conf[key]} is about a source, and there is none")
+    splits = only_classes({"target": load_splits(conf, "target", options)}, conf)
+    target = with_val(splits["target"], "target", options.seed)
+    target = order_columns(target, options.feature_names, "the run")
+    if options.classes is not None:
+        classes = tuple(options.classes)
+        target = unknown_merged(target, classes) if UNKNOWN_CLASS in classes else target
+        what = "a run and the data that it is evaluated on"
+        target = match_classes(target, classes, "the run", what, lacking=True)
+    else:
+        _require_labels(target.train, "target")
+        check_alone(target)
+        classes = target.train.classes or ()
+    check_target(target, has_own_classes=not is_trained)
+    domain, seen = target_domain(target, options)
+    few = isinstance(options.target_labels, int) and options.target_labels > 0 and not is_trained
+    augment = augmentations(conf.get("augment"), ("source", "target"))
+    return Data(
+        name=str(conf.get("name", "data")),
+        domains={"target": domain},
+        tasks={"class": Task("class", "class", classes)},
+        preprocess=preprocess_of(conf, target.train, target.fit, common_grey({"target": target})),
+        augment={name: ops for name, ops in augment.items() if name.startswith("target")},
+        target_labels_seen=seen,
+        unlabelled=target.train.without_labels() if few else None,
+        feature_names=target.feature_names,
+    )
+
+
+def _require_labels(train: ImageSet, domain: str = "source") -> None:
     if train.labels is not None and train.classes is not None:
         return
     give = (
-        "name the array or column of its classes labels, or give its name as data.source.labels"
+        f"name the array or column of its classes labels, or give its name as data.{domain}.labels"
         if len(train.shape) == 1
         else "give a folder per class or a list of 'path label'"
     )
-    raise DataError(f"the source '{train.name}' has no labels; {give}.")
+    alone = "" if domain == "source" else ", and there is no source to name the classes"
+    raise DataError(f"the {domain} '{train.name}' has no labels{alone}; {give}.")
 
 
 def _matched(

@@ -100,11 +100,12 @@ class ClassEvaluator(Evaluator):
     """Classification: one label per image."""
 
     def chances(self) -> dict[str, Chance]:
-        held = self.data.role("source_val")
+        domain = "source" if self.data.sources else "target"
+        held = self.data.role(f"{domain}_val")
         trained = {name for phase in self.method.phases(self.data) for name in phase.streams}
-        if held is None or trained.isdisjoint({"source", *self.data.sources}):
+        if held is None or trained.isdisjoint({domain, *self.data.sources}):
             return {}
-        return {"source_val/accuracy": found} if (found := chance(held.labels)) else {}
+        return {f"{domain}_val/accuracy": found} if (found := chance(held.labels)) else {}
 
     def set_output(self, net: Net, role: str) -> SetOutput | None:
         """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32.

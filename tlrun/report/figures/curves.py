@@ -111,7 +111,7 @@ def _accuracy_title(record: RunRecord) -> str:
         return f"Accuracy, %{boxes}"
     return f"Accuracy, %{boxes} (the target's test is shown for reference; " + (
         "selection used it)"
-        if record.summary.get("selection_saw_target_labels")
+        if record.summary.get("selection_rule") == "oracle"
         else "selection did not see it)"
     )
 

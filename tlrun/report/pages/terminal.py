@@ -83,6 +83,8 @@ def _headline(record: RunRecord) -> list[str]:
 def _accuracies(record: RunRecord, by_class: bool) -> list[str]:
     """Source and target test; [] if neither was measured and the run has other figures."""
     rows = [(TABLE[key], record.value(key, "before"), record.value(key)) for key in TABLE]
+    if "source_test/accuracy" not in record.figures("selected"):  # there is no source
+        rows = rows[1:]
     if not by_class:
         rows = [row for row in rows if row[2] is not None]
         if not rows:

@@ -1,0 +1,129 @@
+"""Fine-tuning without a source, through whole runs: what starts it, what chooses, what is left."""
+
+import json
+
+import pytest
+
+from helpers import small
+from helpers.data_files import write_image
+from tlrun.config.compose import compose
+from tlrun.errors import ConfigError
+from tlrun.experiment.auto import resolve_auto
+from tlrun.experiment.evaluate import evaluate
+from tlrun.experiment.start import create_run_folder, run_experiment
+from tlrun.inference.predict import load
+from tlrun.report.pages.terminal import text_summary
+from tlrun.report.read.run_record import read_record
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for c, name in enumerate(CLASSES):
+        for i in range(20):
+            write_image(tmp_path / "photos" / name / f"{i}.png", 100 * c + i)
+    return tmp_path / "photos"
+
+
+def alone(photos, *overrides, method="finetune"):
+    data = ("data=folder", f"data.target.root={photos}", "data.size=16")
+    return [*small.QUICK, f"method={method}", *data, *overrides]
+
+
+def run(folder, words):
+    run_dir = create_run_folder(compose(words), folder, words)
+    run_experiment(run_dir)
+    return run_dir
+
+
+def resolved(photos, *overrides, **more):
+    return resolve_auto(compose(alone(photos, *overrides, **more)))
+
+
+def test_a_run_leaves_figures_of_the_target_alone(tmp_path, photos):
+    run_dir = run(tmp_path / "run", alone(photos, "init=scratch"))
+    summary = json.loads(run_dir.summary.read_text())
+    assert summary["selection_rule"] == "target_accuracy"
+    assert summary["selection_saw_target_labels"]
+    assert summary["target_labels_seen"] == 48  # of 60, less a fifth for the test
+    assert not [key for key in summary["selected"] if key.startswith("source")]
+    assert set(summary["selected"]["target_test/accuracy_by_class"]) == set(CLASSES)
+    assert set(summary["chance"]) == {"target_val/accuracy"}
+    assert not (run_dir.path / "baseline").exists()
+    assert run_dir.report.exists()
+    assert "source test" not in text_summary(run_dir.path)
+    assert read_record(run_dir.path).data == "folder"
+    model = load(run_dir.path)
+    assert model.predict_files([photos / "ant" / "0.png"])[0].label in CLASSES
+
+
+@pytest.mark.parametrize("method", ["lp_ft", "gradual_unfreeze", "lora", "wise_ft", "target_only"])
+def test_methods_that_need_no_source(method, tmp_path, photos):
+    start = run(tmp_path / "start", alone(photos, "init=scratch"))
+    init = () if method == "target_only" else (f"init={start.path}",)
+    words = alone(photos, *init, "target_labels=2", "trainer.steps=2", method=method)
+    summary = json.loads(run(tmp_path / "run", words).summary.read_text())
+    assert summary["selection_rule"] == "last"  # two labels a class: none to validate with
+    assert summary["target_labels_seen"] == 6
+    assert summary["selected"]["target_test/accuracy"] is not None
+
+
+@pytest.mark.parametrize("term", ["l2_sp", "delta", "bss", "co_tuning", "lwf", "stoch_norm"])
+def test_terms_that_need_no_source(term, tmp_path, photos):
+    start = run(tmp_path / "start", alone(photos, "init=scratch", "trainer.steps=2"))
+    words = alone(photos, f"init={start.path}", f"terms=[{term}]", "trainer.steps=2")
+    assert run(tmp_path / "run", words).summary.is_file()
+
+
+@pytest.mark.parametrize("method", ["dann", "source_only", "mme", "tent"])
+def test_others_name_what_they_lack(method, tmp_path, photos):
+    with pytest.raises(ConfigError, match=rf"method={method} needs a labelled source: set data\."):
+        run(tmp_path / "run", alone(photos, method=method))
+
+
+def test_the_start_has_to_be_said(tmp_path, photos):
+    with pytest.raises(ConfigError, match=r"learns on a source first, .* init=pretrained"):
+        run(tmp_path / "run", alone(photos))
+
+
+def test_weights_of_the_backbone_are_a_start(photos):
+    words = alone(photos, "backbone=resnet18", "backbone.weights=DEFAULT")
+    words.remove("backbone.width=0.1")
+    assert resolve_auto(compose(words)).init == "pretrained"
+    assert resolved(photos).init == "auto"
+    assert resolved(photos, "init=scratch").init == "scratch"
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ((), "target_accuracy"),
+        (("target_labels=5",), "last"),
+        (("target_labels=5", "target_val_labels=all"), "target_accuracy"),
+        (("target_val_labels=none",), "last"),
+        (("select=bnm",), "bnm"),
+        (("select=last",), "last"),
+    ],
+)
+def test_what_chooses(words, rule, photos):
+    assert resolved(photos, *words).select.name == rule
+
+
+@pytest.mark.parametrize("rule", ["source_accuracy", "iwcv", "dev", "reverse_validation"])
+def test_a_rule_that_reads_the_source_is_refused(rule, photos):
+    with pytest.raises(ConfigError, match=f"select={rule} looks at source images"):
+        resolved(photos, f"select={rule}")
+
+
+def test_a_baseline_is_refused(tmp_path, photos):
+    with pytest.raises(ConfigError, match="no baseline"):
+        run(tmp_path / "run", alone(photos, "init=scratch", "baseline=true"))
+
+
+def test_a_run_of_a_pair_is_evaluated_on_one_folder(tmp_path, photos):
+    pair = alone(photos, f"data.source.root={photos}", method="source_only")
+    run_dir = run(tmp_path / "run", pair)
+    result = evaluate(run_dir.path, ["data=folder", f"data.target.root={photos}"])
+    assert "target_test/accuracy" in result
+    assert not [key for key in result if key.startswith("source")]
