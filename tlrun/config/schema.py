@@ -120,7 +120,7 @@ class Trainer:
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: Annotated[int, Range(low=1, high=1024)]
     threads: Literal["auto"] | Annotated[int, Range(low=1, high=1024)]
-    workers: Annotated[int, Range(low=0, high=1024)]
+    workers: Literal["auto"] | Annotated[int, Range(low=0, high=1024)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     deterministic: bool

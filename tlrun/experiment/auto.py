@@ -6,6 +6,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.build import build
+from tlrun.data.pipeline.prefetch import auto_workers
 from tlrun.data.problems.one_set import has_source
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.evaluate.selection import (
@@ -24,6 +25,8 @@ def resolve_auto(cfg: DictConfig) -> DictConfig:
     cfg.trainer.precision = resolve_precision(str(cfg.trainer.precision), device)
     if cfg.trainer.threads == "auto":
         cfg.trainer.threads = torch.get_num_threads()
+    if cfg.trainer.workers == "auto":
+        cfg.trainer.workers = auto_workers(int(cfg.trainer.devices))
     if cfg.baseline == "auto":
         # "before adaptation" costs about half as much again: only for methods that adapt, and
         # only where there is one (`has_baseline`, once the data are known)

@@ -101,7 +101,7 @@ def test_above_the_budget_files_stay_files(image_folder):
     assert isinstance(large.train.pixels, FilePixels)
     assert torch.equal(everything(small.train), everything(large.train))
     assert torch.equal(small.train.labels, large.train.labels)
-    assert "decoded by workers" in large.card.notes[0]
+    assert "decoded each time they are seen" in large.card.notes[0]
 
 
 def test_decoded_once(image_folder, no_data):

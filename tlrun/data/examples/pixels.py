@@ -85,7 +85,7 @@ class TensorPixels(Pixels):
 
 
 class FilePixels(Pixels):
-    """Images that stay in their files, decoded when read (by the workers of a Stream).
+    """Images that stay in their files, decoded when read (by a Stream's threads, ahead).
 
     files: one path per image. content: one hash per image; checksums are made of them. fit, grey:
     how an image is brought to `shape`, and how deep grey becomes 8 bits.

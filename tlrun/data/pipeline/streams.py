@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.augment import Augment, blend
 from tlrun.data.pipeline.hashing import Draws, permutation
+from tlrun.data.pipeline.prefetch import Prefetch, auto_workers
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.errors import ConfigError, DataError
 
@@ -38,7 +37,8 @@ class Stream:
     Batch k holds positions [k B, (k + 1) B) of the endless concatenation of the epochs'
     permutations, so no example is dropped, and rank r of `world` processes takes positions
     r, r + world, ... of it. Nothing is remembered between calls but caches: to resume, ask for
-    the step. batch_size is global. Small sets are copied to a GPU once.
+    the step. batch_size is global. Small sets are copied to a GPU once; what stays in files is
+    decoded ahead by `workers` threads (0 = when it is asked for).
 
     views: further views of each image, name -> augmentation (None: none at all), with draws of
     their own. backdrops: images that the operation `blend` of `augment` lays behind these.
@@ -70,15 +70,16 @@ class Stream:
         self.device = torch.device(device)
         self.preprocess, self.augment = preprocess, augment or None
         self.views, self.backdrops = dict(views or {}), backdrops
-        self.rank, self.world, self.workers = rank, world, workers
+        self.rank, self.world = rank, world
         self.examples = examples
         if self.device.type == "cuda" and examples.in_memory:
             free, _ = torch.cuda.mem_get_info(self.device)
             if examples.nbytes < free // 4:
                 self.examples = examples.to(self.device)
         self._permutations: dict[int, Tensor] = {}
-        self._loader: Iterator[Tensor] | None = None
-        self._loader_step = -1
+        self._prefetch: Prefetch | None = None
+        if workers and not examples.in_memory:
+            self._prefetch = Prefetch(examples, lambda step: self.positions(step)[1], workers)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -140,18 +141,12 @@ class Stream:
         return x, views
 
     def _read(self, step: int, index: Tensor) -> Tensor:
-        if self.examples.in_memory or self.workers == 0:
-            return self.examples.read(index)
-        if self._loader is None or step != self._loader_step:
-            self.close()
-            indices = _StepIndices(self, step)
-            self._loader = iter(_loader(self.examples, indices, self.workers, self.device))
-        self._loader_step = step + 1
-        return next(self._loader)
+        return self._prefetch.read(step) if self._prefetch else self.examples.read(index)
 
     def close(self) -> None:
-        """Stop the workers, if any."""
-        self._loader, self._loader_step = None, -1
+        """Let go of what is decoded ahead, if anything."""
+        if self._prefetch:
+            self._prefetch.close()
 
 
 def batches(
@@ -159,58 +154,25 @@ def batches(
     preprocess: Preprocess,
     device: torch.device | str = "cpu",
     batch_size: int = 1000,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-    """One pass in order, for evaluation: x (B, ...), y (B,) or None, index (B,), on the device."""
+    """One pass in order, for evaluation: x (B, ...), y (B,) or None, index (B,), on the device.
+
+    workers: threads that decode what stays in files; None = as many as the machine has cores.
+    """
     device = torch.device(device)
     parts = torch.arange(len(examples)).split(batch_size) if len(examples) else ()
-    if examples.in_memory or workers == 0:
-        raws: Iterator[Tensor] = (examples.read(index) for index in parts)
-    else:
-        raws = iter(_loader(examples, parts, workers, device))
-    for index, raw in zip(parts, raws, strict=True):
-        y = None if examples.labels is None else examples.labels[index].to(device)
-        with torch.no_grad():
-            x = preprocess(raw.to(device, non_blocking=True))
-        yield x, y, index.to(device)
-
-
-class _Reader(Dataset[Tensor]):
-    """Reads a whole batch per item, so that a worker returns one tensor."""
-
-    def __init__(self, examples: ImageSet) -> None:
-        self.examples = examples
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.examples.read(index)
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-
-class _StepIndices(Sampler[Tensor]):
-    """The indices of the steps from `start` on, for ever."""
-
-    def __init__(self, stream: Stream, start: int) -> None:
-        self.stream, self.start = stream, start
-
-    def __iter__(self) -> Iterator[Tensor]:
-        step = self.start
-        while True:
-            yield self.stream.positions(step)[1]
-            step += 1
-
-
-def _loader(
-    examples: ImageSet, indices: Any, workers: int, device: torch.device
-) -> DataLoader[Tensor]:
-    return DataLoader(
-        _Reader(examples),
-        sampler=indices,
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        prefetch_factor=2,
-        # of its own: its seed would be drawn from the generator that dropout uses
-        generator=torch.Generator().manual_seed(0),
-    )
+    workers = auto_workers() if workers is None else workers
+    ahead = None
+    if workers and not examples.in_memory:
+        ahead = Prefetch(examples, lambda k: parts[k] if k < len(parts) else None, workers)
+    try:
+        for k, index in enumerate(parts):
+            raw = ahead.read(k) if ahead else examples.read(index)
+            y = None if examples.labels is None else examples.labels[index].to(device)
+            with torch.no_grad():
+                x = preprocess(raw.to(device, non_blocking=True))
+            yield x, y, index.to(device)
+    finally:
+        if ahead:
+            ahead.close()

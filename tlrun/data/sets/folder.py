@@ -6,8 +6,8 @@
     root/1.jpg root/2.jpg                          no labels: for a target
 
 Images are ordered by their content, never by path: path order would tell the class. Below
-`memory_gb` they are decoded once to a cache; above it they stay files, which the workers of a
-stream decode.
+`memory_gb` they are decoded once to a cache; above it they stay files, which are decoded each time
+they are seen, ahead of their step (`trainer.workers`).
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ class Reader:
         in_memory = count * int(np.prod(shape)) <= self.memory_gb * 1e9
         if not in_memory:
             card.notes.append(
-                f"{count:,} images exceed memory_gb={self.memory_gb:g}: decoded by workers"
+                f"{count:,} images exceed memory_gb={self.memory_gb:g}: they stay files, "
+                "decoded each time they are seen"
             )
         return {
             s: _examples(name, found, classes[s], shape, self.fit, grey, in_memory)
