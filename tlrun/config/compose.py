@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tlrun import machine
 from tlrun.config import schema
 from tlrun.config.build import plain
+from tlrun.config.domains import settle_domains
 from tlrun.config.explain import explain
 from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash
 from tlrun.config.overrides import key_of, open_keys, override_list, parse_overrides
@@ -82,6 +83,7 @@ def resolve_and_check(cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     typed = override_list(hydra_cfg.overrides.task)
     _refuse_a_term_twice(typed)
     settle_budget(job, typed)
+    settle_domains(job)
     validate(job)
     OmegaConf.set_struct(job, True)
     return job

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tlrun.config import saved_code, trust
 from tlrun.config.compose import compose, settle_budget, validate
+from tlrun.config.domains import settle_domains
 from tlrun.config.explain import explain
 from tlrun.config.overrides import OPEN_KEYS, open_keys, parse_overrides
 from tlrun.config.packaged import conf_dir
@@ -46,6 +47,7 @@ def _load_config(path: str | Path, overrides: Sequence[str]) -> DictConfig:
         if override.key_or_group not in groups:
             _set_value(cfg, override)
     settle_budget(cfg, list(overrides))
+    settle_domains(cfg, trained=True)
     validate(cfg)
     return cfg
 

@@ -30,6 +30,7 @@ from tlrun.data.examples.splits import (
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.problems.class_checks import check_alone, check_source, check_target, class_names
+from tlrun.data.problems.domain_words import data_sets, uses_words
 from tlrun.data.problems.label_space import Facts, LabelSpace, Task
 from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
@@ -223,6 +224,8 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
     conf: Any = (
         OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     )
+    if uses_words(conf):
+        conf = data_sets(conf)
     if "_target_" in conf:
         return _build_own(conf, options)
     if not has_source(conf):

@@ -77,10 +77,10 @@ def folder(
     reader = Reader(key, size, channels, fit, grey_values, memory_gb)
     card = Card(name, "your own images", "yours", "", str(root or list))
     left_out = LeftOut(skip_unreadable)
-    listings = _listings(name, root, list, test, left_out)
+    listings = folder_listings(name, root, list, test, left_out)
     add_note(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
     if skip_unreadable:
-        listings = {s: _readable(listing, key) for s, listing in listings.items()}
+        listings = {s: readable(listing, key) for s, listing in listings.items()}
     listings = {s: listing.with_prints() for s, listing in listings.items()}
     refuse_two_labels(listings, key)
     if not transductive:
@@ -88,23 +88,16 @@ def folder(
         for note in notes:
             add_note(card, key, note)
     classes = _classes(listings, name)
-    split_classes = {s: classes if listing.labels else None for s, listing in listings.items()}
-    sets, grey = reader.sets(name, listings, split_classes, card)
-    train, val, tested = sets["train"], sets.get("val"), sets.get("test")
-    content = _contents(listings.values())
-    parts = Splits(train, val, train if tested is None else tested, card, fit, grey, content)
-    if tested is not None or (train.labels is None and not transductive):
-        return parts
-    made = cut(
-        train,
+    return reader.splits(
+        name,
+        listings,
+        classes,
         card,
-        seed,
-        val=0.0 if val else val_fraction,
-        test=test_fraction,
+        seed=seed,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
         transductive=transductive,
-        key=key,
     )
-    return replace(parts, train=made.train, val=val or made.val, test=made.test)
 
 
 def _contents(listings: Iterable[Listing]) -> dict[str, str]:
@@ -182,8 +175,43 @@ class Reader:
             for s, found in listings.items()
         }, grey
 
+    def splits(
+        self,
+        name: str,
+        listings: Mapping[str, Listing],
+        classes: Sequence[str],
+        card: Card,
+        *,
+        seed: int,
+        val_fraction: float,
+        test_fraction: float,
+        transductive: bool,
+    ) -> Splits:
+        """The sets of one domain: those that are listed, and seeded fractions for the others.
 
-def _listings(
+        A training set without labels and a test of its own is predicted whole.
+        """
+        split_classes = {s: classes if listing.labels else None for s, listing in listings.items()}
+        sets, grey = self.sets(name, listings, split_classes, card)
+        train, val, tested = sets["train"], sets.get("val"), sets.get("test")
+        content = _contents(listings.values())
+        whole = train if tested is None else tested
+        parts = Splits(train, val, whole, card, self.fit, grey, content)
+        if tested is not None or (train.labels is None and not transductive):
+            return parts
+        made = cut(
+            train,
+            card,
+            seed,
+            val=0.0 if val else val_fraction,
+            test=test_fraction,
+            transductive=transductive,
+            key=self.key,
+        )
+        return replace(parts, train=made.train, val=val or made.val, test=made.test)
+
+
+def folder_listings(
     name: str,
     root: str | None,
     listed: str | None,
@@ -224,7 +252,7 @@ def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
     return classes
 
 
-def _readable(listing: Listing, key: str) -> Listing:
+def readable(listing: Listing, key: str) -> Listing:
     """Without the files that cannot be decoded; each is named in a warning."""
 
     def check(file: Path) -> bool:
