@@ -19,7 +19,16 @@ from tlrun.config.overrides import key_of, override_list
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
 NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
 NOT_IN_HASH_OF_JOB = ("tags", "choices", "dry_run", "sweep", "hydra")
-NOT_IN_HASH_OF_TRAINER = ("device", "devices", "threads", "workers", "precision", "log_every")
+NOT_IN_HASH_OF_TRAINER = (
+    "device",
+    "devices",
+    "threads",
+    "workers",
+    "features",
+    "features_gb",
+    "precision",
+    "log_every",
+)
 NOT_REPEATED = (
     "seed",
     "hydra",

@@ -121,6 +121,8 @@ class Trainer:
     devices: Annotated[int, Range(low=1, high=1024)]
     threads: Literal["auto"] | Annotated[int, Range(low=1, high=1024)]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=1024)]
+    features: Literal["auto", "off"]
+    features_gb: NotNegative
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     deterministic: bool

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tlrun.config.hashes import config_hash
+from tlrun.data.pipeline.activations import as_given
 from tlrun.data.pipeline.streams import Stream
 from tlrun.engine import checkpoint
 from tlrun.engine.durations import Cadence, total_steps
+from tlrun.engine.frozen import frozen_kept, is_plain
 from tlrun.engine.hooks import Hooks, StepInfo
 from tlrun.engine.interrupt import StopRequest
 from tlrun.engine.metrics_log import MetricsLog
@@ -206,51 +208,59 @@ class Trainer:
         """The steps of a phase that are left."""
         optimizer_cfg = merged(self.cfg["optimizer"], phase.optimizer)
         optimizer = make_optimizer(optimizer_cfg, self.net, phase.parts)
-        if saved is None:
-            done = 0
-            self._evaluate(phase, 0)  # where the curves of the phase begin
-        else:
-            done = self.restore(saved, optimizer)
-        run = PhaseRun(
-            index,
-            phase,
-            total,
-            frozen,
-            cadence=Cadence.of(self.trainer_cfg, total),
-            schedule=merged(self.cfg["schedule"], phase.schedule),
-            optimizer=optimizer,
-            step=TrainingStep(self.setup, phase, optimizer, self.scaler),
-            streams=self.open_streams(phase),
-            bar=self._open_bar(phase, total, done),
-        )
+        done = 0 if saved is None else self.restore(saved, optimizer)
         self._set_training_mode(frozen)
-        self._clock = time.perf_counter()
-        try:
-            for step in range(done, total):
-                self._take_step(run, Progress(step, total))
-                self._follow_cadence(run, step + 1)
-        finally:
-            run.close()
+        with frozen_kept(self.setup, phase, total):
+            if saved is None:
+                self._evaluate(phase, 0)  # where the curves of the phase begin
+            self._clock = time.perf_counter()
+            run = PhaseRun(
+                index,
+                phase,
+                total,
+                frozen,
+                cadence=Cadence.of(self.trainer_cfg, total),
+                schedule=merged(self.cfg["schedule"], phase.schedule),
+                optimizer=optimizer,
+                step=TrainingStep(self.setup, phase, optimizer, self.scaler),
+                streams=self.open_streams(phase),
+                bar=self._open_bar(phase, total, done),
+            )
+            self._set_training_mode(frozen)
+            try:
+                for step in range(done, total):
+                    self._take_step(run, Progress(step, total))
+                    self._follow_cadence(run, step + 1)
+            finally:
+                run.close()
 
     def open_streams(self, phase: Phase) -> dict[str, Stream]:
         """The training streams of a phase, by name; batches are asked for by step."""
-        return {
-            name: phase.sampling.get(name, Stream)(
-                name,
-                self.data.stream_set(name),
-                batch_size=int(self.trainer_cfg["batch_size"]),
-                seed=int(self.cfg["seed"]),
-                preprocess=self.data.preprocess,
-                augment=self.data.view(name, "weak"),
-                views={view: self.data.view(name, view) for view in phase.views.get(name, ())},
-                backdrops=self.data.backdrops(name),
-                device=self.device,
-                rank=self.process.rank,
-                world=self.process.world,
-                workers=int(self.trainer_cfg["workers"]),
-            )
-            for name in phase.streams
-        }
+        return {name: self._open_stream(phase, name) for name in phase.streams}
+
+    def _open_stream(self, phase: Phase, name: str) -> Stream:
+        """Of images, or of the activations that are kept of them."""
+        examples = self.data.stream_set(name)
+        preprocess: Callable[[Tensor], Tensor] = self.data.preprocess
+        if self.data.activations is not None and is_plain(self.data, phase, name):
+            kept = self.data.activations.of(examples)
+            if kept is not None:
+                examples, preprocess = kept, as_given
+        stream: Stream = phase.sampling.get(name, Stream)(
+            name,
+            examples,
+            batch_size=int(self.trainer_cfg["batch_size"]),
+            seed=int(self.cfg["seed"]),
+            preprocess=preprocess,
+            augment=self.data.view(name, "weak"),
+            views={view: self.data.view(name, view) for view in phase.views.get(name, ())},
+            backdrops=self.data.backdrops(name),
+            device=self.device,
+            rank=self.process.rank,
+            world=self.process.world,
+            workers=int(self.trainer_cfg["workers"]),
+        )
+        return stream
 
     def _open_bar(self, phase: Phase, total: int, done: int) -> Any:
         return tqdm(

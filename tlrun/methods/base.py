@@ -150,6 +150,9 @@ class Method:
     frozen_statistics: `batch_norm=frozen`, under which it forwards as with joint. init:
     where the weights come from that the target is trained from: "source" = a source phase of its
     own, "pretrained", "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
+    needs_images: whether `step`, or a net beside `net`, does more with images than give them to
+    `net`, or the phases in which it does. Where not, `Batch.x` may be what the frozen stages of the
+    net have made of them.
     """
 
     requirements: Requirements = Requirements()
@@ -157,6 +160,14 @@ class Method:
     frozen_statistics: bool = False
     init: str = "auto"
     balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
+    needs_images: bool | tuple[str, ...] = True
+    taps: tuple[str, ...] = ()  # stages, or patterns, whose outputs it looks at or changes
+
+    def __init_subclass__(cls) -> None:
+        """Who writes a `step` says anew whether it needs images."""
+        super().__init_subclass__()
+        if "step" in vars(cls) and "needs_images" not in vars(cls):
+            cls.needs_images = True
 
     def phases(self, data: Data) -> list[Phase]:
         """The phases in order. Default: one, over the streams in `requirements`."""
@@ -234,12 +245,18 @@ class Term:
     decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
     then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
     several tasks. batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen`
-    leaves it nothing to do.
+    leaves it nothing to do. needs_images: as a method's.
     """
 
     decays_weights: bool = False
     one_target: bool = False
     batch_statistics: bool = False
+    needs_images: bool = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "loss" in vars(cls) and "needs_images" not in vars(cls):
+            cls.needs_images = True
 
     def attach(self, net: Net) -> None:
         """Hook into modules of the net: after each phase has built its parts, on resume too.

@@ -28,6 +28,7 @@ from tlrun.models.batch_norm import (
     statistics_of,
 )
 from tlrun.models.heads import Classifier
+from tlrun.models.prefix import Entry
 
 CARRIED = "@carried"  # as a pattern: the stages whose weights were carried over
 NO_STATISTICS = (
@@ -65,6 +66,7 @@ class Net(nn.Module):
         self.main_head = "classifier"
         self.carried: tuple[str, ...] = ()  # stages whose weights were transferred (transfer.py)
         self.held: tuple[str, ...] = ()  # batch norms that keep their statistics (batch_norm.py)
+        self.entry: Entry | None = None  # where passes begin that are given activations (prefix.py)
         self.learned: dict[str, str] = {}  # heads of earlier tasks -> the stream of their images
 
     # ---- structure ------------------------------------------------------------------------
@@ -231,7 +233,14 @@ class Net(nn.Module):
     def run(self, part: str, x: Tensor, domain: str = "source") -> Tensor:
         """One part alone, with the batch statistics of a domain. x: what it takes, (B, ...)."""
         with statistics_of(domain, self):
-            out: Tensor = self[part](x)
+            out: Tensor = self._through_backbone(x) if part == "backbone" else self[part](x)
+        return out
+
+    def _through_backbone(self, x: Tensor) -> Tensor:
+        """x: images, or activations of `entry`."""
+        if self.entry is not None and self.entry.admits(x):
+            return self.entry.rest(self.backbone, x)
+        out: Tensor = self.backbone(x)
         return out
 
     def features(self, x: Tensor, domain: str = "source") -> Tensor:
@@ -261,7 +270,7 @@ class Net(nn.Module):
             head = self.main_head if self.main_head in self.parts else None
         try:
             with statistics_of(domain, self):
-                features = self.backbone(x)
+                features = self._through_backbone(x)
                 logits = self[head](features) if head else None
         finally:
             for hook in hooks:

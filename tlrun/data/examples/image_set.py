@@ -112,6 +112,10 @@ class ImageSet:
         """The same examples in another tensor with the same rows."""
         return self._like(pixels=pixels)
 
+    def with_own_rows(self, pixels: Pixels, rows: Tensor) -> ImageSet:
+        """The same examples in another store, at these rows (n,) of it."""
+        return self._like(pixels=pixels, rows=rows)
+
     def to(self, device: torch.device | str) -> ImageSet:
         """A copy of just these examples on `device`; a set that stays in files as it is."""
         if not self.in_memory:

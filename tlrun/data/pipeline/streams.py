@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,6 @@ from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.augment import Augment, blend
 from tlrun.data.pipeline.hashing import Draws, permutation
 from tlrun.data.pipeline.prefetch import Prefetch, auto_workers
-from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.errors import ConfigError, DataError
 
 
@@ -51,7 +50,7 @@ class Stream:
         *,
         batch_size: int,
         seed: int,
-        preprocess: Preprocess,
+        preprocess: Callable[[Tensor], Tensor],
         augment: Augment | None = None,
         views: Mapping[str, Augment | None] | None = None,
         backdrops: ImageSet | None = None,
@@ -151,7 +150,7 @@ class Stream:
 
 def batches(
     examples: ImageSet,
-    preprocess: Preprocess,
+    preprocess: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
     batch_size: int = 1000,
     workers: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,10 @@ from tlrun.data.examples.splits import (
     warn_of_shared_images,
     with_val,
 )
+from tlrun.data.pipeline.activations import Activations, as_given
 from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.preprocess import Preprocess
+from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.class_checks import check_alone, check_source, check_target, class_names
 from tlrun.data.problems.domain_words import data_sets, uses_words
 from tlrun.data.problems.label_space import Facts, LabelSpace, Task
@@ -69,6 +71,7 @@ class Data:
     unlabelled: all training images of the target without labels, where `target_labels` has drawn a
     few of them; the stream UNLABELLED. feature_names: the columns of ready features, in the order
     in which the net is given them; None for images, and where the files do not name them.
+    activations: what the frozen part of the net made of the images, while a phase keeps it.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Data:
     facts: Facts = field(default_factory=Facts)
     unlabelled: ImageSet | None = None
     feature_names: tuple[str, ...] | None = None
+    activations: Activations | None = None
 
     @property
     def kind(self) -> str:
@@ -153,6 +157,28 @@ class Data:
                 "set target_images=all or choose a method that needs none."
             )
         return train
+
+    def batches(
+        self, examples: ImageSet, device: torch.device | str = "cpu", batch_size: int = 1000
+    ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """One pass over a set in order, without augmentation: x (B, ...), y, index, on the device.
+
+        x is what the net takes: images, or activations of its frozen part where they are kept.
+        """
+        kept = None if self.activations is None else self.activations.of(examples)
+        if kept is None:
+            return batches(examples, self.preprocess, device, batch_size)
+        return batches(kept, as_given, device, batch_size)
+
+    def inputs(
+        self, examples: ImageSet, index: Tensor, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """What the net takes of the examples `index` (B,): x (B, ...) on the device."""
+        kept = None if self.activations is None else self.activations.of(examples)
+        if kept is None:
+            x: Tensor = self.preprocess(examples.read(index).to(device))
+            return x
+        return kept.read(index).to(device)
 
     def view(self, stream: str, view: str) -> Augment | None:
         """The augmentation of a view of a stream's images (`Phase.views`), None for no change."""

@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 
 from tlrun.config.build import locate
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError, did_you_mean
 from tlrun.evaluate import metrics
@@ -118,7 +117,7 @@ class ClassEvaluator(Evaluator):
         domain = role.rpartition("_")[0]
         domain = "source" if domain in self.data.sources else domain
         features, logits = [], []
-        for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
+        for x, _y, _index in self.data.batches(examples, self.device, self.batch_size):
             out = self.method.predict(net, x, Query(domain=domain))
             if out.scores is None:
                 return None

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.episodes import ClassTable, EpisodeData, FixedEpisodes, labels_of
 from tlrun.data.problems.label_space import Shape
 from tlrun.data.problems.pair import Data
@@ -171,7 +170,7 @@ class EpisodeEvaluator(Evaluator):
         if not self.by_features:
             return None
         blocks = []
-        for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
+        for x, _y, _index in self.data.batches(examples, self.device, self.batch_size):
             features = self.method.predict(net, x, Query()).features
             assert features is not None
             blocks.append(features.float())
@@ -183,7 +182,7 @@ class EpisodeEvaluator(Evaluator):
         return examples
 
     def _read(self, examples: ImageSet, index: Tensor) -> Tensor:
-        return self.data.preprocess(examples.read(index).to(self.device))
+        return self.data.inputs(examples, index, self.device)
 
 
 def _with_interval(accuracies: Tensor | None) -> tuple[float | None, Kind, float | None]:

@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.label_space import Task, TaskFacts, facts_as
 from tlrun.evaluate import metrics
 from tlrun.evaluate.divergence import Chance
@@ -228,7 +227,7 @@ class TaskEvaluator(ClassEvaluator):
         if examples is None or len(examples) == 0:
             return None
         blocks: dict[str, list[Tensor]] = {}
-        for x, _y, _index in batches(examples, self.data.preprocess, self.device, self.batch_size):
+        for x, _y, _index in self.data.batches(examples, self.device, self.batch_size):
             out = self.method.predict(net, x, Query(task.name, domain))
             for key in ("scores", "boxes", "features"):
                 if (value := getattr(out, key)) is not None:

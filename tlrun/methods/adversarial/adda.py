@@ -38,6 +38,7 @@ class ADDA(SourceOnly):
     """
 
     requirements = Requirements(streams=("source", "target"))
+    needs_images = ("adversarial",)  # of two backbones
     init = "source"  # each encoder has batch statistics of its own, so `joint` loses nothing
     adapts = False  # whether there is a target encoder: a stop may come before
 

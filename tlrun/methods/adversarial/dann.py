@@ -47,6 +47,7 @@ class DANN(Method):
     """
 
     requirements = Requirements(streams=("source", "target"))
+    needs_images = False
     batch_norm = "per_domain"
 
     trade_off: Weight = 1.0

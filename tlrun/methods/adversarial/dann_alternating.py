@@ -31,6 +31,7 @@ from tlrun.models.net import Net
 class DANNAlternating(DANN):
     """label_steps (k) and domain_steps (m) take turns; the other arguments are DANN's."""
 
+    needs_images = False
     label_steps: Repeats = 1
     domain_steps: Repeats = 1
 

@@ -29,6 +29,8 @@ class M3SDA(MultiSourceAdaptation):
     on are about the batch's mean, as in the authors' code, or plain, as in the paper's equation.
     """
 
+    needs_images = False
+
     def __init__(
         self, trade_off: Weight = 0.0005, moments: Repeats = 5, centred: bool = True
     ) -> None:

@@ -39,6 +39,7 @@ class MCD(Method):
     """n: updates of the backbone in a step. trade_off: of the discrepancy in B and C."""
 
     requirements = Requirements(streams=DOMAINS)
+    needs_images = False
     batch_norm = "per_domain"
 
     def __init__(self, n: Repeats = 4, trade_off: Weight = 1.0) -> None:

@@ -33,6 +33,7 @@ class MDD(Method):
     """margin: γ = e^margin. trade_off: factor on λ. slope: how fast λ rises (DANN's gamma)."""
 
     requirements = Requirements(streams=("source", "target"))
+    needs_images = False
     batch_norm = "per_domain"
 
     def __init__(

@@ -43,6 +43,8 @@ class MultiSourceDANN(MultiSourceAdaptation):
     domain_layers, domain_dropout: of the domain heads.
     """
 
+    needs_images = False
+
     def __init__(
         self,
         combine: Literal["soft", "mean", "hard"] = "soft",

@@ -35,6 +35,7 @@ class DeepJDOT(SourceOnly):
     """
 
     requirements = Requirements(streams=("source", "target"))
+    needs_images = False
     batch_norm = "per_domain"
     init = "source"  # couplings of an untrained net teach wrong labels
 

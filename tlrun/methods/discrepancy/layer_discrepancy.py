@@ -34,6 +34,7 @@ class Discrepancy(Method):
     """
 
     requirements = Requirements(streams=("source", "target"))
+    needs_images = False
     batch_norm = "per_domain"
     distance_name = "discrepancy"
 

@@ -32,6 +32,8 @@ class Baseline(FewShot):
     label_smoothing: share in [0, 1) that is spread over the base classes.
     """
 
+    needs_images = False
+
     def __init__(
         self,
         fit_steps: Size = 100,

@@ -31,6 +31,7 @@ class FewShot(Method):
     """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast."""
 
     requirements = Requirements(streams=("source",), kind="episodes")
+    needs_images = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

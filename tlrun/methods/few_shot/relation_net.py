@@ -61,6 +61,8 @@ class Relation(nn.Module):
 class RelationNet(FewShot):
     """hidden: channels of g."""
 
+    needs_images = False
+
     def __init__(self, hidden: Width = 64) -> None:
         self.hidden = hidden
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from tlrun.config.ranges import BelowOne, Count
 from tlrun.data.pipeline.hashing import permutation
-from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.losses.distances import squared_distances
 from tlrun.methods.base import Phase
@@ -64,7 +63,7 @@ class SimpleShot(Baseline):
         net.eval()
         with torch.no_grad():
             total = torch.zeros_like(mean)
-            for x, _y, _index in batches(chosen, data.preprocess, mean.device):
+            for x, _y, _index in data.batches(chosen, mean.device):
                 total += net(x, head=None).features.float().sum(0)
             mean.copy_(total / len(chosen))
 

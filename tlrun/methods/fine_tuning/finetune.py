@@ -39,6 +39,7 @@ class Finetune(Method):
     """label_smoothing: share in [0, 1) that is spread over all classes, in both phases."""
 
     requirements = Requirements(streams=("target",), target_labels="all", shared_classes=False)
+    needs_images: bool | tuple[str, ...] = False
     init = "source"
     shared_head = True  # one for both domains: they have the same classes
 

@@ -33,6 +33,8 @@ class LoRA(Finetune):
     label_smoothing: as for `finetune`.
     """
 
+    needs_images = False
+
     def __init__(
         self,
         rank: Width = 4,

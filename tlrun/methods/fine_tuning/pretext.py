@@ -22,6 +22,7 @@ from tlrun.models.net import Net
 class Pretext(Finetune):
     """A subclass gives `pretext_head`, the name of g, `new_head` and `pretext_step`."""
 
+    needs_images = ("source",)
     pretext_head: str
 
     def phases(self, data: Data) -> list[Phase]:

@@ -23,6 +23,7 @@ class SourceOnly(Method):
     """Cross-entropy on the labelled source; label_smoothing in [0, 1)."""
 
     requirements = Requirements(streams=("source",))
+    needs_images: bool | tuple[str, ...] = False
 
     def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing

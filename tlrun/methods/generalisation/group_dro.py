@@ -29,6 +29,8 @@ from tlrun.models.net import Net
 class GroupDRO(MultiSource):
     """eta: step size η of the weights. Before each update they move by the batch's losses."""
 
+    needs_images = False
+
     def __init__(self, eta: NotNegative = 0.01) -> None:
         self.eta = eta
         self.q = torch.empty(0)  # (sources,), sums to 1

@@ -32,12 +32,14 @@ class MixStyle(MultiSource):
     """stages: where, by name or pattern (the paper: the early ones, never the last). p: how often.
     alpha: of the Beta distribution; small = mostly one of the two styles."""
 
+    needs_images = False
     modes = ("joint",)  # the images of a forward pass must be of all sources
 
     def __init__(
         self, stages: Sequence[str] = ("backbone[:-1]",), p: Share = 0.5, alpha: Positive = 0.1
     ) -> None:
         self.stages, self.p, self.alpha = tuple(stages), p, alpha
+        self.taps = self.stages
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         with self.mixing(net, len(batch)):

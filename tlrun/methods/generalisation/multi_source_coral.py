@@ -29,6 +29,8 @@ from tlrun.models.net import Net
 class MultiSourceCoral(MultiSource):
     """weight: of the distance between the sources."""
 
+    needs_images = False
+
     def __init__(self, weight: Weight = 1.0) -> None:
         self.weight = weight
 

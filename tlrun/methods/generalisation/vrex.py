@@ -25,6 +25,8 @@ class VREx(MultiSource):
     """beta: factor β on the variance (0: equally weighted risks). anneal: share of the training in
     which β is at most 1."""
 
+    needs_images = False
+
     def __init__(self, beta: NotNegative = 10.0, anneal: Share = 0.1) -> None:
         self.beta, self.anneal = beta, anneal
 

@@ -29,6 +29,7 @@ class MME(Method):
     """trade_off: weight of the entropy game. scale: 1 / temperature of the cosine classifier."""
 
     requirements = Requirements(streams=("source", "target", UNLABELLED), target_labels=3)
+    needs_images = False
     batch_norm = "per_domain"
 
     def __init__(self, trade_off: Weight = 0.1, scale: Positive = 20.0) -> None:

@@ -30,6 +30,7 @@ class OSBP(Method):
     """boundary: t, in (0, 1). trade_off: factor on the game of the target."""
 
     requirements = Requirements(streams=("source", "target"), open_set=True)
+    needs_images = False
     batch_norm = "per_domain"
 
     def __init__(self, boundary: InsideZeroToOne = 0.5, trade_off: Weight = 1.0) -> None:

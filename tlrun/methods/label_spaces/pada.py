@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tlrun.config.ranges import Count
-from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.methods.adversarial.dann import DANN
 from tlrun.methods.base import Batches, Phase, Progress, Update
@@ -34,6 +33,7 @@ from tlrun.models.repeatable import judging
 class PADA(DANN):
     """reweight_every: steps between two estimates of the class weights. The others are DANN's."""
 
+    needs_images = False
     reweight_every: Count = 200
     weights: Tensor | None = field(default=None, init=False)
 
@@ -54,7 +54,7 @@ class PADA(DANN):
         device = next(net.parameters()).device
         total = torch.zeros(data.num_classes, device=device)
         with judging(net):
-            for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
+            for x, _, _ in data.batches(data.stream_set("target"), device):
                 total += net(x, "target").logits.softmax(1).sum(0)
         self.weights = (total / total.max()).clamp_min(1e-3)  # a batch of rare classes is no 0/0
 

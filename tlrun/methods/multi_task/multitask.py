@@ -40,6 +40,7 @@ class MultiTask(Method):
     """
 
     requirements = Requirements(streams=(), target_labels="all", kind="tasks")
+    needs_images = False
     balanced = True
 
     def __init__(

@@ -24,6 +24,7 @@ from tlrun.models.net import Net
 class Sequential(MultiTask):
     """label_smoothing: of class labels."""
 
+    needs_images = False
     balanced = False  # a task at a time
 
     def __init__(self, label_smoothing: BelowOne = 0.0) -> None:

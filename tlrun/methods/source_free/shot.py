@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tlrun.config.ranges import BelowOne, Count, Weight
-from tlrun.data.pipeline.streams import Batch, batches
+from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.losses.centroids import centroid_labels
 from tlrun.losses.tasks import known_class_loss
@@ -84,7 +84,7 @@ def pseudo_labels(net: Net, data: Data, hypothesis: str) -> Tensor:
     features, probabilities = [], []
     device = next(net.parameters()).device
     with judging(net):
-        for x, _, _ in batches(data.stream_set("target"), data.preprocess, device):
+        for x, _, _ in data.batches(data.stream_set("target"), device):
             out = net(x, "target", taps=taps)
             assert out.logits is not None
             features.append(out.taps[before].flatten(1) if taps else out.features)

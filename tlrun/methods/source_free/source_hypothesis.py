@@ -33,6 +33,7 @@ class SourceFree(Method):
     """
 
     requirements = Requirements(streams=("source", "target"))
+    needs_images = False
     batch_norm = "per_domain"
     init = "source"
     adapting = Phase("target", ("target",), transfer=True)

@@ -22,6 +22,8 @@ from tlrun.models.net import Net
 class AFN(Term):
     """weight: λ. step: Δr of the stepwise form. radius: R of the hard form; None = stepwise."""
 
+    needs_images = False
+
     def __init__(
         self, weight: Weight = 0.05, step: NotNegative = 1.0, radius: NotNegative | None = None
     ) -> None:

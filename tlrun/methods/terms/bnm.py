@@ -19,6 +19,8 @@ from tlrun.models.net import Net
 class BNM(Term):
     """weight: the paper's λ."""
 
+    needs_images = False
+
     def __init__(self, weight: Weight = 1.0) -> None:
         self.weight = weight
 

@@ -22,6 +22,8 @@ from tlrun.models.net import Net
 class BSS(Term):
     """weight: η. k: how many of the smallest singular values."""
 
+    needs_images = False
+
     def __init__(self, weight: Weight = 1e-3, k: Count = 1) -> None:
         self.weight, self.k = weight, k
 

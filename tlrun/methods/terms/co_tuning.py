@@ -32,6 +32,7 @@ from tlrun.models.net import Net
 class CoTuning(Term):
     """weight: λ. temperature: T, above 0; above 1 where the source model is too sure of itself."""
 
+    needs_images = False
     one_target = True
 
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 1.0) -> None:

@@ -22,6 +22,8 @@ from tlrun.models.net import Net
 class Coral(Term):
     """weight: of the distance. layer: features | logits."""
 
+    needs_images = False
+
     def __init__(
         self, weight: Weight = 1.0, layer: Literal["features", "logits"] = "logits"
     ) -> None:

@@ -36,6 +36,8 @@ class EWC(Term):
     `metric/ewc` is the penalty.
     """
 
+    needs_images = False
+
     def __init__(self, weight: Weight = 10.0, images: Count = 200, samples: Size = 0) -> None:
         self.weight, self.images, self.samples = weight, images, samples
         self.anchor = Anchor()

@@ -33,6 +33,7 @@ class L2SP(Term):
     `metric/l2_sp` is Ω; the loss that is minimised by backward does not hold it.
     """
 
+    needs_images = False
     decays_weights = True
 
     def __init__(self, alpha: Weight = 0.1, beta: Weight = 0.01) -> None:

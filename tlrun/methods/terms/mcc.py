@@ -20,6 +20,8 @@ from tlrun.models.net import Net
 class MCC(Term):
     """weight: the paper's trade-off. temperature: T, above 0."""
 
+    needs_images = False
+
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.5) -> None:
         self.weight, self.temperature = weight, temperature
 

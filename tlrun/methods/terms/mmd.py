@@ -22,6 +22,8 @@ from tlrun.models.net import Net
 class MMD(Term):
     """weight: of the distance. layer: features | logits. The others: as for `method=dan`."""
 
+    needs_images = False
+
     def __init__(
         self,
         weight: Weight = 1.0,

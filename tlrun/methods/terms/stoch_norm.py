@@ -33,6 +33,7 @@ class StochNorm(Term):
     norm) to 1 (running statistics alone)."""
 
     batch_statistics = True
+    needs_images = False
 
     def __init__(self, p: Share = 0.5) -> None:
         self.p = p

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlrun.data.pipeline.streams import batches
 from tlrun.errors import ConfigError
 from tlrun.fp32 import in_fp32
 from tlrun.losses.classification import classification_loss
@@ -81,6 +80,7 @@ class AttributeMethod(Method):
     """
 
     requirements = Requirements(streams=("source",), target_images=False, kind="attributes")
+    needs_images = False
     threshold = "overall"
     mapped = True  # a mapping is learned on still features; False: the net itself is the model
 
@@ -147,7 +147,7 @@ def features_of(net: Net, data: Any, role: str) -> tuple[Tensor, Tensor]:
     was_training = net.training
     net.eval()
     device = signatures(net).values.device
-    found = [net(x, head=None).features for x, _, _ in batches(examples, data.preprocess, device)]
+    found = [net(x, head=None).features for x, _, _ in data.batches(examples, device)]
     net.train(was_training)
     return torch.cat(found).double(), examples.labels.to(device)
 

@@ -31,6 +31,7 @@ class DAP(AttributeMethod):
     """threshold: of a continuous table: `overall` mean (as AwA's binary table was made) or the mean
     of each `column`, over the training classes."""
 
+    needs_images = False
     mapped = False
 
     def __init__(self, threshold: Literal["overall", "column"] = "overall") -> None:

@@ -27,6 +27,8 @@ from tlrun.models.net import Forward, Net
 class DeViSE(AttributeMethod):
     """margin: by which the right class must win, in units of F."""
 
+    needs_images = False
+
     def __init__(self, margin: Positive = 0.1) -> None:
         self.margin = margin
 
