@@ -54,8 +54,8 @@ class Domains:
 def domains_of(cfg: Mapping[str, Any]) -> Domains:
     """The domains of a configuration, composed or saved, whatever its group `data` is.
 
-    Words are taken as they stand. A data set in its place (`_target_`) is called by its `domain`,
-    else by its folder or file (`root`, `list`, `path`), else by the name of its function. Data that
+    Words are taken as they stand. A data set in its place (`_target_`) is called by its `domain`
+    or `set`, else by its folder or file (`root`, `list`, `path`), else by the name of its function. Data that
     have neither source nor target (tasks, episodes) have no domains.
     """
     data = plain(cfg).get("data") or {}
@@ -74,8 +74,9 @@ def _names(value: Any) -> tuple[str, ...]:
         return tuple(map(str, value))
     if not isinstance(value, Mapping):
         return (str(value),)
-    if value.get("domain"):
-        return (str(value["domain"]),)
+    for key in ("domain", "set"):
+        if value.get(key):
+            return (str(value[key]),)
     for key in ("root", "list", "path"):
         if value.get(key):
             place = Path(str(value[key]))

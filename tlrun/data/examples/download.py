@@ -173,6 +173,11 @@ def _open_url(url: str) -> Any:
     return box["response"]
 
 
+def check_reachable(url: str) -> None:
+    """Raise OSError or ValueError if nobody answers at `url`, within seconds."""
+    _open_url(url).close()
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an inter-process lock for `path`; its folder is made. DataError if it cannot be."""

@@ -1,0 +1,257 @@
+"""Benchmark sets by name: every layout made of tiny pictures, splits, counts, messages."""
+
+import dataclasses
+import pickle
+import socket
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+
+from helpers.data_files import put, write_image
+from tlrun.data.sets.class_images import SETS, class_images
+from tlrun.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def lines(path, *rows):
+    return put(path, "".join(f"{row}\n" for row in rows).encode())
+
+
+def pets(root):
+    base = root / "oxford-iiit-pet"
+    for split, each in (("trainval", 3), ("test", 2)):
+        rows = []
+        for number, breed in enumerate(("Abyssinian", "english_setter"), 1):
+            for i in range(each):
+                name = f"{breed}_{split}{i}"
+                write_image(base / "images" / f"{name}.jpg", len(rows) + 10 * each)
+                rows.append(f"{name} {number} {number} 1")
+        lines(base / "annotations" / f"{split}.txt", *rows)
+
+
+def flowers(root):
+    base = root / "flowers-102"
+    for i in range(1, 9):
+        write_image(base / "jpg" / f"image_{i:05d}.jpg", i)
+    savemat(base / "imagelabels.mat", {"labels": np.array([[1, 102, 1, 102, 1, 102, 1, 102]])})
+    savemat(base / "setid.mat", {"trnid": [[1, 2]], "valid": [[3, 4]], "tstid": [[5, 6, 7, 8]]})
+
+
+def dtd(root):
+    base = root / "dtd" / "dtd"
+    for s, split in enumerate(("train", "val", "test")):
+        rows = [f"{c}/{c}_{split}{i}.jpg" for c in ("banded", "dotted") for i in range(2)]
+        for i, row in enumerate(rows):
+            write_image(base / "images" / row, 10 * s + i)
+        for partition in (1, 2):
+            lines(base / "labels" / f"{split}{partition}.txt", *rows[: 4 - partition + 1])
+
+
+def pickled(path, content):
+    return put(path, pickle.dumps(content))
+
+
+def cifar10(root):
+    base = root / "cifar-10-batches-py"
+    pickled(base / "batches.meta", {"label_names": ["airplane", "automobile"]})
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        data = RNG.integers(0, 256, (2, 3072), dtype=np.uint8)
+        pickled(base / name, {"data": data, "labels": [0, 1]})
+
+
+def cifar100(root):
+    base = root / "cifar-100-python"
+    pickled(base / "meta", {"fine_label_names": ["apple", "bee"]})
+    for name, count in (("train", 6), ("test", 2)):
+        data = RNG.integers(0, 256, (count, 3072), dtype=np.uint8)
+        pickled(base / name, {"data": data, "fine_labels": [0, 1] * (count // 2)})
+
+
+# how the layout is made; its classes; images of train, val and test
+LAYOUTS = {
+    "pets": (pets, ("Abyssinian", "English Setter"), (6, None, 4)),
+    "flowers": (flowers, 102, (2, 2, 4)),
+    "dtd": (dtd, ("banded", "dotted"), (4, 4, 4)),
+    "cifar10": (cifar10, ("airplane", "automobile"), (10, None, 2)),
+    "cifar100": (cifar100, ("apple", "bee"), (6, None, 2)),
+}
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty data folder; torchvision takes files for the published ones."""
+    for module in ("cifar", "flowers102", "stl10"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", lambda *_: True)
+    monkeypatch.setenv("TLRUN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TLRUN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "data"
+
+
+def load(name, **options):
+    return class_images(set=name, size=12, download=False, **options)
+
+
+def lengths(parts):
+    sets = (parts.train, parts.val, parts.test)
+    return tuple(None if examples is None else len(examples) for examples in sets)
+
+
+def test_every_set_has_a_layout_here():
+    assert set(LAYOUTS) == set(SETS)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_published_layout(name, root):
+    make, classes, counts = LAYOUTS[name]
+    make(root)
+    parts = load(name)
+    if isinstance(classes, int):
+        assert len(parts.train.classes) == classes
+    else:
+        assert parts.train.classes == classes
+    assert lengths(parts) == counts
+    assert parts.train.read(torch.arange(2)).shape == (2, 3, 12, 12)
+    assert parts.train.labels.min() == 0
+    assert parts.train.labels.max() == len(parts.train.classes) - 1
+    published = SETS[name].counts["train"]
+    assert f"{counts[0]:,} train images, not the published {published:,}" in parts.card.notes
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_published_counts_are_taken_without_a_word(name, root, monkeypatch, caplog):
+    make, _, _ = LAYOUTS[name]
+    make(root)
+    parts = load(name)
+    counts = {
+        split: len(SETS[name].read(root / SETS[name].places[0], split, {}))
+        for split in SETS[name].splits
+    }
+    row = dataclasses.replace(SETS[name], counts=counts, classes=len(parts.train.classes))
+    monkeypatch.setitem(SETS, name, row)
+    caplog.clear()
+    assert load(name).card.notes == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_folder_of_a_set_may_have_any_name(name, root, tmp_path):
+    LAYOUTS[name][0](root)
+    mine = tmp_path / "of mine"
+    (root / SETS[name].places[0]).rename(mine)
+    with pytest.raises(DataError, match="is not on this machine"):
+        load(name)
+    parts = load(name, root=str(mine))
+    assert lengths(parts) == LAYOUTS[name][2]
+    if parts.train.paths:
+        assert parts.train.paths[0].startswith(str(mine))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_is_said_when_absent(name, root, tmp_path):
+    row = SETS[name]
+    with pytest.raises(DataError) as error:
+        load(name)
+    message = str(error.value)
+    assert f"Put {row.places[0]}/{row.needs[0]}" in message
+    assert row.url in message
+    assert str(root) in message
+    tmp_path.joinpath("empty").mkdir()
+    with pytest.raises(DataError, match=r"data\.target\.root=.*empty does not hold"):
+        load(name, root=str(tmp_path / "empty"))
+    LAYOUTS[name][0](root)
+    (root / row.places[0] / row.needs[-1]).rename(tmp_path / "moved")
+    if len(row.needs) > 1:
+        with pytest.raises(DataError, match=f"it lacks {row.needs[-1]}"):
+            load(name)
+
+
+def test_labels_belong_to_their_images(root):
+    pets(root)
+    parts = load("pets")
+    for path, label in zip(parts.test.paths, parts.test.labels.tolist(), strict=True):
+        breed = parts.test.classes[label].replace(" ", "_").lower()
+        assert path.rpartition("/")[2].lower().startswith(f"{breed}_test")
+
+
+def test_arrays_are_those_of_the_files(root):
+    cifar10(root)
+    parts = class_images(set="cifar10", size=32, download=False)
+    with open(root / "cifar-10-batches-py" / "data_batch_3", "rb") as stream:
+        written = pickle.load(stream)["data"].reshape(2, 3, 32, 32)
+    assert np.array_equal(parts.train.read(torch.tensor([4, 5])).numpy(), written)
+
+
+def test_options_belong_to_sets(root):
+    dtd(root)
+    assert lengths(load("dtd", partition=2)) == (3, 3, 3)
+    assert lengths(load("dtd", trainval=True)) == (8, None, 4)
+    pets(root)
+    with pytest.raises(ConfigError, match="pets has no such choice"):
+        load("pets", partition=2)
+    with pytest.raises(ConfigError, match="no validation images"):
+        load("pets", trainval=True)
+    with pytest.raises(ConfigError, match="did you mean 'pets'"):
+        load("pet")
+
+
+def test_copies_in_two_published_splits_stay(root):
+    pets(root)
+    images = root / "oxford-iiit-pet" / "images"
+    same = (images / "Abyssinian_trainval0.jpg").read_bytes()
+    (images / "Abyssinian_test0.jpg").write_bytes(same)
+    parts = load("pets")
+    assert lengths(parts) == (6, None, 4)
+    assert "1 test images are training images too, as published" in parts.card.notes
+
+
+def test_a_damaged_list_names_the_folder(root):
+    pets(root)
+    lines(root / "oxford-iiit-pet" / "annotations" / "test.txt", "Abyssinian_1 one 1 1")
+    with pytest.raises(DataError, match=r"oxford-iiit-pet' is damaged"):
+        load("pets")
+
+
+def test_cifar_is_unpickled_only_if_it_is_the_published_file(root, monkeypatch):
+    cifar10(root)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="corrupted"):
+        class_images(set="cifar10", root=str(root), download=False)
+
+
+def test_no_download_without_an_answer(root, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(DataError, match=r"Downloads failed: .*no route to host") as error:
+        class_images(set="pets", size=12)
+    assert "Put oxford-iiit-pet/images" in str(error.value)
+    assert not (root.parent / "cache" / "data" / "oxford-iiit-pet").exists()
+
+
+def test_a_download_appears_when_it_is_complete(root, monkeypatch):
+    """torchvision's own download, of a server that is made here."""
+    monkeypatch.setattr("tlrun.data.sets.torchvision_sets.check_reachable", lambda _: None)
+
+    def unpack(self):
+        assert socket.getdefaulttimeout() is not None
+        pets(self._base_folder.parent)
+        if broken:
+            raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("torchvision.datasets.OxfordIIITPet._download", unpack)
+    broken = True
+    with pytest.raises(DataError, match="corrupted"):
+        class_images(set="pets", size=12)
+    place = root.parent / "cache" / "data" / "oxford-iiit-pet"
+    assert not place.exists()
+    broken = False
+    parts = class_images(set="pets", size=12)
+    assert lengths(parts) == (6, None, 4)
+    assert parts.card.root == str(place)
+    assert socket.getdefaulttimeout() is None
+    assert [p.name for p in place.parent.iterdir() if p.is_dir()] == ["oxford-iiit-pet"]

@@ -1,0 +1,180 @@
+"""A benchmark set of classes by its name: `data=pets`, `data=cifar10` (`tlrun list data`).
+
+Published splits stay as they are, copies among them included: figures are then those of other
+papers' test images. Where a set has no validation images they are cut off its training set, and
+where it has no splits at all (EuroSAT, Caltech-101) its protocol is drawn by seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+
+from tlrun.config.ranges import NotNegative, Pixels, Range
+from tlrun.data.examples.download import cached_images, data_roots, missing
+from tlrun.data.examples.fit import check_fit, fit_arrays
+from tlrun.data.examples.image_files import text_of
+from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.splits import Card, Splits
+from tlrun.data.sets import torchvision_sets
+from tlrun.data.sets.folder import Reader, add_note
+from tlrun.data.sets.listing import Listing
+from tlrun.data.sets.published import Items, PublishedSet
+from tlrun.errors import ConfigError, DataError, did_you_mean
+
+log = logging.getLogger("tlrun")
+
+SETS: dict[str, PublishedSet] = {**torchvision_sets.SETS}
+
+
+def class_images(
+    *,
+    set: str,  # the key that users type
+    seed: int = 0,
+    size: Pixels | None = 224,
+    download: bool = True,
+    name: str = "target",
+    root: str | None = None,
+    channels: Literal[1, 3] = 3,
+    fit: str = "crop",
+    trainval: bool = False,
+    partition: Annotated[int, Range(1, 10)] | None = None,
+    memory_gb: NotNegative = 2.0,
+) -> Splits:
+    """set: a row of the tables. root: its folder, or one that holds it; None looks into the data
+    folders. name: the domain, for messages. trainval: train on the published training and
+    validation images, as papers on fine-tuning do. partition: of DTD's ten.
+
+    Raises ConfigError, or DataError that says which files to put where.
+    """
+    row = SETS.get(set)
+    if row is None:
+        raise ConfigError(f"data.{name}.set={set}: {did_you_mean(set, SETS)}")
+    check_fit(fit)
+    options = _options(row, set, f"data.{name}", {"partition": partition})
+    folder = locate(row, root, f"data.{name}.root", download)
+    items = {split: row.read(folder, split, options) for split in row.splits}
+    card = Card(set, row.citation, row.licence, row.url, str(folder))
+    for note in count_notes(row, items, options):
+        add_note(card, f"data.{name}", note)
+    if trainval:
+        items = _with_val_in_train(items, f"data.{name}", row)
+    reader = Reader(f"data.{name}", size, channels, fit, None, memory_gb)
+    return _splits(set, items, card, reader)
+
+
+def _options(row: PublishedSet, name: str, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user chose. ConfigError where the set does not let it be chosen."""
+    chosen = {option: value for option, value in given.items() if value is not None}
+    if wrong := next((option for option in chosen if option not in row.options), None):
+        raise ConfigError(f"{key}.{wrong}: {name} has no such choice; leave it out.")
+    return chosen
+
+
+# ---- where the files lie ----------------------------------------------------------------------
+
+
+def locate(row: PublishedSet, root: str | None, key: str, download: bool) -> Path:
+    """The folder of a set, downloaded if it must and may be. Raises one DataError otherwise."""
+    roots = [Path(root).expanduser()] if root else data_roots()
+    candidates = [place / name for place in roots for name in row.places]
+    if root:
+        candidates.insert(0, roots[0])
+    incomplete = ""
+    for folder in candidates:
+        lacking = [need for need in row.needs if not (folder / need).exists()]
+        if not lacking:
+            return folder
+        if len(lacking) < len(row.needs):
+            incomplete = incomplete or (
+                f"'{text_of(folder)}' is not all of {row.title}: it lacks {lacking[0]}; add it "
+                f"({row.url})."
+            )
+    needs = [f"{row.places[0]}/{need}" for need in row.needs]
+    if root:
+        raise DataError(
+            incomplete
+            or f"{key}={root} does not hold {row.title}: {', '.join(row.needs)} should lie there, "
+            f"or in a folder {row.places[0]} ({row.url})."
+        )
+    tried = []
+    if download and row.loader and row.probe:
+        try:
+            return torchvision_sets.download(row)
+        except (OSError, ValueError) as error:
+            tried.append(f"{row.probe} ({getattr(error, 'reason', None) or error})")
+    if incomplete:
+        raise DataError(incomplete)
+    note = f" (they come from {row.url})"
+    raise missing(row.title, row.places, tried, needs=needs, note=note)
+
+
+# ---- what was read ----------------------------------------------------------------------------
+
+
+def count_notes(
+    row: PublishedSet, items: Mapping[str, Items], options: Mapping[str, Any]
+) -> list[str]:
+    """A line per split whose number of images is not the published one, and one of the classes."""
+    published = dict(row.counts)
+    for option in options:
+        published.update(row.options[option])
+    notes = [
+        f"{len(found):,} {split} images, not the published {published[split]:,}"
+        for split, found in items.items()
+        if len(found) != published[split]
+    ]
+    classes = {len(found.classes) for found in items.values()}
+    if "level" not in options and classes != {row.classes}:
+        notes.append(f"{max(classes):,} classes, not the published {row.classes:,}")
+    return notes
+
+
+def _with_val_in_train(items: Mapping[str, Items], key: str, row: PublishedSet) -> dict[str, Items]:
+    if "val" not in items:
+        raise ConfigError(f"{key}.trainval: {row.title} has no validation images; leave it out.")
+    train, val = items["train"], items["val"]
+    joined = Items([*train.images, *val.images], [*train.labels, *val.labels], train.classes)
+    return {"train": joined, "test": items["test"]}
+
+
+def _splits(name: str, items: Mapping[str, Items], card: Card, reader: Reader) -> Splits:
+    if isinstance(items["train"].images, np.ndarray):
+        sets = {split: _array_set(name, split, found, reader) for split, found in items.items()}
+        return Splits(sets["train"], sets.get("val"), sets.get("test"), card, reader.fit)
+    listings = {split: _listing(found).with_prints() for split, found in items.items()}
+    for note in copy_notes(listings):
+        add_note(card, reader.key, note, quietly=True)
+    classes = items["train"].classes
+    sets, grey = reader.sets(name, listings, dict.fromkeys(listings, classes), card)
+    content = {
+        text_of(file): known.content
+        for listing in listings.values()
+        for file, known in zip(listing.files, listing.prints, strict=True)
+    }
+    return Splits(sets["train"], sets.get("val"), sets.get("test"), card, reader.fit, grey, content)
+
+
+def _listing(items: Items) -> Listing:
+    return Listing([Path(f) for f in items.images], [items.classes[i] for i in items.labels])
+
+
+def _array_set(name: str, split: str, items: Items, reader: Reader) -> ImageSet:
+    pixels = np.ascontiguousarray(items.images)
+    size = reader.size or pixels.shape[-1]
+    recipe = (hashlib.sha256(pixels).hexdigest(), size, reader.fit)
+    images = cached_images(f"{name}-{split}", recipe, lambda: fit_arrays(pixels, size, reader.fit))
+    return ImageSet(name, images, torch.tensor(items.labels), items.classes)
+
+
+def copy_notes(listings: Mapping[str, Listing]) -> list[str]:
+    """How many files of equal content the published splits share; they are kept."""
+    contents = {s: {p.content for p in listing.prints} for s, listing in listings.items()}
+    shared = len(contents["train"] & contents.get("test", frozenset()))
+    return [f"{shared:,} test images are training images too, as published"] if shared else []
