@@ -53,6 +53,7 @@ TEST_LABELS_MAY_CHANGE = (
     r"summary\.oracle\..*",
     r"predictions\.\d+\.label",
     r"features\.label",
+    r"images\.(by_class|mistakes)(\.(rows|text))?",
 )
 
 
@@ -96,6 +97,8 @@ def everything(run: RunDir) -> dict[str, Any]:
         "summary": {k: v for k, v in summary.items() if k not in TIMES},
         "features": plain({k: torch.from_numpy(v) for k, v in np.load(run.features).items()}),
     }
+    if run.images.exists():
+        found["images"] = {section["name"]: section for section in run.read_json(run.images, list)}
     if run.predictions.exists():
         found["predictions"] = numbered(predictions(run))
     return found
@@ -315,7 +318,14 @@ def test_target_test_labels_change_the_oracle_and_final_figures_only(
     run_dir, after = run(*words)
     keys = changed(before, after)
     assert not_allowed(keys) == set()
-    for teeth in (r"metrics.*oracle.*", r"summary\.selected\..*", r"predictions.*", "features.*"):
+    assert {"by_class", "mistakes"} <= set(before["images"])
+    for teeth in (
+        r"images.by_class.*",
+        r"metrics.*oracle.*",
+        r"summary\.selected\..*",
+        r"predictions.*",
+        "features.*",
+    ):
         assert any(re.fullmatch(teeth, key) for key in keys), teeth
     for row in predictions(run_dir):
         assert row["label"] == labels[str(Path(row["path"]).relative_to(pair))]
@@ -327,6 +337,8 @@ def test_with_the_target_test_off_they_change_nothing(pair: Path, run: Callable)
     permute(pair / "test.txt")
     run_dir, after = run(*words)
     assert changed(before, after) == set()
+    assert [row["title"] for row in after["images"]["by_class"]["rows"]][-1] == "classes not shown"
+    assert "mistakes" not in after["images"]
     assert "target_test" not in json.dumps([after["summary"]["selected"], after["metrics"]])
     assert after["summary"]["oracle"] == {"step": None, "target_test/accuracy": None}
     assert not run_dir.predictions.exists()

@@ -21,6 +21,7 @@ from tlrun.errors import RunError
 from tlrun.evaluate.divergence import failure
 from tlrun.evaluate.figures import Figures, oracle_key
 from tlrun.evaluate.selection import sees_target_labels
+from tlrun.experiment.images import write_images
 from tlrun.experiment.session import Session
 from tlrun.experiment.wall_time import wall_seconds
 from tlrun.files.atomic import write_atomic
@@ -47,6 +48,7 @@ def conclude(session: Session, into: RunDir | None = None) -> dict[str, Any]:
     figures, details = session.test()
     into = into or run_dir
     session.evaluator.write(into, details)
+    write_images(session, into, details)
     write_model(into, session)
     summary = summarise(session, rows, last, selected["step"], figures, last_figures)
     summary["files"] = into.left()

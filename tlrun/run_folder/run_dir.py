@@ -61,6 +61,7 @@ class RunDir:
         self.plots = path / "plots"
         self.pictures = path / "pictures.json"
         self.tables = path / "tables.json"
+        self.images = path / "images.json"
         self.transfer = path / "transfer.json"
         self.report = path / "report.html"
         self.features = path / "features.npz"
@@ -196,6 +197,7 @@ class RunDir:
             "features.npz",
             "pictures.json",
             "tables.json",
+            "images.json",
         )
         return sorted(path.name for pattern in patterns for path in self.path.glob(pattern))
 

@@ -104,6 +104,19 @@ class Preprocess(nn.Module):
             self.to(x.device)
         return x.sub(self.mean).div_(self.std)
 
+    def to_unit_range(self, x: Tensor) -> Tensor:
+        """Inputs of the net (B, C, H, W) as images in [0, 1] for the eye; what lies outside is cut.
+
+        The inverse of `normalize`. Of `instance` there is none: the net does not see what it takes
+        away, so all images are shown alike, from 2.5 standard deviations below the mean to 2.5
+        above.
+        """
+        if self.mode == "instance":
+            x = 0.5 + x / 5
+        elif self.mode != "none":
+            x = x * self.std.to(x.device) + self.mean.to(x.device)
+        return x.clamp(0, 1)
+
     def forward(self, raw: Tensor) -> Tensor:
         """Both. Grey becomes colour as late as possible, so grey sets pay for one channel only."""
         x = self._float(raw)

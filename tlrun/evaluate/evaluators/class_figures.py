@@ -23,6 +23,9 @@ from tlrun.errors import ConfigError, did_you_mean
 from tlrun.evaluate import metrics
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.figures import ACCURACY, KINDS, Figure, Figures
+from tlrun.evaluate.images.by_class import by_class
+from tlrun.evaluate.images.predicted import predictions
+from tlrun.evaluate.images.sections import Section
 from tlrun.evaluate.validators import SetOutput, compute_validators
 from tlrun.files import csv_file
 from tlrun.methods.base import Method
@@ -84,6 +87,13 @@ class Evaluator(ABC):
     @abstractmethod
     def write(self, run_dir: RunDir, outputs: Any) -> None:
         """The files that belong to the figures: predictions.csv, features.npz, pictures.json."""
+
+    def images(self, net: Net, outputs: Any) -> list[Section]:
+        """What the page shows of the images and of their predictions. outputs: of `test`.
+
+        Under the same rules as the figures: nothing of the target test's labels if it is off.
+        """
+        return []
 
     def compare(
         self, run_dir: RunDir, summary: dict[str, Any], baselines: Mapping[str, Any]
@@ -184,6 +194,16 @@ class ClassEvaluator(Evaluator):
             "accuracy_by_class": dict(zip(classes, by_class, strict=True)),
         }
         return [Figure(f"{role}/{key}", value, KINDS[key]) for key, value in values.items()]
+
+    def images(self, net: Net, outputs: Mapping[str, SetOutput]) -> list[Section]:
+        """Each class in every domain, and what the target test images are taken for."""
+        sections = [by_class(self.data, self.seed, self.target_test)]
+        if (predicted := outputs.get("target_test")) is not None:
+            examples = self.data.role("target_test")
+            assert examples is not None
+            logits, labels, classes = predicted.logits, predicted.labels, self.data.classes
+            sections.append(predictions(examples, logits, labels, classes, self.data.preprocess))
+        return [section for section in sections if section is not None]
 
     def write(self, run_dir: RunDir, outputs: Mapping[str, SetOutput]) -> None:
         if "target_test" in outputs:

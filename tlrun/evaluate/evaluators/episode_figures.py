@@ -22,6 +22,8 @@ from tlrun.data.problems.pair import Data
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.class_figures import Evaluator
 from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
+from tlrun.evaluate.images.episode import episode
+from tlrun.evaluate.images.sections import Section
 from tlrun.files import csv_file
 from tlrun.methods.few_shot.episodic import FewShot
 from tlrun.methods.query import Query, Support
@@ -96,6 +98,21 @@ class EpisodeEvaluator(Evaluator):
                     [name, i, f"{value:.6f}"] for i, value in enumerate(accuracies.tolist())
                 )
 
+    def images(self, net: Net, outputs: Any) -> list[Section]:
+        """The first episode of the closing test; of validation classes if that is off."""
+        role, what = ("target_test", "novel") if self.target_test else ("source_val", "validation")
+        examples, shape = self._set(role), self.data.tests[0]
+        drawn = ClassTable(examples, shape, role).draw("test", role, 0)
+        order, places = drawn.flatten().sort()
+        chosen = examples.subset(order)
+        place = places.argsort().view_as(drawn)  # of each image in the subset
+        support, query = place[:, : shape.shot].flatten()[None], place[:, shape.shot :].flatten()
+        y = labels_of(shape.way, shape.shot)[None]
+        features = self._features(net, chosen)
+        guesses = self._guesses(net, chosen, features, support, y, query[None])
+        guesses = None if guesses is None else guesses.view(shape.way, shape.query)
+        return [episode(examples, drawn, shape, guesses, self.data.preprocess, what)]
+
     # ---- episodes ---------------------------------------------------------------------------
 
     def accuracies(
@@ -142,22 +159,35 @@ class EpisodeEvaluator(Evaluator):
         query: Tensor,
         target: Tensor,
     ) -> Tensor | None:
-        """support, y: (E, M); query, target: (E, Q); the rows of y are alike."""
-        right: list[Tensor] = []
+        """(E,) float64: the share of right queries. target: (E, Q); the others: `_guesses`."""
+        guesses = self._guesses(net, examples, features, support, y, query)
+        return None if guesses is None else (guesses == target).double().mean(1)
+
+    def _guesses(
+        self,
+        net: Net,
+        examples: ImageSet,
+        features: Tensor | None,
+        support: Tensor,
+        y: Tensor,
+        query: Tensor,
+    ) -> Tensor | None:
+        """(E, Q) int64. support, y: (E, M); query: (E, Q); the rows of y are alike."""
+        found: list[Tensor] = []
         if features is not None:
             assert isinstance(self.method, FewShot)
             labels = y[0].to(self.device)
             for a, b in zip(query.split(AT_ONCE), support.split(AT_ONCE), strict=True):
                 scores = self.method.classify(net, features[a], features[b], labels)
-                right.append(scores.argmax(2).cpu())
+                found.append(scores.argmax(2).cpu())
         else:
             for a, b, labels in zip(query, support, y, strict=True):
                 asked = Query(support=Support(self._read(examples, b), labels.to(self.device)))
                 out = self.method.predict(net, self._read(examples, a), asked).scores
                 if out is None:
                     return None
-                right.append(out.argmax(1).cpu()[None])
-        return (torch.cat(right) == target).double().mean(1)
+                found.append(out.argmax(1).cpu()[None])
+        return torch.cat(found)
 
     def _figure(
         self, net: Net, role: str, shape: Shape, count: int

@@ -41,6 +41,9 @@ from tlrun.evaluate.figures import (
     oracle_key,
     written,
 )
+from tlrun.evaluate.images.predicted import predictions
+from tlrun.evaluate.images.sections import Section
+from tlrun.evaluate.images.tasks import drawn_boxes, of_task
 from tlrun.evaluate.task_matrix import TaskMatrix
 from tlrun.methods.base import Output
 from tlrun.methods.query import Query
@@ -49,6 +52,7 @@ from tlrun.run_folder.run_dir import RunDir
 
 Values = dict[str, Any]
 BOX_ERROR = Kind("mean absolute error of the sides", "sides", False)
+TASKS_WITH_IMAGES = 4  # on the page; of more, the first
 MAIN = {"class": "accuracy", "box": "iou"}  # the figure that stands for a task; higher is better
 
 
@@ -131,6 +135,35 @@ class TaskEvaluator(ClassEvaluator):
         if (matrix := self._matrix(self._eval_rows(run_dir))) is not None:
             add_entry(run_dir.pictures, matrix.picture())
             add_entry(run_dir.tables, matrix.table())
+
+    def images(self, net: Net, outputs: Any) -> list[Section]:
+        """What the first tasks learn from, or their boxes beside the true ones, and the errors of
+        the target task."""
+        sections: list[Section | None] = []
+        for name, task in list(self.data.tasks.items())[:TASKS_WITH_IMAGES]:
+            boxes = outputs[name].boxes if name in outputs else None
+            split = "train" if boxes is None else "test"
+            examples = self._set(task, split)
+            if boxes is None:
+                sections.append(of_task(task, examples, self.data.preprocess, self.seed))
+            else:
+                sections.append(drawn_boxes(task, examples, self.data.preprocess, self.seed, boxes))
+        target = self.data.tasks[self.facts.target_task]
+        out = outputs.get(target.name)
+        if out is not None and out.scores is not None:
+            examples = self._set(target, "test")
+            truth = target.truth(examples.labels, examples.columns)
+            sections.append(
+                predictions(
+                    examples,
+                    out.scores,
+                    truth,
+                    target.classes,
+                    self.data.preprocess,
+                    f"test images of {target.name}",
+                )
+            )
+        return [section for section in sections if section is not None]
 
     def history(self, rows: Sequence[Mapping[str, Any]]) -> Values:
         """The matrix R and the forgetting of a sequence of tasks; nothing for tasks at once."""

@@ -10,6 +10,7 @@ from tlrun.evaluate.figures import finite
 from tlrun.report.figures.plots import draw_plots, own_pictures
 from tlrun.report.formats import NONE, Shown, command, number, plain
 from tlrun.report.pages.render import render
+from tlrun.report.read.own_images import read_images
 from tlrun.report.read.own_tables import read_tables
 from tlrun.report.read.rows import Row
 from tlrun.report.read.run_record import RunRecord, mapping
@@ -62,6 +63,8 @@ TITLES = {
     ),
 }
 
+DIAGNOSTICS = ("regrets", "validators")  # about selection rules, not about this model: last
+
 
 def run_html(record: RunRecord) -> str:
     """The page; its pictures are drawn into the run folder."""
@@ -70,8 +73,16 @@ def run_html(record: RunRecord) -> str:
         picture.name: (picture.title, picture.text) for picture in own_pictures(record)
     }
     tables, left_out = read_tables(record.run.tables)
+    images, without = read_images(record.run.images)
+    left_out += without
     left_out += [(titles[name][0], reason) for name, reason in missing.items()]
     data_rows, data_cards = _data(record.environment)
+
+    def plot(name: str) -> Row:
+        title, said = titles[name]
+        table = regret_table(record) if name == "regrets" else None
+        return {"path": drawn[name], "title": title, "text": said, "table": table}
+
     return render(
         "run.html",
         title=f"{record.method} on {record.data}",
@@ -84,16 +95,10 @@ def run_html(record: RunRecord) -> str:
         table=_table(record),
         has_oracle=record.value("target_test/accuracy", "oracle") is not None,
         further=further(record),
-        plots=[
-            {
-                "path": drawn[name],
-                "title": titles[name][0],
-                "text": titles[name][1],
-                "table": regret_table(record) if name == "regrets" else None,
-            }
-            for name in drawn
-        ],
+        plots=[plot(name) for name in drawn if name not in DIAGNOSTICS],
+        diagnostics=[plot(name) for name in drawn if name in DIAGNOSTICS],
         tables=tables,
+        images=images,
         left_out=left_out,
         mistakes=_mistakes(record),
         commands=_commands(record),
