@@ -318,7 +318,7 @@ def test_target_test_labels_change_the_oracle_and_final_figures_only(
     run_dir, after = run(*words)
     keys = changed(before, after)
     assert not_allowed(keys) == set()
-    assert {"by_class", "mistakes"} <= set(before["images"])
+    assert "mistakes" in after["images"]
     for teeth in (
         r"images.by_class.*",
         r"metrics.*oracle.*",

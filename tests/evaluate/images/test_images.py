@@ -100,9 +100,9 @@ def test_statistics_tell_a_domain_that_was_read_otherwise() -> None:
     section = by_class(pair, seed=0, target_test=True)
     assert section is not None
     said = section.text.rpartition("gets: ")[2]
-    values = {part.split()[0]: float(part.split()[1].replace("−", "-")) for part in said.split(";")}
-    assert abs(values["source"]) < 0.1
-    assert -0.8 < values["target"] < -0.7  # of values up to 63 of 255, as (x - 0.5) / 0.5
+    values = [float(part.split()[3].replace("−", "-")) for part in said.split(";")]
+    assert abs(values[0]) < 0.1  # "source, training images: 0.01 and 0.58"
+    assert -0.8 < values[1] < -0.7  # of values up to 63 of 255, as (x - 0.5) / 0.5
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,16 @@ def test_every_source_has_its_place() -> None:
     titles = [group.title.split(",")[0] for group in section.rows[0].groups]
     assert titles == ["a", "b", "target"]
     assert {len(g.images) for row in section.rows for g in row.groups} == {2}
+
+
+def test_of_one_set_what_is_learned_from_and_the_test() -> None:
+    pair = data()
+    train = pair.domains.pop("source").train
+    pair.domains["target"].train = train
+    section = by_class(pair, seed=0, target_test=True)
+    assert section is not None
+    titles = [group.title for group in section.rows[0].groups]
+    assert titles == ["target, training images", "target, test images"]
 
 
 def numbered(count: int) -> ImageSet:

@@ -32,7 +32,7 @@ class Shown:
     classes: Sequence[str]
 
     @classmethod
-    def of(cls, data: Data, domain: str, examples: ImageSet, what: str) -> Shown:
+    def of(cls, domain: str, examples: ImageSet, what: str) -> Shown:
         """what: which of the domain's sets it is, for the title."""
         title = f"{domain}, {what}"
         known = examples.labels is not None and examples.classes is not None
@@ -56,6 +56,9 @@ def shown_domains(data: Data, target_test: bool) -> list[Shown]:
     """
     sources = data.sources if len(data.sources) > 1 else ("source",)
     found = []
+    alone = data.domains["target"].train if "source" not in data.domains else None
+    if target_test and alone is not None and alone.labels is not None and len(alone):
+        found.append(Shown.of("target", alone, "training images"))  # what is learned from
     for domain in (*sources, "target"):
         if domain not in data.domains:
             continue
@@ -69,7 +72,7 @@ def shown_domains(data: Data, target_test: bool) -> list[Shown]:
             candidates.append((sets.test, "test images"))
         for examples, what in candidates:
             if examples is not None and len(examples):
-                found.append(Shown.of(data, domain, examples, what))
+                found.append(Shown.of(domain, examples, what))
                 break
     return found[: DOMAINS - 1] + found[-1:] if len(found) > DOMAINS else found
 
@@ -89,21 +92,21 @@ def side_by_side(
     labelled = [domain for domain in domains if domain.labels is not None]
     each = max(1, IN_ROW // max(1, len(labelled)))
     chosen = spread(names, CLASSES)
-    chosen_of = {d.domain: draw(d, chosen, each, seed) for d in domains}
-    given = {d.domain: inputs(d.examples, chosen_of[d.domain][1], preprocess) for d in domains}
-    images = {domain: thumbnails(x, preprocess) for domain, x in given.items()}
+    chosen_of = {d.title: draw(d, chosen, each, seed) for d in domains}
+    given = {d.title: inputs(d.examples, chosen_of[d.title][1], preprocess) for d in domains}
+    images = {title: thumbnails(x, preprocess) for title, x in given.items()}
     rows = []
     for name in chosen:
         groups = []
         for domain in labelled:
-            places = [k for k, of in enumerate(chosen_of[domain.domain][0]) if of == name]
-            data = [images[domain.domain][k] for k in places]
+            places = [k for k, of in enumerate(chosen_of[domain.title][0]) if of == name]
+            data = [images[domain.title][k] for k in places]
             groups.append(Group(domain.title, captioned(data, f"{domain.domain}: {name}")))
         rows.append(ImageRow(name, groups))
     for domain in domains:
         if domain.labels is None:
             alt = f"{domain.domain}, class not known here"
-            group = Group(domain.title, captioned(images[domain.domain], alt))
+            group = Group(domain.title, captioned(images[domain.title], alt))
             rows.append(ImageRow("classes not shown", [group]))
     shown = f"{of_all(len(chosen), len(names), 'classes')}. " if names else ""
     shown = shown[:1].upper() + shown[1:]
@@ -145,8 +148,8 @@ def statistics(given: Mapping[str, Tensor], preprocess: Preprocess) -> str:
     if preprocess.mode == "instance":  # all alike
         return ""
     said = [
-        f"{domain} {float(x.mean()):.2f} and {float(x.std()):.2f}".replace("-", "−")
-        for domain, x in given.items()
+        f"{title}: {float(x.mean()):.2f} and {float(x.std()):.2f}".replace("-", "−")
+        for title, x in given.items()
         if len(x)
     ]
     return f" Mean and standard deviation of the numbers it gets: {'; '.join(said)}."
