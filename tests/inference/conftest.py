@@ -19,26 +19,27 @@ torch.set_num_threads(1)
 CLASSES = ["cat", "dog", "fox"]
 
 
-def write_run(path, overrides, shape, normalize) -> SimpleNamespace:
+def write_run(path, overrides, shape, normalize, **more) -> SimpleNamespace:
     run = RunDir.create(path)
     cfg = compose(overrides)
     OmegaConf.save(cfg, run.config)
-    preprocess = Preprocess(shape, normalize)
+    preprocess = Preprocess(shape, normalize, **more)
     space = {
         "classes": CLASSES,
         "tasks": {"class": {"kind": "class", "classes": CLASSES}},
         "domains": ["source", "target"],
         "facts": {},
-        "input_shape": list(shape),
+        "input_shape": list(preprocess.output_shape),
         "preprocess": preprocess.spec(),
     }
     run.write_json(run.label_space, space)
     method, data = build_method(cfg), LabelSpace.from_json(space)
     torch.manual_seed(0)
-    net = build_trained_net(cfg, method, method.phases(data), data, shape)
+    seen = preprocess.output_shape
+    net = build_trained_net(cfg, method, method.phases(data), data, seen)
     for domain in ("source", "target"):  # statistics of their own
         with torch.no_grad():
-            net(torch.randn(16, *shape) + (domain == "target"), domain)
+            net(torch.randn(16, *seen) + (domain == "target"), domain)
     run.checkpoints.mkdir()
     parts = {name: part.state_dict() for name, part in net.parts.items()}
     chosen = {"parts": parts, "method": method.state_dict()}
@@ -47,6 +48,11 @@ def write_run(path, overrides, shape, normalize) -> SimpleNamespace:
     checkpoint.save(run.checkpoints / "last.pt", {"parts": flat, "method": {}}, {"step": 4})
     run.write_json(run.summary, {"selection_rule": "bnm"})
     return SimpleNamespace(run=run, net=net.eval(), method=method, preprocess=preprocess)
+
+
+@pytest.fixture(scope="session")
+def run_writer():
+    return write_run
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,14 @@
 """`tlrun export RUN_DIR --to torch_export|onnx`: the model with its preprocessing as one file.
 
 The file takes raw images uint8 (B, C, H, W) of the data's size (or float32 features (B, D)), any B,
-and gives logits (B, K), or boxes (B, 4) for a task that says where. What it computes is compared
-with the model before it is called done.
+and gives logits (B, K), or boxes (B, 4) for a task that says where. It carries the names of the
+classes and how an image is brought to size (`metadata`). What it computes is compared with the
+model before it is called done.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from tlrun.errors import ConfigError, RunError, did_you_mean
 from tlrun.fp32 import in_fp32
+from tlrun.inference.metadata import EXTRA_FILE, metadata
 from tlrun.inference.predict import Model, load
 from tlrun.run_folder.run_dir import RunDir
 
@@ -58,7 +61,7 @@ def _torch_export(model: Model, path: Path) -> float:
     with warnings.catch_warnings():
         # of weights that are views of a larger storage; `_compare` shows what was saved
         warnings.filterwarnings("ignore", message="No complete tensor found")
-        torch.export.save(program, path)
+        torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(metadata(model))})
     return _compare(model, path, lambda x: torch.export.load(path).module()(x))
 
 
@@ -73,6 +76,8 @@ def _onnx(model: Model, path: Path) -> float:
     exported: Any = torch.onnx.export(
         _program(model), dynamo=True, input_names=["images"], output_names=["logits"], verbose=False
     )
+    said = metadata(model)
+    exported.model.metadata_props.update({key: json.dumps(value) for key, value in said.items()})
     exported.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

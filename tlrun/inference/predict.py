@@ -85,6 +85,7 @@ class Model(nn.Module):
         super().__init__()
         self.net, self.method, self.preprocess = net, method, preprocess
         self.classes, self.task, self.boxes = tuple(classes), task, boxes
+        self.feature_names: tuple[str, ...] | None = None  # columns of features, where named
         self.support: Support | None = None  # labelled images of new classes (learn)
         self.handicap: Tensor | None = None  # (K,), taken off the scores
         self.unknown_below = 0.0  # confidence under which the answer is NO_LABEL
@@ -240,6 +241,7 @@ def load(
     _restore(net, method, best_of_task if best else checkpoint_path(run, checkpoint), alone=best)
     judged = space.tasks[task or space.main_task]
     model = Model(net, method, preprocess, judged.classes, task, boxes=judged.kind == "box")
+    model.feature_names = space.feature_names
     model.handicap = handicap(space, run.read_summary())
     return model
 

@@ -29,6 +29,7 @@ log = logging.getLogger("tlrun")
 
 SKIP = "repair or remove it, or leave such files out: skip_unreadable=true"  # in a data set
 REPAIR = "repair or remove it"
+DRAFT = 2  # JPEG is decoded at the smallest scale of at least so many times the size asked for
 PHOTOMETRIC, MIN_IS_WHITE = 262, 0  # a tag of TIFF, which Pillow heeds up to 8 bits only
 
 GreyRange = Mapping[str, tuple[float, float]]  # "I", "F" -> (black, white)
@@ -122,7 +123,7 @@ def read_image(
     """One image file -> uint8 (channels, size, size). Raises DataError that names the file."""
     with opened(path, advice) as image:
         if channels == 1 or image.format == "JPEG":
-            image.draft("L" if channels == 1 else "RGB", (2 * size, 2 * size))  # decode small
+            image.draft("L" if channels == 1 else "RGB", (DRAFT * size, DRAFT * size))
         array = np.asarray(fit_image(to_mode(image, channels, grey), size, fit))
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 

@@ -18,6 +18,7 @@ from PIL import Image
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 FITS = ("squash", "crop", "center", "shrink")
+BILINEAR = Image.Resampling.BILINEAR
 
 
 def check_fit(fit: str) -> str:
@@ -32,14 +33,13 @@ def fit_image(image: Image.Image, size: int, fit: str) -> Image.Image:
     width, height = image.size
     if (width, height) == (size, size):
         return image
-    bilinear = Image.Resampling.BILINEAR
     if fit == "squash":
-        return image.resize((size, size), bilinear)
+        return image.resize((size, size), BILINEAR)
     if fit == "shrink":
         inner = round(size * 5 / 7)
-        return _window(image.resize((inner, inner), bilinear), size)
+        return _window(image.resize((inner, inner), BILINEAR), size)
     if fit == "crop":
-        return image.resize((size, size), bilinear, _centre(width, height, size))
+        return image.resize((size, size), BILINEAR, _centre(width, height, size))
     return _window(image, size)
 
 
