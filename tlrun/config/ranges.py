@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 
 class Range(NamedTuple):
@@ -72,6 +72,9 @@ Width = Annotated[int, Range(1, 2**14)]  # units of a layer
 Depth = Annotated[int, Range(0, 100)]  # layers, or repetitions inside a step
 Repeats = Annotated[int, Range(1, 100)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]
+
+# words
+Normalize = Literal["auto", "half", "imagenet", "clip", "dpn", "instance", "standard", "none"]
 
 # numbers
 Number = Annotated[float, Range(-(10**6), 10**6)]

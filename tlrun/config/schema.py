@@ -19,6 +19,7 @@ from tlrun.config.ranges import (
     Distinct,
     LearningRate,
     Names,
+    Normalize,
     NotNegative,
     Number,
     Pixels,
@@ -187,9 +188,9 @@ class Pair:
     Each key may be left out; others are for the interpolations of a file of one's own.
     """
 
-    size: Pixels | None
+    size: Literal["auto"] | Pixels | None
     channels: Literal[1, 3] | None
-    normalize: Literal["half", "imagenet", "instance", "standard", "none"] | None
+    normalize: Normalize | None
     mean: list[Number] | None
     std: list[Positive] | None
     label_spaces: Literal["shared", "partial", "open"] | None

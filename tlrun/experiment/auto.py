@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from tlrun.config.build import build
 from tlrun.data.pipeline.prefetch import auto_workers
 from tlrun.data.problems.one_set import has_source
 from tlrun.engine.precision import resolve_device, resolve_precision
@@ -14,11 +13,16 @@ from tlrun.evaluate.selection import (
     without_source,
     without_target,
 )
+from tlrun.experiment.image_input import follow_weights
 from tlrun.methods.base import Method
+from tlrun.methods.build import build_method
 
 
-def resolve_auto(cfg: DictConfig) -> DictConfig:
-    """A copy with `auto` replaced; of `baseline` only once the data are known (baselines.py)."""
+def resolve_auto(cfg: DictConfig, trained: bool = False) -> DictConfig:
+    """A copy with `auto` replaced; of `baseline` only once the data are known (baselines.py).
+
+    trained: there is a checkpoint, so the weights that it started from need not be there.
+    """
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     device = resolve_device(str(cfg.trainer.device))
@@ -27,10 +31,13 @@ def resolve_auto(cfg: DictConfig) -> DictConfig:
         cfg.trainer.threads = torch.get_num_threads()
     if cfg.trainer.workers == "auto":
         cfg.trainer.workers = auto_workers(int(cfg.trainer.devices))
+    method = build_method(cfg)
+    if not trained:
+        follow_weights(cfg, method.init)
     if cfg.baseline == "auto":
         # "before adaptation" costs about half as much again: only for methods that adapt, and
         # only where there is one (`has_baseline`, once the data are known)
-        needs = build(cfg.method, "method").requirements
+        needs = method.requirements
         adapts = (
             "target" in needs.streams
             and cfg.target_labels in ("auto", "none")
@@ -43,14 +50,13 @@ def resolve_auto(cfg: DictConfig) -> DictConfig:
     if cfg.target_images == "none":
         cfg.select.name = without_target(str(cfg.select.name))
     if not has_source(cfg.data):
-        resolve_without_source(cfg)
+        resolve_without_source(cfg, method)
     return cfg
 
 
-def resolve_without_source(cfg: DictConfig) -> None:
+def resolve_without_source(cfg: DictConfig, method: Method) -> None:
     """Start from the backbone's own weights where a source would have come first, and choose by
     the target's validation labels where there are any. Changes `cfg`."""
-    method: Method = build(cfg.method, "method")
     if cfg.init == "auto" and method.init == "source" and cfg.backbone.get("weights"):
         cfg.init = "pretrained"
     asked, val = cfg.target_labels, cfg.target_val_labels

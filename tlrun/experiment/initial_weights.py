@@ -101,9 +101,7 @@ class InitialWeights:
 
     def weights(self, asked: Any) -> Any:
         """The value of `backbone.weights`: `init` wins over it."""
-        if self.init == "pretrained":
-            return asked or "DEFAULT"
-        return asked if self.init in ("auto", "source") else None
+        return pretrained_weights(self.init, asked)
 
     def apply(
         self,
@@ -145,6 +143,13 @@ class InitialWeights:
         if list(theirs) == list(classes) or net.main_head not in net.parts:
             return {}
         return {net.path(net.main_head)[-1]: "of other classes there"}
+
+
+def pretrained_weights(init: str, asked: Any) -> Any:
+    """What the backbone starts from: `backbone.weights` as asked, or as `init` has it."""
+    if init == "pretrained":
+        return asked or "DEFAULT"
+    return asked if init in ("auto", "source") else None
 
 
 def prediction_parts_of(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:

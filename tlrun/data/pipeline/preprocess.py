@@ -15,9 +15,24 @@ from tlrun.data.examples.decode import REPAIR, GreyRange, read_image
 from tlrun.data.examples.fit import check_fit
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
-NORMALIZE = ("half", "imagenet", "instance", "standard", "none")
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# mean and standard deviation of red, green and blue, by the name of `data.normalize`
+STATISTICS = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "dpn": ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3),
+}
+NORMALIZE = (*STATISTICS, "instance", "standard", "none")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL's convert("L")
+
+
+def name_of(mean: Sequence[float], std: Sequence[float]) -> str | None:
+    """The `data.normalize` that means these statistics of three channels; None if none does."""
+    named = {**STATISTICS, "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
+    given = np.array([mean, std])
+    return next(
+        (name for name, known in named.items() if np.allclose(given, known, atol=2e-3)), None
+    )
 
 
 class Preprocess(nn.Module):
@@ -25,7 +40,7 @@ class Preprocess(nn.Module):
 
     shape: (C, H, W) of an example, or (D,) for features.
     normalize: half      (x - 0.5) / 0.5
-               imagenet  ImageNet's mean and std
+               imagenet  ImageNet's mean and std (clip, dpn: those of these families of nets)
                instance  each image and channel to zero mean and unit std
                standard  the given mean and std, per channel or per feature
                none      [0, 1] as is
@@ -65,15 +80,13 @@ class Preprocess(nn.Module):
             self.output_shape: tuple[int, ...] = (channels, side, side)
         else:
             self.output_shape = (int(shape[0]),)
-            if normalize in ("half", "imagenet"):
+            if normalize in STATISTICS:
                 raise ConfigError(
                     f"data.normalize={normalize} is for images; features take none, instance or "
                     "standard."
                 )
-        if normalize == "half":
-            mean, std = [0.5] * channels, [0.5] * channels
-        elif normalize == "imagenet":
-            mean, std = IMAGENET
+        if normalize in STATISTICS:
+            mean, std = STATISTICS[normalize]
             if channels == 1:  # the same look for grey: luma of the colour statistics
                 mean = [sum(w * m for w, m in zip(LUMA, mean, strict=True))]
                 std = [sum(w * s for w, s in zip(LUMA, std, strict=True))]

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, Distinct, Pixels
+from tlrun.config.ranges import Count, Distinct, Normalize, Pixels
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card
@@ -171,7 +171,7 @@ def episodes(
     classes: dict[str, Any],
     size: Pixels,
     channels: Literal[1, 3],
-    normalize: Literal["half", "imagenet", "instance", "standard", "none"],
+    normalize: Normalize,
     augment: dict[str, Any],
     train: dict[str, Any],
     tests: Annotated[Sequence[tuple[Way, Images]], Distinct()],

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from tlrun.config.ranges import Number, Pixels, Positive
+from tlrun.config.ranges import Normalize, Number, Pixels, Positive
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import match_classes, match_columns
 from tlrun.data.examples.pixels import JoinedPixels
@@ -59,7 +59,7 @@ def multi_source(
     target: Mapping[str, Any] | None = None,
     size: Pixels | None = None,
     channels: Literal[1, 3] = 3,
-    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
+    normalize: Normalize = "none",
     mean: Sequence[Number] | None = None,
     std: Sequence[Positive] | None = None,
     augment: Mapping[str, Any] | None = None,

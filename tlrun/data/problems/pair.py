@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 LABEL_SPACES = ("shared", "partial", "open")
 STRONG = "_strong"  # data.augment.<domain>_strong
+AUTO_SIZE, AUTO_NORMALIZE = 64, "half"  # of `auto`, where no pretrained weights say otherwise
 UNLABELLED = "target_unlabelled"  # the stream of all target images, beside the few with labels
 UNKNOWN_CLASS = "unknown"  # the class of target images that are of no class of the source
 
@@ -252,6 +253,8 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
     )
     if uses_words(conf):
         conf = data_sets(conf)
+    if conf.get("size") == "auto":  # nobody has resolved it: no pretrained weights
+        conf["size"] = AUTO_SIZE
     if "_target_" in conf:
         return _build_own(conf, options)
     if not has_source(conf):
@@ -514,7 +517,10 @@ def allowed(examples: ImageSet, labels: Labels, seed: int, key: str) -> ImageSet
 def preprocess_of(
     conf: Mapping[str, Any], source: ImageSet, fit: str, grey: GreyRange | None = None
 ) -> Preprocess:
+    """`data.normalize` as a module; `auto` that nobody has resolved means no pretrained weights."""
     mode = str(conf.get("normalize") or "none")
+    if mode == "auto":
+        mode = AUTO_NORMALIZE if len(source.shape) == 3 else "none"
     mean, std = conf.get("mean"), conf.get("std")
     channels = int(conf.get("channels") or 3)
     if mode == "standard" and (mean is None or std is None):

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import torch
 
-from tlrun.config.ranges import Count, Pixels
+from tlrun.config.ranges import Count, Normalize, Pixels
 from tlrun.config.schema import check_section
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import match_classes, match_columns
@@ -60,7 +60,7 @@ def task_data(
     target: str | None = None,
     size: Pixels | None = None,
     channels: Literal[1, 3] = 3,
-    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
+    normalize: Normalize = "none",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """tasks: as in the module's example. target: null = the last. augment: by task, or `all`.

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, NotNegative, Pixels, Size
+from tlrun.config.ranges import Count, Normalize, NotNegative, Pixels, Size
 from tlrun.data.examples.attribute_table import Table, find, from_mat, read_table
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
@@ -55,7 +55,7 @@ def seen_unseen(
     gamma: NotNegative | None = None,
     size: Pixels | None = None,
     channels: Literal[1, 3] = 3,
-    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
+    normalize: Normalize = "none",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """images: a data set (`_target_`) with the images of all classes. table: see `read_table`.
@@ -237,7 +237,7 @@ def xlsa17(
     validation: Sequence[str] = (),
     draw_validation: Size = 0,
     gamma: NotNegative | None = None,
-    normalize: Literal["half", "imagenet", "instance", "standard", "none"] = "none",
+    normalize: Normalize = "none",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """Xian et al.'s proposed splits. path: a folder with att_splits.mat and `features` beside it.

@@ -1,0 +1,118 @@
+"""`data.size=auto` and `data.normalize=auto`: images come to a net as its weights know them.
+
+The weights are the backbone's published ones or those of another run (`init`). Without any, images
+are 64 pixels wide and normalised by `half`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from tlrun.config.build import locate, plain
+from tlrun.config.schema import INITS
+from tlrun.data.pipeline.preprocess import name_of
+from tlrun.data.problems.pair import AUTO_NORMALIZE, AUTO_SIZE
+from tlrun.experiment.initial_weights import pretrained_weights
+from tlrun.models.published import trained_on
+from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What weights know of images. who: "the run X was", for messages. mean, std: of `standard`."""
+
+    who: str
+    size: int
+    normalize: str
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+
+def follow_weights(cfg: DictConfig, init: str) -> None:
+    """Replace `auto` in `data.size` and `data.normalize`; one line says what the weights decided.
+
+    init: as the method resolves it. A `data.normalize` that contradicts the weights is told.
+    Raises ConfigError for weights that do not exist.
+    """
+    data = cfg.data
+    if "size" not in data or "normalize" not in data:  # ready features
+        return
+    known = _known(cfg, init)
+    if known is None:
+        data.size = AUTO_SIZE if data.size == "auto" else data.size
+        data.normalize = AUTO_NORMALIZE if data.normalize == "auto" else data.normalize
+        return
+    chosen = []
+    if data.size == "auto":
+        data.size = known.size
+        chosen.append(f"data.size={known.size}")
+    if data.normalize == "auto":
+        _normalize_as(data, known)
+        chosen.append(f"data.normalize={data.normalize}")
+    elif _of_given(data) != known.normalize:
+        log.warning(
+            "data.normalize=%s, but %s trained with %s, which data.normalize=auto would take",
+            data.normalize,
+            known.who,
+            known.normalize,
+        )
+    if chosen:
+        log.info("%s: so %s trained", " ".join(chosen), known.who)
+
+
+def _known(cfg: DictConfig, init: str) -> Known | None:
+    """What the first weights know of images; None for random ones, and where nobody says it."""
+    if init not in INITS:
+        return _of_run(RunDir.open(init))
+    weights = pretrained_weights(init, cfg.backbone.get("weights"))
+    images = None if weights is None else trained_on(plain(cfg.backbone), str(weights))
+    if images is None:
+        return None
+    who = f"the weights {weights} of {cfg.backbone.name} were"
+    name = name_of(images.mean, images.std)
+    if name is not None:
+        return Known(who, images.size, name)
+    return Known(who, images.size, "standard", list(images.mean), list(images.std))
+
+
+def _of_run(run: RunDir) -> Known | None:
+    if not run.label_space.is_file():
+        return None
+    spec: Mapping[str, Any] = run.read_label_space()["preprocess"]
+    if len(spec["shape"]) != 3:
+        return None
+    size, mode = int(spec["shape"][1]), str(spec["normalize"])
+    return Known(f"the run {run.path} was", size, mode, spec.get("mean"), spec.get("std"))
+
+
+def _normalize_as(data: DictConfig, known: Known) -> None:
+    data.normalize = known.normalize
+    if known.mean is None or known.std is None:
+        return
+    target = data.get("_target_")
+    if target is None or "mean" in inspect.signature(locate(str(target))).parameters:
+        data.mean, data.std = known.mean, known.std
+    else:
+        log.warning(
+            "data=%s takes no mean and std: data.normalize=standard measures its own, and %s "
+            "trained with mean %s and std %s",
+            data.get("name"),
+            known.who,
+            known.mean,
+            known.std,
+        )
+
+
+def _of_given(data: DictConfig) -> str:
+    """The name of what `data.normalize` means, where mean and std may say the same by numbers."""
+    if data.normalize == "standard" and data.get("mean") and data.get("std"):
+        return name_of(data.mean, data.std) or "standard"
+    return str(data.normalize)
