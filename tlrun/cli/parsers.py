@@ -102,6 +102,24 @@ def export_parser() -> Parser:
     return parser
 
 
+def features_parser() -> Parser:
+    parser = _new(
+        "features",
+        "Write the features of all images, with labels and paths: an .npz for each domain. By the "
+        "selected weights of a run, or by a pretrained backbone on any data.",
+        "features data=pacs backbone=efficientnet_lite0 init=pretrained",
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN_DIR|key=value",
+        help="folder of a run (and changes to its saved config), or a configuration",
+    )
+    _add_trust(parser)
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the files go")
+    return parser
+
+
 def report_parser() -> Parser:
     parser = _new(
         "report",
@@ -139,6 +157,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "evaluate": evaluate_parser,
     "predict": predict_parser,
     "export": export_parser,
+    "features": features_parser,
     "report": report_parser,
     "list": list_parser,
     "prepare": prepare_parser,
@@ -157,6 +176,11 @@ def _of_run(verb: str, description: str, example: str) -> Parser:
     """Of a verb that uses a run, with what it may trust."""
     parser = _new(verb, description, example)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="folder of a run")
+    _add_trust(parser)
+    return parser
+
+
+def _add_trust(parser: Parser) -> None:
     parser.add_argument(
         "--trust",
         action="append",
@@ -171,7 +195,6 @@ def _of_run(verb: str, description: str, example: str) -> Parser:
         metavar="FOLDER",
         help="your own configuration: the modules that it names are trusted",
     )
-    return parser
 
 
 def _with_overrides(parser: Parser) -> Parser:

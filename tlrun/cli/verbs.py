@@ -56,6 +56,40 @@ def prepare(args: argparse.Namespace) -> int:
     return 0
 
 
+def features(args: argparse.Namespace) -> int:
+    """Of a run (then its folder is the first word), or of a configuration."""
+    from tlrun.config.trust import trusting
+
+    first, *rest = args.words
+    is_run = "=" not in first
+    if is_run:
+        check_folder(Path(first), sweep_allowed=False)
+    elif others := [word for word in args.words if "=" not in word]:
+        raise ConfigError(f"{others[0]} is no key=value; the folder of a run stands first")
+    with trusting(args.trust, config_dir=args.config_dir):
+        _check_words(args)
+        from tlrun.experiment.features import of_config, of_run
+
+        if is_run:
+            of_run(Path(first), rest, args.output)
+        else:
+            of_config(args.words, args.config_dir, args.output)
+    return 0
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    """The configuration, before torch is imported."""
+    first, *rest = args.words
+    if "=" in first:
+        from tlrun.config.compose import compose
+
+        compose(args.words, config_dir=args.config_dir)
+    elif (config := Path(first) / "config.yaml").is_file():
+        from tlrun.config.saved import load_config
+
+        load_config(config, rest)
+
+
 def report(args: argparse.Namespace) -> int:
     """Pages and leaderboards: they show what files hold, and run nothing of it."""
     for path in args.paths:
@@ -141,7 +175,12 @@ def export(args: argparse.Namespace) -> int:
 
 
 Run = Callable[[argparse.Namespace], int]
-WITHOUT_A_RUN: dict[str, Run] = {"list": list_options, "prepare": prepare, "report": report}
+WITHOUT_A_RUN: dict[str, Run] = {
+    "list": list_options,
+    "prepare": prepare,
+    "report": report,
+    "features": features,  # with a run or without
+}
 WITH_A_RUN: dict[str, Run] = {
     "resume": resume,
     "reproduce": reproduce,

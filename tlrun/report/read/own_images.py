@@ -74,9 +74,7 @@ def read_images(path: Path) -> tuple[list[Section], list[tuple[str, str]]]:
         try:
             name = safe_name(entry, names)
             section = _section(entry, name)
-            more = sum(
-                len(i.address) for row in section.rows for g in row.groups for i in g.images
-            )
+            more = sum(len(i.address) for row in section.rows for g in row.groups for i in g.images)
             if letters + more > MOST:
                 raise Missing(f"its images would make the page larger than {MOST:,} bytes")
             letters += more
