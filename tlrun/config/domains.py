@@ -55,8 +55,8 @@ def domains_of(cfg: Mapping[str, Any]) -> Domains:
     """The domains of a configuration, composed or saved, whatever its group `data` is.
 
     Words are taken as they stand. A data set in its place (`_target_`) is called by its `domain`
-    or `set`, else by its folder or file (`root`, `list`, `path`), else by the name of its function. Data that
-    have neither source nor target (tasks, episodes) have no domains.
+    or `set`, else by its folder or file (`root`, `list`, `path`), else by the name of its function.
+    Data that have neither source nor target (tasks, episodes) have no domains.
     """
     data = plain(cfg).get("data") or {}
     sources = data.get("sources")
