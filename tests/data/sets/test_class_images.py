@@ -1,6 +1,8 @@
 """Benchmark sets by name: every layout made of tiny pictures, splits, counts, messages."""
 
 import dataclasses
+import itertools
+import json
 import pickle
 import socket
 import urllib.request
@@ -71,6 +73,103 @@ def cifar100(root):
         pickled(base / name, {"data": data, "fine_labels": [0, 1] * (count // 2)})
 
 
+def food101(root):
+    base = root / "food-101"
+    for s, split in enumerate(("train", "test")):
+        names = {c: [f"{c}/{split}{i}" for i in range(3)] for c in ("apple_pie", "waffles")}
+        for n, name in enumerate(itertools.chain(*names.values())):
+            write_image(base / "images" / f"{name}.jpg", 10 * s + n)
+        put(base / "meta" / f"{split}.json", json.dumps(names).encode())
+
+
+def aircraft(root):
+    data = root / "fgvc-aircraft-2013b" / "data"
+    for level, classes in {
+        "variant": ("707-320", "727-200"),
+        "family": ("Boeing 707", "Boeing 727"),
+        "manufacturer": ("Boeing",),
+    }.items():
+        plural = {"variant": "variants", "family": "families", "manufacturer": "manufacturers"}
+        lines(data / f"{plural[level]}.txt", *classes)
+        for s, split in enumerate(("train", "val", "test")):
+            rows = [f"{100 * s + i:07d} {classes[i % len(classes)]}" for i in range(4)]
+            for row in rows:
+                write_image(data / "images" / f"{row[:7]}.jpg", int(row[:7]))
+            lines(data / f"images_{level}_{split}.txt", *rows)
+
+
+def stanford_cars(root):
+    base = root / "stanford_cars"
+    kind = [("fname", object), ("class", object)]
+    names = np.array(["AM General Hummer SUV 2000", "Acura RL Sedan 2012"], object)
+    (base / "devkit").mkdir(parents=True)
+    savemat(base / "devkit" / "cars_meta.mat", {"class_names": names})
+    for s, (split, where) in enumerate(
+        (("train", "devkit/cars_train_annos"), ("test", "cars_test_annos_withlabels"))
+    ):
+        rows = [(f"{i:05d}.jpg", 1 + i % 2) for i in range(1, 5)]
+        for n, (name, _) in enumerate(rows):
+            write_image(base / f"cars_{split}" / name, 10 * s + n)
+        savemat(base / f"{where}.mat", {"annotations": np.array(rows, kind)})
+
+
+def stl10(root):
+    base = root / "stl10_binary"
+    lines(base / "class_names.txt", "airplane", "bird")
+    for split, count in (("train", 6), ("test", 4)):
+        put(base / f"{split}_X.bin", RNG.integers(0, 256, (count, 3, 96, 96), np.uint8).tobytes())
+        put(base / f"{split}_y.bin", bytes([1, 2] * (count // 2)))
+    lines(base / "fold_indices.txt", "0 1 3", *["2 4"] * 9)
+
+
+def eurosat(root):
+    for c, name in enumerate(("AnnualCrop", "SeaLake")):
+        for i in range(10):
+            write_image(root / "eurosat" / "2750" / name / f"{name}_{i}.jpg", 10 * c + i)
+
+
+def caltech101(root):
+    base = root / "caltech101" / "101_ObjectCategories"
+    for c, name in enumerate(("accordion", "yin_yang", "BACKGROUND_Google")):
+        for i in range(1, 32 + c):
+            write_image(base / name / f"image_{i:04d}.jpg", 100 * c + i)
+
+
+def cub(root):
+    base = root / "CUB_200_2011"
+    birds = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
+    lines(base / "classes.txt", *(f"{i} {bird}" for i, bird in enumerate(birds, 1)))
+    names = [f"{birds[i // 4]}/{birds[i // 4][4:]}_{i}.jpg" for i in range(8)]
+    for i, name in enumerate(names):
+        write_image(base / "images" / name, i)
+    numbers = range(1, 9)
+    lines(base / "images.txt", *(f"{i} {names[i - 1]}" for i in numbers))
+    lines(base / "image_class_labels.txt", *(f"{i} {1 + (i - 1) // 4}" for i in numbers))
+    lines(base / "train_test_split.txt", *(f"{i} {int(i % 4 != 0)}" for i in numbers))
+
+
+def dogs(root):
+    base = root / "stanford_dogs"
+    for s, (split, count) in enumerate((("train", 3), ("test", 2))):
+        names = [
+            f"{breed}/{breed.partition('-')[0]}_{split}{i}.jpg"
+            for breed in ("n02085620-Chihuahua", "n02085782-Japanese_spaniel")
+            for i in range(count)
+        ]
+        for i, name in enumerate(names):
+            write_image(base / "Images" / name, 10 * s + i)
+        cells = np.array(names, object)[:, None]
+        savemat(base / f"{split}_list.mat", {"file_list": cells, "labels": [[1], [2]]})
+
+
+def imagenet(root):
+    for s, (split, count) in enumerate((("train", 3), ("val", 2))):
+        for c, synset in enumerate(("n01440764", "n01443537")):
+            for i in range(count):
+                seed = 100 * s + 10 * c + i
+                write_image(root / "imagenet" / split / synset / f"{synset}_{i}.JPEG", seed)
+
+
 # how the layout is made; its classes; images of train, val and test
 LAYOUTS = {
     "pets": (pets, ("Abyssinian", "English Setter"), (6, None, 4)),
@@ -78,6 +177,19 @@ LAYOUTS = {
     "dtd": (dtd, ("banded", "dotted"), (4, 4, 4)),
     "cifar10": (cifar10, ("airplane", "automobile"), (10, None, 2)),
     "cifar100": (cifar100, ("apple", "bee"), (6, None, 2)),
+    "food101": (food101, ("apple_pie", "waffles"), (6, None, 6)),
+    "aircraft": (aircraft, ("707-320", "727-200"), (4, 4, 4)),
+    "stanford_cars": (
+        stanford_cars,
+        ("AM General Hummer SUV 2000", "Acura RL Sedan 2012"),
+        (4, None, 4),
+    ),
+    "stl10": (stl10, ("airplane", "bird"), (6, None, 4)),
+    "eurosat": (eurosat, ("AnnualCrop", "SeaLake"), (12, 4, 4)),
+    "caltech101": (caltech101, ("accordion", "yin_yang"), (60, None, 3)),
+    "cub": (cub, ("001.Black_footed_Albatross", "002.Laysan_Albatross"), (6, None, 2)),
+    "dogs": (dogs, ("Chihuahua", "Japanese_spaniel"), (6, None, 4)),
+    "imagenet": (imagenet, ("n01440764", "n01443537"), (6, None, 4)),
 }
 
 
@@ -117,8 +229,10 @@ def test_the_published_layout(name, root):
     assert parts.train.read(torch.arange(2)).shape == (2, 3, 12, 12)
     assert parts.train.labels.min() == 0
     assert parts.train.labels.max() == len(parts.train.classes) - 1
-    published = SETS[name].counts["train"]
-    assert f"{counts[0]:,} train images, not the published {published:,}" in parts.card.notes
+    published, read = SETS[name].counts["train"], counts[0]
+    if SETS[name].protocol != "published":
+        read = sum(filter(None, counts))
+    assert f"{read:,} train images, not the published {published:,}" in parts.card.notes
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -190,6 +304,14 @@ def test_options_belong_to_sets(root):
     assert lengths(load("dtd", partition=2)) == (3, 3, 3)
     assert lengths(load("dtd", trainval=True)) == (8, None, 4)
     pets(root)
+    aircraft(root)
+    assert load("aircraft", level="family").train.classes == ("Boeing 707", "Boeing 727")
+    manufacturer = load("aircraft", level="manufacturer")
+    assert manufacturer.train.classes == ("Boeing",)
+    stl10(root)
+    assert lengths(load("stl10", fold=0)) == (3, None, 4)
+    caltech101(root)
+    assert lengths(load("caltech101", per_class=5)) == (10, None, 53)
     with pytest.raises(ConfigError, match="pets has no such choice"):
         load("pets", partition=2)
     with pytest.raises(ConfigError, match="no validation images"):
@@ -255,3 +377,50 @@ def test_a_download_appears_when_it_is_complete(root, monkeypatch):
     assert parts.card.root == str(place)
     assert socket.getdefaulttimeout() is None
     assert [p.name for p in place.parent.iterdir() if p.is_dir()] == ["oxford-iiit-pet"]
+
+
+def test_stl10_is_turned_upright(root):
+    stl10(root)
+    base = root / "stl10_binary"
+    image = np.zeros((3, 96, 96), np.uint8)
+    image[0, 95, 0] = 255  # red, column 95, row 0
+    put(base / "test_X.bin", image.tobytes())
+    put(base / "test_y.bin", bytes([2]))
+    parts = class_images(set="stl10", size=96, download=False)
+    assert parts.test.read(torch.tensor([0]))[0, 0, 0, 95] == 255
+    assert parts.test.labels.tolist() == [1]
+
+
+def test_cub_follows_its_lists(root):
+    cub(root)
+    parts = load("cub")
+    assert sorted(path.rpartition("_")[2] for path in parts.test.paths) == ["3.jpg", "7.jpg"]
+
+
+def test_imagenet_as_kaggle_packs_it(root):
+    imagenet(root)
+    kaggle = root / "ILSVRC" / "Data"
+    kaggle.mkdir(parents=True)
+    place = (root / "imagenet").rename(kaggle / "CLS-LOC")
+    rows = ["ImageId,PredictionString"]
+    for i, file in enumerate(sorted((place / "val").rglob("*.JPEG")), 1):
+        rows.append(f"ILSVRC2012_val_{i:08d},{file.parent.name} 1 2 30 40")
+        file.rename(place / "val" / f"ILSVRC2012_val_{i:08d}.JPEG")
+    for folder in (place / "val").iterdir():
+        if folder.is_dir():
+            folder.rmdir()
+    with pytest.raises(DataError, match="images without their classes"):
+        load("imagenet")
+    lines(root / "LOC_val_solution.csv", *rows)
+    parts = load("imagenet")
+    assert parts.test.class_counts() == {"n01440764": 2, "n01443537": 2}
+
+
+def test_a_draw_takes_as_many_of_each_class(root):
+    caltech101(root)
+    first, again, other = (load("caltech101", seed=s) for s in (0, 0, 1))
+    assert first.train.class_counts() == {"accordion": 30, "yin_yang": 30}
+    assert first.train.paths == again.train.paths != other.train.paths
+    assert not set(first.train.paths) & set(first.test.paths)
+    with pytest.raises(ConfigError, match=r"data\.target\.per_class=40: class 'accordion'"):
+        load("caltech101", per_class=40)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 
-from tlrun.config.ranges import NotNegative, Pixels, Range
+from tlrun.config.ranges import Count, NotNegative, Pixels, Range
 from tlrun.data.examples.download import cached_images, data_roots, missing
 from tlrun.data.examples.fit import check_fit, fit_arrays
 from tlrun.data.examples.image_files import text_of
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.examples.splits import Card, Splits
-from tlrun.data.sets import torchvision_sets
+from tlrun.data.examples.splits import Card, Splits, carve, draw_per_class
+from tlrun.data.sets import listed_sets, torchvision_sets
 from tlrun.data.sets.folder import Reader, add_note
 from tlrun.data.sets.listing import Listing
 from tlrun.data.sets.published import Items, PublishedSet
@@ -30,7 +31,7 @@ from tlrun.errors import ConfigError, DataError, did_you_mean
 
 log = logging.getLogger("tlrun")
 
-SETS: dict[str, PublishedSet] = {**torchvision_sets.SETS}
+SETS: dict[str, PublishedSet] = {**torchvision_sets.SETS, **listed_sets.SETS}
 
 
 def class_images(
@@ -45,11 +46,16 @@ def class_images(
     fit: str = "crop",
     trainval: bool = False,
     partition: Annotated[int, Range(1, 10)] | None = None,
+    level: Literal["variant", "family", "manufacturer"] | None = None,
+    fold: Annotated[int, Range(0, 9)] | None = None,
+    per_class: Count | None = None,
     memory_gb: NotNegative = 2.0,
 ) -> Splits:
     """set: a row of the tables. root: its folder, or one that holds it; None looks into the data
     folders. name: the domain, for messages. trainval: train on the published training and
-    validation images, as papers on fine-tuning do. partition: of DTD's ten.
+    validation images, as papers on fine-tuning do. partition: of DTD's ten. level:
+    of FGVC-Aircraft's classes. fold: of STL-10's ten, 1,000 training images each. per_class:
+    training images of each class of Caltech-101 (30), the others are tested on.
 
     Raises ConfigError, or DataError that says which files to put where.
     """
@@ -57,7 +63,8 @@ def class_images(
     if row is None:
         raise ConfigError(f"data.{name}.set={set}: {did_you_mean(set, SETS)}")
     check_fit(fit)
-    options = _options(row, set, f"data.{name}", {"partition": partition})
+    given = {"partition": partition, "level": level, "fold": fold, "per_class": per_class}
+    options = _options(row, set, f"data.{name}", given)
     folder = locate(row, root, f"data.{name}.root", download)
     items = {split: row.read(folder, split, options) for split in row.splits}
     card = Card(set, row.citation, row.licence, row.url, str(folder))
@@ -66,7 +73,12 @@ def class_images(
     if trainval:
         items = _with_val_in_train(items, f"data.{name}", row)
     reader = Reader(f"data.{name}", size, channels, fit, None, memory_gb)
-    return _splits(set, items, card, reader)
+    parts = _splits(set, items, card, reader)
+    if row.protocol == "fractions":
+        return _cut(parts, seed)
+    if row.protocol == "per_class":
+        return _draw(parts, per_class or 30, seed, f"data.{name}.per_class")
+    return parts
 
 
 def _options(row: PublishedSet, name: str, key: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +173,23 @@ def _splits(name: str, items: Mapping[str, Items], card: Card, reader: Reader) -
     return Splits(sets["train"], sets.get("val"), sets.get("test"), card, reader.fit, grey, content)
 
 
+def _cut(whole: Splits, seed: int) -> Splits:
+    """60, 20 and 20 % of a set without splits, by seed and never by label."""
+    n = len(whole.train)
+    rest, test = carve(whole.train, n // 5, seed, "test", whole.content)
+    train, val = carve(rest, n // 5, seed, "val", whole.content)
+    return replace(whole, train=train, val=val, test=test)
+
+
+def _draw(whole: Splits, k: int, seed: int, key: str) -> Splits:
+    """k training images of each class by seed; all others are the test."""
+    chosen = draw_per_class(whole.train, k, seed, key)
+    others = torch.ones(len(whole.train), dtype=torch.bool)
+    others[chosen] = False
+    test = whole.train.subset(others.nonzero().flatten())
+    return replace(whole, train=whole.train.subset(chosen), test=test)
+
+
 def _listing(items: Items) -> Listing:
     return Listing([Path(f) for f in items.images], [items.classes[i] for i in items.labels])
 
@@ -168,7 +197,7 @@ def _listing(items: Items) -> Listing:
 def _array_set(name: str, split: str, items: Items, reader: Reader) -> ImageSet:
     pixels = np.ascontiguousarray(items.images)
     size = reader.size or pixels.shape[-1]
-    recipe = (hashlib.sha256(pixels).hexdigest(), size, reader.fit)
+    recipe = (hashlib.sha256(pixels.data).hexdigest(), size, reader.fit)
     images = cached_images(f"{name}-{split}", recipe, lambda: fit_arrays(pixels, size, reader.fit))
     return ImageSet(name, images, torch.tensor(items.labels), items.classes)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,12 +34,13 @@ class Items:
 class PublishedSet:
     """A row.
 
-    read: (folder of the set, split, options) -> its `Items`. splits: the published ones, of
-    train, val and test. counts: split -> published number of images; of a set without splits
-    "train" is all of it. classes: their published number. places: names of its folder below a data
-    root, the first as published. needs: what must lie in that folder. options: what can be chosen
-    -> the counts that hold where something is. loader: of torchvision.datasets, which can download
-    it from `probe`.
+    read: (folder of the set, split, options) -> its `Items`. counts: split (train, val, test) ->
+    published number of images; of a set without splits "train" is all of it, and `protocol` says
+    how it is divided: by seeded fractions of 60, 20 and 20 %, or into a number of training images
+    of each class and the others. classes: their published number. places: names of its folder below
+    a data root, the first as published. needs: what must lie in that folder. options: what can be
+    chosen -> the counts that hold where something is. loader: of torchvision.datasets, which can
+    download it; `probe` is an address of its server.
     """
 
     title: str
@@ -51,6 +52,7 @@ class PublishedSet:
     places: tuple[str, ...]
     needs: tuple[str, ...]
     read: Callable[[Path, str, Mapping[str, Any]], Items]
+    protocol: Literal["published", "fractions", "per_class"] = "published"
     options: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     loader: str = ""
     probe: str = ""

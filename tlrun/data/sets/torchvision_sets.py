@@ -118,6 +118,19 @@ def _cifar100(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
     return read_by_loader("CIFAR100", "cifar-100-python", folder, {"train": split == "train"})
 
 
+def _food101(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
+    return read_by_loader("Food101", "food-101", folder, {"split": split})
+
+
+def _aircraft(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
+    arguments = {"split": split, "annotation_level": options.get("level", "variant")}
+    return read_by_loader("FGVCAircraft", "fgvc-aircraft-2013b", folder, arguments)
+
+
+def _cars(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
+    return read_by_loader("StanfordCars", "stanford_cars", folder, {"split": split})
+
+
 CIFAR = "Krizhevsky, Learning multiple layers of features from tiny images, 2009"
 OXFORD = "https://www.robots.ox.ac.uk/~vgg/data/"
 
@@ -193,5 +206,51 @@ SETS = {
         read=_cifar100,
         loader="CIFAR100",
         probe="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+    ),
+    "food101": PublishedSet(
+        title="Food-101",
+        citation="Bossard, Guillaumin, Van Gool, Food-101, ECCV 2014",
+        licence="none stated; research use",
+        url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+        classes=101,
+        counts={"train": 75750, "test": 25250},
+        places=("food-101", "Food-101", "food101"),
+        needs=("images", "meta/train.json", "meta/test.json"),
+        read=_food101,
+        loader="Food101",
+        probe="http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
+    ),
+    "aircraft": PublishedSet(
+        title="FGVC-Aircraft",
+        citation="Maji, Rahtu, Kannala, Blaschko, Vedaldi, Fine-grained visual classification of "
+        "aircraft, 2013",
+        licence="non-commercial research use only",
+        url=f"{OXFORD}fgvc-aircraft/",
+        classes=100,
+        counts={"train": 3334, "val": 3333, "test": 3333},
+        places=("fgvc-aircraft-2013b", "fgvc_aircraft", "aircraft"),
+        needs=("data/images", "data/variants.txt", "data/images_variant_train.txt"),
+        read=_aircraft,
+        options={"level": {}},
+        loader="FGVCAircraft",
+        probe=f"{OXFORD}fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+    ),
+    "stanford_cars": PublishedSet(
+        title="Stanford Cars",
+        citation="Krause, Stark, Deng, Fei-Fei, 3D object representations for fine-grained "
+        "categorization, 3dRR 2013",
+        licence="non-commercial research use only",
+        url="https://github.com/pytorch/vision/issues/7545",
+        classes=196,
+        counts={"train": 8144, "test": 8041},
+        places=("stanford_cars", "StanfordCars", "cars"),
+        needs=(
+            "cars_train",
+            "cars_test",
+            "devkit/cars_meta.mat",
+            "devkit/cars_train_annos.mat",
+            "cars_test_annos_withlabels.mat",
+        ),
+        read=_cars,
     ),
 }
