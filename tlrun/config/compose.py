@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from tlrun import machine
 from tlrun.config import schema
 from tlrun.config.build import plain
+from tlrun.config.data_names import folder_title
 from tlrun.config.domains import settle_domains
 from tlrun.config.explain import explain
 from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash
@@ -178,10 +179,14 @@ def _packaged(group: str, option: str | None) -> Any:
 
 
 def register_resolvers() -> None:
-    """Resolvers for the names of folders: tlrun.choice:GROUP and the hashes above."""
+    """Resolvers for the names of folders: tlrun.choice:GROUP, the data and the hashes above."""
 
     def choice(group: str, *, _root_: DictConfig) -> str:
         return str(_root_.hydra.runtime.choices[group]).replace("/", "-")
+
+    def title_of_data(*, _root_: DictConfig) -> str:
+        data: Any = OmegaConf.to_container(_root_.data, resolve=False)
+        return folder_title({"data": data}, str(_root_.hydra.runtime.choices["data"]))
 
     def hash_of_config(*, _root_: DictConfig) -> str:
         try:
@@ -200,6 +205,7 @@ def register_resolvers() -> None:
 
     OmegaConf.register_new_resolver("tlrun.parallel_jobs", parallel_jobs, replace=True)
     OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)
+    OmegaConf.register_new_resolver("tlrun.data_title", title_of_data, replace=True)
     OmegaConf.register_new_resolver("tlrun.config_hash", hash_of_config, replace=True)
     OmegaConf.register_new_resolver("tlrun.job_hash", hash_of_job, replace=True)
     OmegaConf.register_new_resolver("tlrun.command_hash", hash_of_command, replace=True)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from tlrun.config.data_names import data_title
+from tlrun.config.domains import domains_of
 from tlrun.config.hashes import config_hash
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.trained import check_unchanged
@@ -65,7 +67,7 @@ def summarise(
     last_figures: Figures,
 ) -> dict[str, Any]:
     """summary.json: stable keys, other tools read them. rows: of metrics.jsonl."""
-    cfg = session.cfg
+    cfg, domains = session.cfg, domains_of(session.cfg)
     chances = {key: asdict(chance) for key, chance in session.evaluator.chances().items()}
     failed = failure(rows, session.data.num_classes, chances)
     rows = [row for row in rows if row.get("split") == "eval"]
@@ -77,6 +79,8 @@ def summarise(
         "status": "completed",
         "method": cfg["choices"]["method"],
         "data": cfg["data"]["name"],
+        "data_title": data_title(cfg),
+        "domains": {"source": list(domains.source), "target": list(domains.target)},
         "backbone": cfg["backbone"]["name"],
         "seed": cfg["seed"],
         "steps": last["step"],

@@ -62,7 +62,9 @@ def test_page(sweep: Path) -> None:
     ):
         assert expected in page.text, expected
     assert page.tags.count("img") == 1
-    assert page.tags.count("table") == 10  # of these 3 by data, one per rule
+    assert (
+        page.tags.count("table") == 11
+    )  # of these 3 by data, one per rule, and one at chosen settings
     assert "Mean Spearman" in page.text
 
 

@@ -1,4 +1,4 @@
-"""leaderboard.csv, for other tools, and leaderboard.md, for a text."""
+"""leaderboard.csv and leaderboard_by_data.csv, for other tools, and leaderboard.md, for a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tlrun.report.read.run_record import RULES
 from tlrun.report.statistics.chosen import mean_value
 from tlrun.report.statistics.groups import SOURCE, mean_of
 from tlrun.report.statistics.leaderboard import Leaderboard, Line
-from tlrun.report.statistics.matrix import Cell, matrices
+from tlrun.report.statistics.matrix import Cell, Matrix, matrices
 
 COSTS = ("steps", "images_seen", "train_seconds")
 Cells = list[tuple[str, Any]]  # (column, cell)
@@ -61,16 +61,7 @@ def leaderboard_md(board: Leaderboard, cautions: Sequence[str]) -> str:
     )
     text += _table([_md_cells(board, line) for line in board.lines])
     for matrix in matrices(board.candidates, board.metric, board.rules[:1]):
-        text += f"\nBy data, {matrix.rule} checkpoints, the best of each column in bold:\n\n"
-        text += _table(
-            [
-                [
-                    ("method", row.name + ("*" if row.sees else "")),
-                    *zip(matrix.heads, map(_cell, row.cells), strict=True),
-                ]
-                for row in matrix.rows
-            ]
-        )
+        text += _by_data_md(matrix)
     if any(group.saw_target_labels for group in board.groups):
         text += "\n\\* saw target labels in training or selection.\n"
     if cautions:
@@ -84,11 +75,52 @@ def leaderboard_md(board: Leaderboard, cautions: Sequence[str]) -> str:
     return text + ("\nNot completed:\n\n" + _table(unfinished) if unfinished else "")
 
 
+def _by_data_md(matrix: Matrix) -> str:
+    of = f" of {matrix.common}" if matrix.common else ""
+    rest = f"; the {matrix.others} is all other domains" if matrix.others else ""
+    mean = "; the mean is over the columns" if matrix.averaged else ""
+    text = (
+        f"\nBy {matrix.columns_are}{of}, {matrix.rule} checkpoints, the best of each column in "
+        f"bold{_escaped(rest)}{mean}:\n\n"
+    )
+    lines = []
+    for row in matrix.rows:
+        cells = [("method", row.name + ("*" if row.sees else ""))]
+        cells += zip(matrix.heads, map(_cell, row.cells), strict=True)
+        if matrix.averaged:
+            mean = row.average_text
+            cells.append(("mean", f"**{mean}**" if row.best else mean))
+        lines.append(cells)
+    text += _table(lines)
+    return text + (f"\nNo mean: {_escaped('; '.join(matrix.gaps))}.\n" if matrix.gaps else "")
+
+
+def by_data_csv(board: Leaderboard) -> str:
+    """Method x data of the selected checkpoints, values in [0, 1]; "" with one column.
+
+    The mean is over the columns, empty where a row lacks one; `columns` says how many it has.
+    """
+    found = matrices(board.candidates, board.metric, ["selected"])
+    if not found:
+        return ""
+    out = io.StringIO()
+    write, matrix = csv_file.Writer(out, lineterminator="\n"), found[0]
+    parts = [f"{head}/{part}" for head in matrix.names for part in ("mean", "std", "n")]
+    write.writerow(["method", "saw_target_labels", *parts, "mean", "std", "columns", "of"])
+    for row in matrix.rows:
+        figures = [cell.row for cell in row.cells]
+        cells = [part for f in figures for part in ((f.mean, f.std, f.n) if f else ("", "", 0))]
+        has = len(row.cells) - len(row.missing)
+        of = [row.average, row.std, has, len(row.cells)]
+        write.writerow([row.name, str(row.sees).lower(), *cells, *of])
+    return out.getvalue()
+
+
 def _md_cells(board: Leaderboard, line: Line) -> Cells:
     group = line.group
     return [
         *([("sweep", group.sweep)] if board.compares else []),
-        *[("data", group.data), ("method", group.method + group.marks)],
+        *[("data", board.head(group.data)), ("method", group.method + group.marks)],
         *((key, group.settings.get(key, "")) for key in board.settings),
         ("n", line.seeds),
         *((row.rule, row.text) for row in line.figures),

@@ -14,20 +14,23 @@ from tlrun.evaluate.figures import finite
 from tlrun.report.figures.axes import draw_axes
 from tlrun.report.figures.search_plots import draw_history, draw_params
 from tlrun.report.figures.sweep_curves import draw_learning_curves
-from tlrun.report.formats import NONE, in_percent, in_points
+from tlrun.report.formats import NONE, in_percent, in_points, sentence_case
 from tlrun.report.pages.render import render
 from tlrun.report.read.entries import Missing
 from tlrun.report.read.run_record import RunRecord
 from tlrun.report.statistics import search
-from tlrun.report.statistics.chosen import chosen_settings
+from tlrun.report.statistics.chosen import at_chosen_settings, chosen_settings
 from tlrun.report.statistics.groups import Group
 from tlrun.report.statistics.leaderboard import Leaderboard
-from tlrun.report.statistics.matrix import matrices, settings_of_sweeps
+from tlrun.report.statistics.matrix import chosen_matrix, matrices, settings_of_sweeps
+from tlrun.report.statistics.over_data import MeanGroup
 from tlrun.report.statistics.provenance import provenance
 from tlrun.report.statistics.regrets import over_runs
 from tlrun.report.statistics.significance import verdict
 
 MOST_PAIRS = 200
+NAMED = 2  # data whose leader is named at the top; of more, that of their mean is
+FOLDED = 40  # rows of a table above which the table by data stands for it
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,17 @@ class Context:
 
 @dataclass(frozen=True)
 class Winner:
-    """The group in front on some data. level: the name of another one that has the same figure.
+    """The group in front on some data, or (over) on their mean.
 
-    second: the runner-up with its figure; verdict: what the difference is worth.
+    level: the name of another one that has the same figure; second: the runner-up with its figure;
+    verdict: what the difference is worth.
     """
 
     data: str
     name: str
     text: str
     n: int
+    over: bool
     level: str = ""
     second: str = ""
     verdict: str = ""
@@ -68,6 +73,8 @@ def leaderboard_html(board: Leaderboard, context: Context, folder: Path) -> str:
     # A search has its own winner and its own pictures, also of the trials that it did not choose.
     alone = bool(context.searches) and not board.compares
     drawn = board.groups if alone else board.candidates
+    chosen = [] if alone else chosen_settings([*board.means, *board.candidates], board.metric)
+    by_data = matrices(board.candidates, board.metric, board.rules)
     return render(
         "sweep.html",
         subtitle=str(folder.resolve()),
@@ -80,11 +87,14 @@ def leaderboard_html(board: Leaderboard, context: Context, folder: Path) -> str:
         in_points=" in" + in_points(board.unit) if in_points(board.unit) else "",
         states=sorted(Counter(job.state for job in board.jobs).items()),
         winners=None if alone else _winners(board),
+        most_winners=1 if len(board.means) and len(_sets(board)) > NAMED else NAMED,
         searches=[_search(one, label, folder) for label, one in context.searches],
-        matrices=matrices(board.candidates, board.metric, board.rules),
+        matrices=by_data,
+        folded=bool(by_data) and len(board.lines) > FOLDED,
         sweeps=settings_of_sweeps(board.groups) if board.compares else [],
         pairs=board.differences[:MOST_PAIRS],
-        chosen=[] if alone else chosen_settings(board.candidates, board.metric),
+        chosen=chosen,
+        at_chosen=chosen_matrix(at_chosen_settings(board.candidates, chosen), board.metric),
         pictures=_draw(folder, {"learning_curves": lambda path: draw_learning_curves(drawn, path)}),
         validators=over_runs(board.jobs),
         axes=draw_axes(board.candidates, board.metric, folder / "plots"),
@@ -125,31 +135,38 @@ def _search(one: search.SearchRecord, label: str, folder: Path) -> dict[str, Any
     }
 
 
+def _sets(board: Leaderboard) -> list[str]:
+    return list(dict.fromkeys(group.data for group in board.groups))
+
+
 def _winners(board: Leaderboard) -> list[Winner]:
-    """Of each data, if any group has a figure."""
-    bests = [board.best(data) for data in dict.fromkeys(group.data for group in board.groups)]
+    """Of the mean over data and of each data, if any group has a figure."""
+    means = dict.fromkeys(group.data for group in board.means)
+    bests = [board.best(data) for data in (*means, *_sets(board))]
     return [_winner(board, best) for best in bests if best is not None]
 
 
 def _winner(board: Leaderboard, best: Group) -> Winner:
-    row = best.row("selected", board.metric)
+    row, over = best.row("selected", board.metric), isinstance(best, MeanGroup)
+    data = sentence_case(best.data) if over else board.head(best.data, whole=True)
     others = (
         group.row("selected", board.metric)
-        for group in board.candidates
+        for group in (*board.means, *board.candidates)
         if group.data == best.data
         and group is not best
         and (best.saw_target_labels or not group.saw_target_labels)
     )
     second = next((other for other in others if other.n), None)
     if second is None:
-        return Winner(best.data, best.name, row.text, row.n)
+        return Winner(data, best.name, row.text, row.n, over)
     difference = board.between(best, second.group)
     level = math.isclose(row.mean or 0.0, second.mean or 0.0, abs_tol=1e-9)
     return Winner(
-        data=best.data,
+        data=data,
         name=best.name,
         text=row.text,
         n=row.n,
+        over=over,
         level=second.group.name if level else "",
         second=f"{second.group.name} with {second.text}{' %' if board.unit == 'share' else ''}",
         verdict=verdict(difference)

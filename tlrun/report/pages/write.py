@@ -10,7 +10,7 @@ from pathlib import Path
 from tlrun.errors import ConfigError
 from tlrun.files.atomic import write_atomic
 from tlrun.report.formats import command
-from tlrun.report.pages.leaderboard_files import leaderboard_csv, leaderboard_md
+from tlrun.report.pages.leaderboard_files import by_data_csv, leaderboard_csv, leaderboard_md
 from tlrun.report.pages.leaderboard_page import Context, leaderboard_html
 from tlrun.report.pages.run_page import run_html
 from tlrun.report.read.run_record import RunRecord, is_run, read_record
@@ -148,6 +148,11 @@ def _write_leaderboard(
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "leaderboard.csv", leaderboard_csv(board))
+    by_data = folder / "leaderboard_by_data.csv"
+    if text := by_data_csv(board):
+        write_atomic(by_data, text)
+    else:
+        by_data.unlink(missing_ok=True)
     write_atomic(folder / "leaderboard.md", leaderboard_md(board, warnings))
     write_atomic(folder / "report.html", leaderboard_html(board, context, folder))
     return folder / "report.html"

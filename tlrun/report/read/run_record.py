@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tlrun.config.data_names import data_title
+from tlrun.config.domains import Domains, domains_of
 from tlrun.errors import ConfigError
 from tlrun.evaluate import figures
 from tlrun.evaluate.divergence import Failure, failure
@@ -22,6 +24,7 @@ from tlrun.report.read.rows import Row, read_rows
 from tlrun.run_folder.run_dir import RunDir
 
 RULES = ("selected", "last", "oracle")
+PAIRS = ("folder", "features", "office_caltech_surf")  # an older summary.json calls all pairs so
 
 
 class RunRecord:
@@ -87,7 +90,26 @@ class RunRecord:
 
     @cached_property
     def data(self) -> str:
+        """What the data are called: "mnist_usps", "pacs photo→sketch"."""
+        if told := self.summary.get("data_title"):
+            return str(told)
+        if self.summary and self.data_set not in PAIRS:
+            return self.data_set  # without reading config.yaml
+        return data_title(self.config) or self.data_set
+
+    @cached_property
+    def data_set(self) -> str:
+        """Without the domains: "pacs"."""
         return self._name("data")
+
+    @cached_property
+    def domains(self) -> Domains:
+        """Those that were adapted; () where there are none."""
+        told = mapping(self.summary.get("domains"))
+        source, target = told.get("source"), told.get("target")
+        if isinstance(source, list) and isinstance(target, list):
+            return Domains(tuple(map(str, source)), tuple(map(str, target)))
+        return domains_of(self.config)
 
     @property
     def seed(self) -> Any:

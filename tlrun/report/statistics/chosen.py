@@ -59,8 +59,11 @@ def mean_value(group: Group) -> float | None:
 def chosen_settings(groups: Sequence[Group], metric: str) -> list[Choice]:
     """One for each (sweep, data, method) with several settings that share one rule."""
     choices = []
-    for key in dict.fromkeys((g.sweep, g.data, g.method) for g in groups):
-        alike = [g for g in groups if (g.sweep, g.data, g.method) == key and g.done]
+    by_method: dict[tuple[str, str, str], list[Group]] = {}
+    for group in groups:
+        by_method.setdefault((group.sweep, group.data, group.method), []).append(group)
+    for of_method in by_method.values():
+        alike = [g for g in of_method if g.done]
         rules = {str(job.summary.get("selection_rule")) for g in alike for job in g.done}
         measured = [g for g in alike if g.row("selected", metric).n]
         valued = {g: value for g in measured if (value := mean_value(g)) is not None}
@@ -79,6 +82,25 @@ def chosen_settings(groups: Sequence[Group], metric: str) -> list[Choice]:
             )
         )
     return choices
+
+
+def at_chosen_settings(groups: Sequence[Group], choices: Sequence[Choice]) -> list[Group]:
+    """One group for each (sweep, data, method): the chosen one, or the only one.
+
+    [] where no method was run with several settings; without methods of which none could be chosen.
+    """
+    chosen = {
+        (c.chosen.group.sweep, c.chosen.group.data, c.chosen.group.method): c for c in choices
+    }
+    by_method: dict[tuple[str, str, str], list[Group]] = {}
+    for group in groups:
+        by_method.setdefault((group.sweep, group.data, group.method), []).append(group)
+    picked = [
+        chosen[key].chosen.group if key in chosen else alike[0]
+        for key, alike in by_method.items()
+        if key in chosen or len(alike) == 1
+    ]
+    return picked if len(picked) < len(groups) else []
 
 
 def _settings(group: Group) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tlrun.config.data_names import is_pair_key
 from tlrun.evaluate.figures import Kind, axis, finite, is_interval, kind_of, title
 from tlrun.report.formats import Shown, setting, with_interval
 from tlrun.report.read.run_record import RunRecord
@@ -70,6 +71,11 @@ class Group:
     jobs: Sequence[RunRecord]
     sweep: str = ""
     shared: frozenset[str] = frozenset()
+
+    @property
+    def data_set(self) -> str:
+        """Without the domains: "pacs"."""
+        return self.jobs[0].data_set
 
     @cached_property
     def done(self) -> list[RunRecord]:
@@ -146,7 +152,8 @@ def group_jobs(jobs: Sequence[RunRecord], sweeps: Sequence[str] = ()) -> list[Gr
     sweeps: of each job the sweep, where several are compared; jobs of two sweeps never mix.
     """
     typed = [_overrides(job) for job in jobs]
-    names = list(dict.fromkeys(key for overrides in typed for key in overrides if key not in APART))
+    told = {*APART, *_told_by_the_data(jobs, typed)}
+    names = list(dict.fromkeys(key for overrides in typed for key in overrides if key not in told))
     varying = [key for key in names if len({overrides.get(key) for overrides in typed}) > 1]
     alike: dict[tuple[str, str, str, tuple[tuple[str, str], ...]], list[RunRecord]] = {}
     for job, overrides, sweep in zip(jobs, typed, sweeps or [""] * len(jobs), strict=True):
@@ -167,6 +174,20 @@ def group_jobs(jobs: Sequence[RunRecord], sweeps: Sequence[str] = ()) -> list[Gr
         )
         for (sweep, method, data, settings), members in alike.items()
     ]
+
+
+def _told_by_the_data(jobs: Sequence[RunRecord], typed: Sequence[Mapping[str, str]]) -> set[str]:
+    """Keys that choose a pair: a pair is data, whose name says it, and no setting.
+
+    Not so of a place that the name does not tell: two folders called `photo`.
+    """
+    keys = {key for overrides in typed for key in overrides if is_pair_key(key)}
+    places: dict[tuple[str, str], set[str]] = {}
+    for job, overrides in zip(jobs, typed, strict=True):
+        for key in keys & overrides.keys():
+            if key.endswith((".root", ".list", ".path")):
+                places.setdefault((key, job.data), set()).add(overrides[key].rstrip("/"))
+    return keys - {key for (key, _), values in places.items() if len(values) > 1}
 
 
 def best_of(groups: Sequence[Group], metric: str, rule: str = "selected") -> Group | None:

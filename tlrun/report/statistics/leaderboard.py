@@ -19,6 +19,8 @@ from tlrun.report.statistics.groups import (
     primary_metric,
     title_in,
 )
+from tlrun.report.statistics.matrix import heads
+from tlrun.report.statistics.over_data import MeanGroup, mean_groups
 from tlrun.report.statistics.significance import Difference, all_differences, difference_of
 
 
@@ -81,9 +83,29 @@ class Leaderboard:
         return [group for group in self.groups if group not in self.excluded]
 
     @functools.cached_property
+    def means(self) -> list[MeanGroup]:
+        """Of the candidates with a result on all data, best first; [] with one data set."""
+        whole = [g for g in mean_groups(self.candidates) if g.row("selected", self.metric).n]
+        return sorted(whole, key=lambda g: -(g.standing(self.metric) or 0.0))
+
+    @functools.cached_property
     def differences(self) -> list[Difference]:
-        """Between candidates, corrected."""
-        return all_differences(self.candidates, self.metric)
+        """Between means over data, and between candidates of the same data, corrected."""
+        return all_differences([*self.means, *self.candidates], self.metric)
+
+    def head(self, data: str, *, whole: bool = False) -> str:
+        """What a data set or pair is called beside the others here: "photo → sketch".
+
+        whole: with what all of them have in front, as a sentence needs it.
+        """
+        names, common, _ = self._heads
+        if len(names) < 2 or data not in names:
+            return data
+        return f"{common} {names[data]}" if whole and common else names[data]
+
+    @functools.cached_property
+    def _heads(self) -> tuple[dict[str, str], str, str]:
+        return heads(self.groups)
 
     @functools.cached_property
     def _corrected(self) -> dict[tuple[Group, Group], Difference]:
@@ -91,11 +113,10 @@ class Leaderboard:
 
     @functools.cached_property
     def _best(self) -> dict[str, Group | None]:
-        sets = dict.fromkeys(group.data for group in self.candidates)
-        return {
-            data: best_of([g for g in self.candidates if g.data == data], self.metric)
-            for data in sets
-        }
+        sets: dict[str, list[Group]] = {}
+        for group in (*self.means, *self.candidates):
+            sets.setdefault(group.data, []).append(group)
+        return {data: best_of(inside, self.metric) for data, inside in sets.items()}
 
     def best(self, data: str) -> Group | None:
         return self._best.get(data)

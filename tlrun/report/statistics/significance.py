@@ -113,8 +113,11 @@ def differences(pairs: Iterable[tuple[Group, Group]], metric: str) -> list[Diffe
 def all_differences(groups: Sequence[Group], metric: str) -> list[Difference]:
     """Every pair of groups of the same data with two common seeds, in the order of `groups`."""
     corrected: list[Difference] = []
-    for data in dict.fromkeys(group.data for group in groups):
-        of_data = [g for g in groups if g.data == data and g.row("selected", metric).n > 1]
+    sets: dict[str, list[Group]] = {}
+    for group in groups:
+        if group.row("selected", metric).n > 1:
+            sets.setdefault(group.data, []).append(group)
+    for of_data in sets.values():
         compared = [pair for pair in differences(combinations(of_data, 2), metric) if pair.n > 1]
         tested = [pair.p for pair in compared if pair.p is not None]
         adjusted = iter(holm(tested))
