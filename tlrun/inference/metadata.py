@@ -18,7 +18,7 @@ EXTRA_FILE = "tlrun.json"
 def metadata(model: Model) -> dict[str, Any]:
     """Plain values by key: the outputs, and how an image file becomes an input."""
     preprocess = model.preprocess
-    said = {
+    said: dict[str, Any] = {
         "classes": [] if model.boxes else list(model.classes),
         "output": "boxes" if model.boxes else "logits",
         "input": "images" if preprocess.images else "features",
