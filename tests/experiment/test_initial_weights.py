@@ -12,7 +12,7 @@ from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
-from tlrun.errors import ConfigError, RunError
+from tlrun.errors import ConfigError, DataError, RunError
 from tlrun.experiment.checks import check_patterns
 from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.experiment.start import create_run_folder, run_experiment
@@ -201,6 +201,8 @@ def hub(monkeypatch):
         return model
 
     monkeypatch.setattr(torchvision.models, "get_model", fake)
+    reached = "tlrun.models.torchvision_backbones.why_unreachable"
+    monkeypatch.setattr(reached, lambda url: None)
     return asked
 
 
@@ -254,6 +256,42 @@ def test_a_run_that_goes_on_fetches_nothing(hub, tmp_path):
 def test_a_backbone_without_weights_says_so(tmp_path):
     with pytest.raises(ConfigError, match="'dann_cnn' has no pretrained weights"):
         small.session(tmp_path / "run", *FINETUNE, "init=pretrained")
+
+
+def test_init_may_be_a_file_of_the_backbones_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = small.session(tmp_path / "a", *FINETUNE, "init=scratch").net["backbone"].state_dict()
+    state = {f"module.{key}": value + 1 for key, value in state.items()}
+    torch.save({"state_dict": state}, tmp_path / "mine.pth")
+    for words in (["init=mine.pth"], ["init=pretrained", "backbone.weights=mine.pth"]):
+        session = small.session(tmp_path / words[0], *FINETUNE, *words)
+        assert session.cfg["init"] == "pretrained"
+        assert session.cfg["backbone"]["weights"] == str(tmp_path / "mine.pth")
+        mine = session.net["backbone"].state_dict()
+        assert all(torch.equal(mine[key], state[f"module.{key}"]) for key in mine)
+        assert session.initial_weights.origin()["file"] == str(tmp_path / "mine.pth")
+    session = small.session(tmp_path / "c", *FINETUNE, "init=scratch", "backbone.weights=mine.pth")
+    assert session.initial_weights.origin() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["init=nowhere.pth"], "there is no such file"),
+        (["init=a.pth", "backbone.weights=b.pth"], "two sets of weights"),
+        (["backbone.weights=run/checkpoints/last.pt"], "init=.*run"),
+    ],
+)
+def test_a_file_that_cannot_be_is_told_before_the_data_are_read(
+    words, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for file in ("run/checkpoints/last.pt", "run/config.yaml"):
+        (tmp_path / file).touch()
+    monkeypatch.setattr("tlrun.experiment.assemble.build_data", None)
+    with pytest.raises((ConfigError, DataError), match=message):
+        small.session(tmp_path / "a", *FINETUNE, *words)
 
 
 # ---- checks before any training ----------------------------------------------------------------

@@ -4,7 +4,7 @@ import importlib.util
 import pytest
 import torch
 
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, DataError
 from tlrun.models.batch_norm import convert
 from tlrun.models.timm_backbones import timm_backbone
 
@@ -59,3 +59,28 @@ def test_typos():
         timm_backbone("resnet18", (3, 32, 32), "a1_in2k")
     with pytest.raises(ConfigError, match="backbone=mlp"):
         timm_backbone("resnet18", (32,))
+
+
+@needs_timm
+@pytest.mark.parametrize("name", ["resnet18", "vit_large_patch14_clip_224"])
+def test_a_hub_that_is_silent_is_told_at_once_with_the_file(monkeypatch, tmp_path, name):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("tlrun.models.timm_backbones.why_unreachable", lambda url: "no network")
+    with pytest.raises(DataError, match=rf"not in {tmp_path}.*no network.*checkpoint_path") as told:
+        timm_backbone(name, (3, 224, 224), "DEFAULT")
+    assert "https://huggingface.co/timm/" in str(told.value)
+
+
+@needs_timm
+def test_what_lies_in_the_cache_is_read_without_asking_the_hub(monkeypatch, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    theirs = timm.create_model("test_resnet")
+    state = {k: torch.full_like(v, 2).contiguous() for k, v in theirs.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    found = str(tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: found)
+    monkeypatch.setattr("urllib.request.urlopen", None)  # nobody calls
+    net = timm_backbone("test_resnet", (3, 32, 32), "DEFAULT")
+    assert all(bool((p == 2).all()) for p in net.parameters())

@@ -1,11 +1,12 @@
 import builtins
 import sys
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
 
 from tlrun.errors import ConfigError, DataError
+from tlrun.models.hub import why_unreachable
 from tlrun.models.torchvision_backbones import torchvision_backbone
 
 torch.set_num_threads(1)
@@ -78,13 +79,30 @@ def test_unsuitable_data_name_the_fix(name, shape, fix):
         torchvision_backbone(name, shape)
 
 
-def test_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch):
-    def offline(*args, **kwargs):
-        raise URLError("no network")
+def offline(*args, **kwargs):
+    raise URLError("no network")
 
-    monkeypatch.setattr("torchvision.models.get_model", offline)
-    with pytest.raises(DataError, match=r"cannot be downloaded.*backbone\.weights=null"):
+
+NAMED = r"resnet18-\w+\.pth.*cannot be downloaded.*no network.*put the file resnet18-\w+\.pth into "
+
+
+def test_weights_that_cannot_be_downloaded_name_the_file_and_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(DataError, match=rf"{NAMED}{tmp_path}/checkpoints.*backbone\.weights=null"):
         torchvision_backbone("resnet18", (3, 32, 32), weights="DEFAULT")
+    monkeypatch.setattr("tlrun.models.torchvision_backbones.why_unreachable", lambda url: None)
+    monkeypatch.setattr("torchvision.models.get_model", offline)
+    with pytest.raises(DataError, match=NAMED):  # the connection broke later
+        torchvision_backbone("resnet18", (3, 32, 32), weights="DEFAULT")
+
+
+def test_a_host_that_answers_by_a_refusal_is_there(monkeypatch):
+    def refuse(request, timeout):
+        raise HTTPError(request.full_url, 403, "Forbidden", None, None)
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    assert why_unreachable("https://example.org/x.pth") is None
 
 
 @pytest.mark.parametrize(

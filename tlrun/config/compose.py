@@ -25,6 +25,7 @@ from tlrun.config.hashes import PATH_KEYS, command_hash, config_hash, job_hash
 from tlrun.config.overrides import key_of, open_keys, override_list, parse_overrides
 from tlrun.config.packaged import conf_dir
 from tlrun.config.value_types import show
+from tlrun.config.weight_files import is_weight_file
 from tlrun.errors import ConfigError, TlrunError
 
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
@@ -115,6 +116,9 @@ def _make_paths_absolute(job: DictConfig) -> None:
     job.data = _absolute_paths(plain(job.data))
     if job.get("init") not in (None, *schema.INITS):
         job.init = _absolute(str(job.init))
+    weights = job.backbone.get("weights") if isinstance(job.get("backbone"), DictConfig) else None
+    if is_weight_file(weights):
+        job.backbone.weights = _absolute(weights)
     if job.get("logger", {}).get("folder") is not None:
         job.logger.folder = _absolute(str(job.logger.folder))
 

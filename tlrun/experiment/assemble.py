@@ -15,6 +15,7 @@ import torch
 
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
+from tlrun.config.weight_files import is_weight_file
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
@@ -210,6 +211,7 @@ def build_fresh_net(cfg: Config, data: Data, initial_weights: InitialWeights, tr
     torch.manual_seed(int(cfg["seed"]))
     weights = None if trained else initial_weights.weights(cfg["backbone"].get("weights"))
     initial_weights.pretrained = weights is not None
+    initial_weights.file = weights if is_weight_file(weights) else None
     return build_net({"backbone": {**cfg["backbone"], "weights": weights}}, data.input_shape)
 
 

@@ -14,6 +14,7 @@ from tlrun.evaluate.selection import (
     without_target,
 )
 from tlrun.experiment.image_input import follow_weights
+from tlrun.experiment.initial_weights import settle_weight_file
 from tlrun.methods.base import Method
 from tlrun.methods.build import build_method
 
@@ -31,6 +32,8 @@ def resolve_auto(cfg: DictConfig, trained: bool = False) -> DictConfig:
         cfg.trainer.threads = torch.get_num_threads()
     if cfg.trainer.workers == "auto":
         cfg.trainer.workers = auto_workers(int(cfg.trainer.devices))
+    if not trained:
+        settle_weight_file(cfg)
     method = build_method(cfg)
     if not trained:
         follow_weights(cfg, method.init)

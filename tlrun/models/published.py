@@ -6,15 +6,25 @@ A callable that offers weights says it by an attribute:
     def my_backbone(name, input_shape, weights=None): ...
 
 so the same holds for a backbone of your own. Who resolves `data.normalize=auto` is `experiment`.
+A file of one's own (`backbone.weights=FILE`) is taken for one of the net's published weights, if no
+`config.json` of timm lies beside it and says otherwise.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import Tensor, nn
+
 from tlrun.config.build import locate
+from tlrun.config.weight_files import is_weight_file
+
+State = dict[str, Tensor]
+Adapt = Callable[[State, nn.Module], State]  # published names of tensors -> those of the net
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -29,11 +39,17 @@ class TrainedOn:
     std: tuple[float, ...]
 
 
-def published(images_of: Callable[[str, str], TrainedOn | None]) -> Callable[[Factory], Factory]:
-    """Mark a backbone's callable with what its weights expect, by (name, weights)."""
+def published(
+    images_of: Callable[[str, str], TrainedOn | None], adapt: Adapt | None = None
+) -> Callable[[Factory], Factory]:
+    """Mark a backbone's callable with what its weights expect, by (name, weights).
+
+    adapt: from the names in published files to those of the net, where they differ.
+    """
 
     def mark(factory: Factory) -> Factory:
         factory.images_of = images_of  # type: ignore[attr-defined]
+        factory.adapt = adapt  # type: ignore[attr-defined]
         return factory
 
     return mark
@@ -45,4 +61,17 @@ def trained_on(backbone: Mapping[str, Any], weights: str) -> TrainedOn | None:
     Raises ConfigError for a name or weights that do not exist.
     """
     images_of = getattr(locate(str(backbone["_target_"])), "images_of", None)
+    if is_weight_file(weights):
+        if (beside := _said_beside(Path(weights))) is not None:
+            return beside
+        weights = "DEFAULT"
     return images_of(str(backbone.get("name")), weights) if images_of else None
+
+
+def _said_beside(file: Path) -> TrainedOn | None:
+    """What the `config.json` says that timm saves beside its weights; None without one."""
+    try:
+        config = json.loads(file.with_name("config.json").read_text())["pretrained_cfg"]
+        return TrainedOn(int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

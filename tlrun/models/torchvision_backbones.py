@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import nn
 
 from tlrun.errors import ConfigError, DataError, did_you_mean
-from tlrun.models.published import TrainedOn, published
+from tlrun.models.hub import why_unreachable
+from tlrun.models.published import State, TrainedOn, published
 from tlrun.models.shapes import call_order, describe
 
 USUAL_SIZE = 224  # every classifier takes it: shows the order of the layers, whatever the data
@@ -28,7 +31,22 @@ def images_of(name: str, weights: str) -> TrainedOn:
     return TrainedOn(int(transforms.crop_size[0]), tuple(transforms.mean), tuple(transforms.std))
 
 
-@published(images_of)
+def adapt(state: State, module: nn.Module) -> State:
+    """The names of torchvision's older files (DenseNet, vision transformers) as it has them now."""
+    old = {
+        r"(denselayer\d+\.(?:norm|conv))\.([12])\.": r"\1\2.",
+        r"\.mlp\.linear_1\.": ".mlp.0.",
+        r"\.mlp\.linear_2\.": ".mlp.3.",
+    }
+    renamed = {}
+    for key, value in state.items():
+        for pattern, new in old.items():
+            key = re.sub(pattern, new, key)
+        renamed[key] = value
+    return renamed
+
+
+@published(images_of, adapt)
 def torchvision_backbone(
     name: str, input_shape: Sequence[int], weights: str | None = None
 ) -> nn.Module:
@@ -39,17 +57,13 @@ def torchvision_backbone(
     """
     models = _models_with(name)
     if weights is not None:
-        _entry(name, weights)
+        _check_at_hand(_entry(name, weights), name)
     shape = tuple(input_shape)
     options = _options(name, shape, weights)
     try:
         model = models.get_model(name, weights=weights, **options)
     except OSError as error:  # URLError, no space, no permission
-        cache = f"{torch.hub.get_dir()}/checkpoints"
-        raise DataError(
-            f"the weights '{weights}' of {name} are not in {cache} and cannot be downloaded "
-            f"({error}): put the file there, or train from scratch with backbone.weights=null"
-        ) from error
+        raise _not_at_hand(_entry(name, weights or ""), name, str(error)) from error
     side = options.get("image_size", USUAL_SIZE)
     remove_classifier(model, (3, side, side))
     described = describe(model, shape, name)
@@ -72,6 +86,26 @@ def _entry(name: str, weights: str) -> Any:
         near = did_you_mean(weights, choices.__members__)
         raise ConfigError(f"unknown weights '{weights}' of {name}: {near}")
     return choices[weights]
+
+
+def _check_at_hand(entry: Any, name: str) -> None:
+    """DataError, at once, if the weights lie not in torch's cache and their host is silent."""
+    if not _cached(entry).is_file() and (why := why_unreachable(entry.url)):
+        raise _not_at_hand(entry, name, why)
+
+
+def _cached(entry: Any) -> Path:
+    """Where torch keeps the file of these weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(entry.url).path).name
+
+
+def _not_at_hand(entry: Any, name: str, why: str) -> DataError:
+    file = _cached(entry)
+    return DataError(
+        f"the weights '{entry.name}' of {name} ({entry.url}) cannot be downloaded ({why}): put the "
+        f"file {file.name} into {file.parent}, or give it as backbone.weights=FILE, or train from "
+        "scratch with backbone.weights=null"
+    )
 
 
 def remove_classifier(model: nn.Module, input_shape: tuple[int, ...]) -> None:
