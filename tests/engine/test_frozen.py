@@ -1,18 +1,24 @@
 """What is frozen is computed once for each image, and changes no figure."""
 
+import logging
 from dataclasses import replace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from helpers import small
 from helpers.every_method import METHODS, session_of
-from helpers.sessions import rows
+from helpers.hooks import Crash
+from helpers.sessions import reopened, rows
 from tlrun.config.build import locate
 from tlrun.config.packaged import conf_dir
 from tlrun.engine import frozen
+from tlrun.engine.frozen import frozen_kept
+from tlrun.engine.hooks import Hooks
 from tlrun.methods.base import Method, Term
 from tlrun.methods.fine_tuning.finetune import Finetune
+from tlrun.models.backbones import DannCNN
 from tlrun.models.net import Net
 
 NEED_IMAGES = {
@@ -123,3 +129,133 @@ def test_a_frozen_first_stage_gives_every_method_the_same_losses(name, tmp_path,
     for key, value in kept.items():
         torch.testing.assert_close(value, plain[key], rtol=1e-5, atol=1e-5)
     assert_rows_alike(kept_rows, plain_rows)
+
+
+# ---- whole runs ---------------------------------------------------------------------------------
+
+PROBE = (
+    "method=source_only",
+    "transfer.freeze=[backbone]",
+    "data.augment.source=null",
+    "trainer.batch_size=32",
+    "trainer.steps=40",
+    "trainer.eval_every=10",
+)
+
+
+def trained(folder, *options: str):
+    """A session after its training."""
+    session = small.session(folder, *PROBE, *options)
+    session.trainer().fit()
+    return session
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("method=dann", "data.augment.target=null"),
+        ("method=dann", "data.augment.target=null", "terms=[mcc]"),
+        (
+            "method=shot",
+            "data.augment.target=null",
+            "transfer.freeze=[backbone.conv1]",
+            "method.hypothesis=classifier.out",
+        ),
+        (
+            "method=lp_ft",
+            "data.augment.target=null",
+            "transfer.freeze=[]",
+            "target_labels=3",
+            "phases.target.steps=3",
+        ),
+        ("data=digits_episodes", "method=protonet", "transfer.freeze=[backbone.conv1]"),
+        ("data=digits_episodes", "method=baseline", "transfer.freeze=[backbone]"),
+    ],
+    ids=["probe", "dann", "mcc", "shot", "lp_ft", "protonet", "baseline"],
+)
+def test_a_run_has_the_figures_that_it_has_with_images(options, tmp_path, seen):
+    if "data=digits_episodes" in options:
+        options = (*options, "data.val_episodes=20", "data.test_episodes=20")
+    kept = trained(tmp_path / "kept", *options)
+    shapes = set(seen)
+    seen.clear()
+    plain = trained(tmp_path / "plain", *options, "trainer.features=off")
+    assert shapes - set(seen)
+    for key, value in kept.net.state_dict().items():
+        torch.testing.assert_close(value, plain.net.state_dict()[key], rtol=1e-4, atol=1e-5)
+    assert_rows_alike(rows(kept), rows(plain))
+    assert chosen_step(kept) == chosen_step(plain)
+
+
+def chosen_step(session) -> int | None:
+    evaluations = [row for row in rows(session) if row["split"] == "eval"]
+    row = session.choose(evaluations, session.cfg["select"]["name"])
+    return None if row is None else row["step"]
+
+
+def test_images_are_run_once(tmp_path, monkeypatch):
+    count = 0
+    forward = DannCNN.forward
+
+    def counted(net, x):
+        nonlocal count
+        count += len(x)
+        return forward(net, x)
+
+    monkeypatch.setattr(DannCNN, "forward", counted)
+    session = trained(tmp_path / "run")
+    sets = ("source_train", "source_val", "target_val", "source_test", "target_test")
+    images = sum(len(session.data.role(role)) for role in sets if role != "source_test")
+    probes = 2 * 2 + 2  # of the trial, and of the shapes of the net
+    assert images <= count <= images + probes + 10
+
+
+def test_a_resumed_run_equals_one_that_went_straight_through(tmp_path):
+    straight = trained(tmp_path / "straight")
+    session = small.session(tmp_path / "broken", *PROBE)
+
+    def stop(step):
+        if step.global_step == 25:
+            raise Crash
+
+    with pytest.raises(Crash):
+        session.trainer(Hooks(before_step=stop)).fit()
+    assert session.net.entry is None  # images again, whatever happens
+    assert session.data.activations is None
+    resumed = reopened(tmp_path / "broken", *PROBE)
+    resumed.trainer().fit()
+    ours, theirs = straight.net.state_dict(), resumed.net.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert rows(straight) == rows(resumed)
+
+
+def test_what_does_not_fit_is_said_and_run_in_every_step(tmp_path, caplog, seen):
+    caplog.set_level(logging.INFO)
+    session = trained(tmp_path / "run", "trainer.features_gb=1e-4")  # 80 floats each
+    said = [
+        record.getMessage() for record in caplog.records if record.name == "tlrun.engine.frozen"
+    ]
+    assert "computed once for each of" in said[0]
+    assert "do not fit into trainer.features_gb=0.0001" in said[1]
+    assert {(3, 28, 28), (80,)} <= set(seen)
+    assert len(rows(session)) > 4
+
+
+def test_augmented_streams_read_images_and_a_line_says_how_to_change_that(tmp_path, caplog, seen):
+    caplog.set_level(logging.INFO)
+    trained(tmp_path / "run", "data.augment.source={shift: 0.1}")
+    assert "data.augment.source=null" in caplog.text
+    assert {(3, 28, 28), (80,)} <= set(seen)  # what it is judged by is kept all the same
+
+
+def test_a_stream_that_shows_no_image_twice_reads_images(tmp_path):
+    session = small.session(tmp_path / "run", *PROBE, "trainer.steps=2")
+    with frozen_kept(session, session.phases[0], 2):
+        assert session.data.activations is None  # nothing is frozen before the phase has begun
+    trainer = session.trainer(
+        Hooks(before_step=lambda step: shapes.append(step.batch["source"].x.shape))
+    )
+    shapes = []
+    trainer.fit()
+    assert {tuple(shape[1:]) for shape in shapes} == {(3, 28, 28)}

@@ -18,7 +18,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.engine.precision import autocast
 from tlrun.engine.setup import TrainingSetup
 from tlrun.methods.base import Method, Phase, Term
-from tlrun.models.prefix import Entry, find_entry, prefix
+from tlrun.models.prefix import WHOLE, Entry, find_entry, prefix
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +70,28 @@ def _admitted(setup: TrainingSetup, phase: Phase, total: int, entry: Entry) -> A
     sets = {**_streams(setup.data, phase, total * int(trainer["batch_size"])), **_judged(setup)}
     left_out = kept.admit(sets)
     if setup.process.first:
-        _say(phase, entry, kept, {name: sets[name] for name in left_out})
+        augmented = [name for name in phase.streams if not is_plain(setup.data, phase, name)]
+        _say(phase, entry, kept, {name: sets[name] for name in left_out}, augmented)
     return kept
 
 
-def _say(phase: Phase, entry: Entry, kept: Activations, left_out: dict[str, ImageSet]) -> None:
-    what = f"phase {phase.name}: {entry.stage} and all before it are frozen"
+def _say(
+    phase: Phase,
+    entry: Entry,
+    kept: Activations,
+    left_out: dict[str, ImageSet],
+    augmented: list[str],
+) -> None:
+    held = "the backbone" if entry.stage == WHOLE else f"all up to {entry.stage}"
+    what = f"phase {phase.name}: {held} is frozen"
     if kept.admitted:
         count = sum(len(one.examples) for one in kept.admitted)
-        log.info("%s: computed once for %s images, %.1f MB", what, f"{count:,}", kept.nbytes / 1e6)
+        log.info(
+            "%s and computed once for each of %s images (%.1f MB)",
+            what,
+            f"{count:,}",
+            kept.nbytes / 1e6,
+        )
     if left_out:
         log.info(
             "%s, but activations of %s do not fit into trainer.features_gb=%g: %.1f GB",
@@ -86,6 +99,14 @@ def _say(phase: Phase, entry: Entry, kept: Activations, left_out: dict[str, Imag
             ", ".join(left_out),
             kept.limit / 1e9,
             kept.bytes_each * sum(map(len, left_out.values())) / 1e9,
+        )
+    if augmented:
+        log.info(
+            "phase %s: augmented images are run in every step (%s); data.augment.%s=null has each "
+            "of them run once",
+            phase.name,
+            ", ".join(augmented),
+            augmented[0],
         )
 
 
