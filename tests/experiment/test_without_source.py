@@ -121,9 +121,38 @@ def test_a_baseline_is_refused(tmp_path, photos):
         run(tmp_path / "run", alone(photos, "init=scratch", "baseline=true"))
 
 
-def test_a_run_of_a_pair_is_evaluated_on_one_folder(tmp_path, photos):
-    pair = alone(photos, f"data.source.root={photos}", method="source_only")
-    run_dir = run(tmp_path / "run", pair)
-    result = evaluate(run_dir.path, ["data=folder", f"data.target.root={photos}"])
-    assert "target_test/accuracy" in result
-    assert not [key for key in result if key.startswith("source")]
+def test_a_run_is_tested_on_all_of_another_folder(tmp_path, photos, capsys):
+    words = alone(photos, f"data.source.root={photos}", "trainer.steps=2", method="source_only")
+    run_dir = run(tmp_path / "run", words)
+    for i in range(7):
+        write_image(tmp_path / "new" / "bee" / f"{i}.png", 500 + i)
+    for i in range(3):
+        write_image(tmp_path / "new" / "cat" / f"{i}.png", 600 + i)
+    capsys.readouterr()
+    new = f"data.target.root={tmp_path / 'new'}"
+    result = evaluate(run_dir.path, ["data=folder", new])
+    assert result["examples"] == {
+        "target_test": {"count": 10, "count_by_class": {"ant": 0, "bee": 7, "cat": 3}}
+    }
+    printed = capsys.readouterr().out
+    assert "10 examples" in printed
+    assert [line for line in printed.splitlines() if "bee" in line and line.endswith("of 7")]
+    assert "ant" not in printed.partition("accuracy_by_class")[2].partition("written")[0]
+    with_source = evaluate(run_dir.path, [new])  # the source is as it was: its cut test part
+    assert {role: n["count"] for role, n in with_source["examples"].items()} == {
+        "source_test": 12,
+        "target_test": 10,
+    }
+    again = evaluate(run_dir.path, [])
+    assert again["examples"]["target_test"]["count"] == 12
+    typed = evaluate(run_dir.path, [new, "data.target.transductive=false"])
+    assert typed["examples"]["target_test"]["count"] == 2
+
+
+def test_a_folder_without_labels_has_no_figures(tmp_path, photos, capsys):
+    run_dir = run(tmp_path / "run", alone(photos, "init=scratch", "trainer.steps=2"))
+    for i in range(4):
+        write_image(tmp_path / "flat" / f"{i}.png", 500 + i)
+    result = evaluate(run_dir.path, [f"data.target.root={tmp_path / 'flat'}"])
+    assert result["examples"]["target_test"] == {"count": 4, "count_by_class": None}
+    assert "4 examples, without labels: no figures" in capsys.readouterr().out

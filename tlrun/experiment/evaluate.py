@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ from omegaconf import DictConfig, open_dict
 from tlrun.config.build import plain
 from tlrun.config.saved import load_config
 from tlrun.data.problems.label_space import LabelSpace
+from tlrun.data.problems.one_set import OWN_FILES
 from tlrun.errors import ConfigError
-from tlrun.evaluate.figures import Figures, with_unit
+from tlrun.evaluate.figures import Figure, Figures, finite, with_unit
 from tlrun.evaluate.selection import rules
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
+
+CLASSES_SHOWN = 40  # of more the lowest; the file has all
 
 
 def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -47,6 +50,7 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         "overrides": list(overrides),
         "headline": session.evaluator.headline,
         "figures": figures.about(),
+        "examples": counts(session, figures),
         **figures,
     }
     _print(session, int(selected["step"]), figures)
@@ -61,14 +65,53 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return result
 
 
+def counts(session: Session, figures: Figures) -> dict[str, dict[str, Any]]:
+    """{role: {"count", "count_by_class"}} of the sets that were tested; no classes without labels.
+
+    {} for data whose test is not of a set (episodes, several tasks).
+    """
+    if session.data.kind != "class":
+        return {}
+    tested = dict.fromkeys(key.partition("/")[0] for key in figures.stated)
+    sets = {role: examples for role in tested if (examples := session.data.role(role)) is not None}
+    return {
+        role: {"count": len(examples), "count_by_class": examples.class_counts()}
+        for role, examples in sets.items()
+    }
+
+
 def _print(session: Session, step: int, figures: Figures) -> None:
-    """The figures with their intervals."""
+    """The sizes of the sets, and the figures with their intervals, at last those of each class."""
     rule = session.cfg["select"]["name"]
     print(f"{session.data.name}, weights of step {step} (select={rule})")
+    sizes = counts(session, figures)
+    for role, size in sizes.items():
+        unlabelled = "" if size["count_by_class"] else ", without labels: no figures"
+        print(f"  {role:<32} {size['count']:,} examples{unlabelled}")
+    by_class = []
     for figure in figures.stated.values():
         if isinstance(figure.value, float):
             half = "" if figure.ci95 is None else f" ± {with_unit(figure.ci95, figure.kind.unit)}"
             print(f"  {figure.key:<32} {with_unit(figure.value, figure.kind.unit)}{half}")
+        elif isinstance(figure.value, Mapping):
+            by_class.append(figure)
+    for figure in by_class:
+        _print_classes(figure, sizes.get(figure.key.partition("/")[0], {}))
+
+
+def _print_classes(figure: Figure, size: Mapping[str, Any]) -> None:
+    """A line per class that has examples, the lowest figures first where there are many."""
+    number = size.get("count_by_class") or {}
+    tested = {name: v for name, v in figure.value.items() if finite(v) is not None}
+    shown = list(tested)
+    if len(shown) > CLASSES_SHOWN:
+        shown = sorted(tested, key=lambda name: tested[name])[:CLASSES_SHOWN]
+    print(f"  {figure.key}")
+    for name in shown:
+        of = f"  of {number[name]:,}" if name in number else ""
+        print(f"    {name:<30} {with_unit(tested[name], figure.kind.unit)}{of}")
+    if len(shown) < len(tested):
+        print(f"    (the {len(shown)} lowest of {len(tested)} classes)")
 
 
 def _mark(overrides: Sequence[str]) -> str:
@@ -104,9 +147,27 @@ def check_rule_was_kept(run_dir: RunDir, rule: str) -> None:
 
 
 def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:
-    """Other data reach the net with the size and normalisation it was trained on, unless typed."""
+    """Other data reach the net with the size and normalisation it was trained on, unless typed, and
+    files of one's own that it was not trained on are tested whole."""
     saved = load_config(run_dir.config).data
     trained = {key: saved[key] for key in ("size", "channels", "normalize") if key in saved}
     typed = {override.partition("=")[0] for override in overrides}
     with open_dict(cfg):
         cfg.data.update({k: v for k, v in trained.items() if f"data.{k}" not in typed})
+        for domain in ("source", "target"):
+            if tests_whole(cfg.data.get(domain), saved.get(domain)) and not typed & {
+                f"data.{domain}.{key}" for key in ("test_fraction", "transductive")
+            }:
+                cfg.data[domain].transductive = True
+
+
+def tests_whole(block: Any, trained: Any) -> bool:
+    """Whether nothing need be cut off for a test: other files than those of `trained`.
+
+    A test set of their own remains the test (`transductive` of `data/sets/folder.py`).
+    """
+    if not isinstance(block, Mapping) or "transductive" not in block:
+        return False
+    keys = OWN_FILES.get(str(block.get("_target_")), ())
+    known = trained if isinstance(trained, Mapping) else {}
+    return any(block.get(key) not in (None, known.get(key)) for key in keys)
