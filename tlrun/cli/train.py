@@ -34,6 +34,7 @@ from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import runs_in
 from tlrun.sweep.folder import close_sweep
 from tlrun.sweep.launchers import check_extras
+from tlrun.sweep.own_targets import another_pair
 from tlrun.sweep.progress import progress_bar
 from tlrun.sweep.run_or_skip import run_job
 from tlrun.sweep.state import SweepState, current_sweep, sweep_state
@@ -110,6 +111,7 @@ def check(args: argparse.Namespace) -> None:
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
         return  # Hydra merges the two, `compose` cannot
     for variant in variants(overrides) if is_sweep else [overrides]:
+        variant = another_pair(variant, overrides) if is_sweep else variant
         cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
         check_installed(str(cfg.logger.name))
         if not is_sweep:  # its jobs check themselves, maybe on other machines

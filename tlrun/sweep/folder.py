@@ -16,6 +16,7 @@ from tlrun.messages import say
 from tlrun.run_folder.locks import held_by_another, locked
 from tlrun.run_folder.run_dir import RunDir, numbered, runs_in
 from tlrun.sweep.command import add_command, command_of
+from tlrun.sweep.own_targets import SKIP, skipped_jobs, sweeps_over_pairs
 from tlrun.sweep.search import is_search
 from tlrun.sweep.state import SweepState
 
@@ -39,14 +40,19 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
     if jobs := runs_in(folder):
         done = sum(RunDir(job).is_finished() for job in jobs)
         say(f"going on with {folder}: {done} of its {len(jobs)} jobs are completed")
-    _tell_jobs(folder.absolute(), config)
+    overrides = override_list(config.hydra.overrides.task)
+    if skipped := skipped_jobs(overrides):
+        say(f"{skipped} of the jobs skipped: the source is the target")
+    _tell_jobs(folder.absolute(), config, pairs=sweeps_over_pairs(overrides))
 
 
-def _tell_jobs(folder: Path, config: DictConfig) -> None:
+def _tell_jobs(folder: Path, config: DictConfig, *, pairs: bool) -> None:
     """Add overrides to the command: these reach the jobs under every launcher."""
     more = [f"hydra.sweep.dir={quoted(str(folder))}"]
     if config.hydra.output_subdir == ".hydra":
         more.append("hydra.output_subdir=null")  # Hydra would write .hydra of finished jobs too
+    if pairs:
+        more.append(f"++hydra.job.env_set.{SKIP}='1'")
     if trust.current() != trust.Trust():  # to the processes of a launcher; no reader asks for it
         variables = trust.as_environment().items()
         more += [f"++hydra.job.env_set.{name}={quoted(value)}" for name, value in variables]

@@ -24,6 +24,7 @@ from tlrun.config.overrides import override_list, parse_overrides
 from tlrun.evaluate.score import selected_score
 from tlrun.messages import say
 from tlrun.run_folder.run_dir import RunDir, runs_in
+from tlrun.sweep.own_targets import skipped_jobs
 from tlrun.sweep.state import SweepState
 
 QUIET = "TLRUN_QUIET"  # environment: the bar's process speaks for those of its launcher
@@ -47,7 +48,7 @@ def start_progress(config: DictConfig) -> SweepProgress:
     launcher = str(config.hydra.launcher.get("_target_"))
     return SweepProgress(
         Path(config.hydra.sweep.dir),
-        count_jobs(config),
+        _jobs_to_run(config),
         elsewhere=not launcher.endswith("BasicLauncher"),
         silent="submitit" in launcher,  # it keeps the output of jobs in files
     )
@@ -169,6 +170,13 @@ def result_line(run: RunDir) -> str:
     if score.rule == "last":
         return f"completed{minutes}"
     return f"no evaluation passed the guard of {score.rule}{minutes}"
+
+
+def _jobs_to_run(config: DictConfig) -> int | None:
+    """Without those that are skipped."""
+    total = count_jobs(config)
+    skipped = skipped_jobs(override_list(config.hydra.overrides.task))
+    return None if total is None else total - skipped
 
 
 def count_jobs(config: DictConfig) -> int | None:

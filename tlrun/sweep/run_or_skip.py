@@ -19,6 +19,7 @@ from tlrun.config.build import plain
 from tlrun.config.compose import resolve_and_check
 from tlrun.config.hashes import config_dir_of, job_hash
 from tlrun.config.overrides import override_list
+from tlrun.config.own_target import is_own_target
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, RecordedFault, TlrunError
 from tlrun.experiment import start
@@ -30,6 +31,7 @@ from tlrun.run_folder.run_dir import RunDir, numbered
 from tlrun.sweep.folder import STOPPED
 from tlrun.sweep.gpus import reserve_gpus
 from tlrun.sweep.launchers import threads_of_job
+from tlrun.sweep.own_targets import SKIP
 from tlrun.sweep.progress import QUIET
 from tlrun.sweep.state import current_sweep
 
@@ -45,7 +47,8 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> None:
     sweep = current_sweep()
     if sweep is None:
         silence_stderr()
-    if cfg.sweep.fail_fast and stopped.exists():
+    skipped = SKIP in os.environ and is_own_target(override_list(hydra_cfg.overrides.task))
+    if skipped or (cfg.sweep.fail_fast and stopped.exists()):
         with suppress(OSError):
             Path(hydra_cfg.runtime.output_dir).rmdir()  # Hydra made it
         return

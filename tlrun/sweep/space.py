@@ -16,6 +16,7 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
+from tlrun.config.data_names import is_pair_key
 from tlrun.config.overrides import parse_overrides
 from tlrun.errors import ConfigError
 
@@ -140,6 +141,11 @@ def read_command(arguments: Sequence[str], preset: Mapping[str, str]) -> SearchC
         elif key in ("method", "data", "experiment"):
             raise ConfigError(
                 f"a search looks at one {key} at a time: give the command once for each"
+            )
+        elif is_pair_key(key):
+            raise ConfigError(
+                f"a search compares settings on one pair, and {key} is no setting: give the "
+                "command once for each"
             )
         else:
             typed[key] = str(override.input_line).partition("=")[2]

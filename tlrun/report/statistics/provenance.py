@@ -9,6 +9,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tlrun.config.data_names import is_pair_key
+from tlrun.config.own_target import is_own_target
 from tlrun.errors import ConfigError
 from tlrun.files.yaml_file import read_yaml
 from tlrun.report.formats import command, number, plain
@@ -66,7 +68,10 @@ def _combinations(overrides: list[str]) -> set[frozenset[str]] | None:
         return None
     if prod(map(len, choices)) > MOST:
         return None
-    return {frozenset(_of_the_job(list(chosen))) for chosen in product(*choices)}
+    asked = {frozenset(_of_the_job(list(chosen))) for chosen in product(*choices)}
+    if any(is_pair_key(o.get_key_element()) and o.is_sweep_override() for o in parsed):
+        return {job for job in asked if not is_own_target(job)}  # these are skipped
+    return asked
 
 
 def _of_the_job(overrides: list[str]) -> list[str]:
