@@ -42,14 +42,11 @@ def test_no_run_folder_is_a_config_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_map")
-def test_target_without_labels_leaves_out_what_needs_them(tmp_path: Path) -> None:
+def test_target_without_labels_shows_what_was_predicted(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", labelled=False, images=50)
-    left_out = reasons(run)
-    assert "no labels" in left_out["confusion"]
-    assert "no labels" in left_out["by_class"]
-    assert "oracle" in left_out["validators"]
-    assert "oracle" in left_out["regrets"]
-    assert "curves" not in left_out
+    drawn, left_out = draw_plots(read_record(run))
+    assert set(drawn) == {"curves", "predicted"}
+    assert set(left_out) == {"embedding"}
 
 
 @pytest.mark.usefixtures("no_map")

@@ -96,11 +96,36 @@ def test_run_that_died_before_it_wrote_anything(tmp_path: Path) -> None:
 def test_target_without_labels(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", labelled=False, baseline=False)
     page = Page(write_report(run))
-    assert "Source test accuracy" in page.text
-    assert "Target test accuracy was not measured" in page.text
+    assert "Target images labelled 600 How many" in " ".join(page.text.split())
+    assert "How many of these labels are right is not known" in page.text
+    assert "On source test images 99.1 % are right." in page.text
+    assert "Target test accuracy was not measured" not in page.text
     text = text_summary(run)
     assert "not measured" in text
     assert "before" not in text.splitlines()[2]
+
+
+@pytest.mark.usefixtures("no_map")
+def test_what_was_predicted_where_nobody_knows(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", labelled=False, baseline=False, images=100)
+    page = Page(write_report(run))
+    assert (run / "plots" / "predicted.png").is_file()
+    assert "What was predicted" in page.text
+    assert "Confusion on the target" not in page.text  # not among what is left out either
+    labelled = Page(write_report(make_run(tmp_path / "other", baseline=False, images=100)))
+    assert "What was predicted" not in labelled.text
+    assert labelled.text.index("Cost") < labelled.text.index("Could the validators be trusted?")
+
+
+@pytest.mark.usefixtures("no_map")
+def test_many_predicted_classes_are_bounded(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run",
+        classes=tuple(f"class {k}" for k in range(200)),
+        labelled=False,
+        baseline=False,
+    )
+    assert "What was predicted" in Page(write_report(run)).text
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -19,6 +19,7 @@ from tlrun.report.figures.style import SOURCE, TARGET, figure, short
 from tlrun.report.figures.validators import draw_validators
 from tlrun.report.formats import number
 from tlrun.report.read.entries import Missing
+from tlrun.report.read.predictions import UNLABELLED
 from tlrun.report.read.run_record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ def draw_plots(record: RunRecord) -> tuple[dict[str, Path], dict[str, str]]:
     draws: dict[str, Callable[[Path], None]]
     draws = {picture.name: picture.draw for picture in own_pictures(record)}  # its results first
     draws |= {name: partial(draw, record) for name, draw in PLOTS.items()}
+    if PLOTS and record.newly_labelled:  # instead of what compares with labels
+        draws["predicted"] = partial(draw_predicted, record)
+        draws = {name: draw for name, draw in draws.items() if name not in OF_LABELS}
     for name, draw in draws.items():
         path = record.page.plots / f"{name}.png"
         try:
@@ -64,6 +68,38 @@ def confusion(record: RunRecord) -> NDArray[np.int64]:
     label, prediction = table.label[table.labelled], table.prediction[table.labelled]
     size = max(len(record.classes), int(label.max()) + 1, int(prediction.max()) + 1)
     return np.bincount(label * size + prediction, minlength=size * size).reshape(size, size)
+
+
+def draw_predicted(record: RunRecord, path: Path) -> None:
+    """How often each class is predicted where nobody knows the classes."""
+    table = record.predictions
+    assert table is not None
+    guesses = table.prediction[table.prediction != UNLABELLED]
+    counts = np.bincount(guesses, minlength=len(record.classes))
+    order = np.arange(len(counts))
+    if len(counts) > BARS:
+        order = np.argsort(-counts, kind="stable")[:BARS]
+    names = [short(record.class_name(int(k))) for k in order]
+    sideways = len(order) > UPRIGHT
+    with figure(path, max(3.4, 0.8 + 0.24 * len(order)) if sideways else 3.4) as (_, axes):
+        ax = axes[0, 0]
+        if sideways:
+            ax.barh(np.arange(len(order)), counts[order], height=0.6, color=TARGET)
+        else:
+            bars = ax.bar(np.arange(len(order)), counts[order], width=0.6, color=TARGET)
+            ax.bar_label(bars, fmt="{:,.0f}", fontsize=8, padding=1)
+        _name_bars(ax, names, sideways, "target test images", None)
+        ax.set_title(_predicted_title(record, counts, len(order)))
+
+
+def _predicted_title(record: RunRecord, counts: NDArray[np.int64], shown: int) -> str:
+    most = int(counts.argmax())
+    share = number(float(counts[most] / counts.sum()), "share", sign=True)
+    title = (
+        f"{int((counts > 0).sum()):,} of {len(counts):,} classes are predicted, most often "
+        f"“{short(record.class_name(most), 24)}” ({share})."
+    )
+    return title + (f"\nShown are the {shown} most frequent ones." if shown < len(counts) else "")
 
 
 def draw_confusion(record: RunRecord, path: Path) -> None:
@@ -124,22 +160,25 @@ def draw_by_class(record: RunRecord, path: Path) -> None:
         )
         if not sideways:
             ax.bar_label(drawn, fmt="%.0f", fontsize=8, padding=1)
-        _name_bars(ax, [short(name) for name in names], sideways)
+        _name_bars(ax, [short(name) for name in names], sideways, "target test accuracy, %", 100)
         ax.set_title(_by_class_title(after, gain, shown=len(names)))
         if gain:
             fig.legend(loc="outside lower center", ncols=2)
 
 
-def _name_bars(ax: Any, names: list[str], sideways: bool) -> None:
+def _name_bars(ax: Any, names: list[str], sideways: bool, label: str, whole: float | None) -> None:
+    """whole: where the axis of the values ends, a little beyond; None = at the longest bar."""
     if sideways:
         ax.set_yticks(range(len(names)), names, fontsize=8)
         ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.set(xlabel="target test accuracy, %", xlim=(0, 105))
+        ax.set(xlabel=label, xlim=(0, whole and 1.05 * whole))
         ax.grid(False, axis="y")
         return
     turn = {"rotation": 35, "ha": "right"} if max(map(len, names)) > 6 else {"ha": "center"}
     ax.set_xticks(range(len(names)), names, **turn)
-    ax.set(ylabel="target test accuracy, %", ylim=(0, 108))
+    ax.set(ylabel=label, ylim=(0, whole and 1.08 * whole))
+    if whole is None:
+        ax.margins(y=0.1)  # room for the numbers
     ax.grid(False, axis="x")
 
 
@@ -177,6 +216,7 @@ def _by_class_title(after: dict[str, float], gain: dict[str, float], shown: int)
     )
 
 
+OF_LABELS = ("confusion", "by_class", "regrets", "validators")  # and say nothing without any
 PLOTS: dict[str, Callable[[RunRecord, Path], None]] = {
     "curves": draw_curves,
     "embedding": draw_embedding,

@@ -47,6 +47,11 @@ TITLES = {
         "Confusion on the target",
         "Each row adds up to 100 % of the images of that class.",
     ),
+    "predicted": (
+        "What was predicted",
+        "How many target test images were given each class, with the selected checkpoint. A class "
+        "that takes most of them, or many that get none, says that the net collapsed.",
+    ),
     "by_class": ("Accuracy by class", "On the target test images, with the selected checkpoint."),
     "regrets": (
         "What would each rule have chosen?",

@@ -19,7 +19,7 @@ from tlrun.evaluate import figures
 from tlrun.evaluate.divergence import Failure, failure
 from tlrun.evaluate.figures import Figure, Kind, finite, kind_of
 from tlrun.files.yaml_file import read_yaml
-from tlrun.report.read.predictions import PredictionTable, read_predictions
+from tlrun.report.read.predictions import UNLABELLED, PredictionTable, read_predictions
 from tlrun.report.read.rows import Row, read_rows
 from tlrun.run_folder.run_dir import RunDir
 
@@ -72,6 +72,14 @@ class RunRecord:
     @cached_property
     def predictions(self) -> PredictionTable | None:
         return read_predictions(self.run.predictions, self.classes)
+
+    @property
+    def newly_labelled(self) -> int:
+        """Target test images that the net alone gave classes to; 0 if any label is known."""
+        table = self.predictions
+        if table is None or table.labelled.any():
+            return 0
+        return int((table.prediction != UNLABELLED).sum())
 
     @cached_property
     def baseline(self) -> RunRecord | None:

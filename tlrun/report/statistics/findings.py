@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tlrun.evaluate.figures import Figure, Unit, finite, is_interval
+from tlrun.evaluate.figures import Figure, Kind, Unit, finite, is_interval
 from tlrun.report.formats import in_points, number, sentence_case, with_interval
 from tlrun.report.read.run_record import RunRecord, mapping
 from tlrun.report.statistics.significance import wilson
@@ -18,11 +18,15 @@ COMMON = {f"{split}/{metric}" for split in SPLITS for metric in METRICS}
 
 @dataclass(frozen=True)
 class Headline:
-    """The one figure to read, and that of the model before adaptation if there is one."""
+    """The one figure to read, and that of the model before adaptation if there is one.
+
+    count: whether it is no measurement but a number of images.
+    """
 
     figure: Figure
     label: str
     before: float | None
+    count: bool = False
 
     @property
     def unit(self) -> Unit:
@@ -31,6 +35,8 @@ class Headline:
     @property
     def text(self) -> str:
         """Without the sign of its unit: "93.1 ± 0.4"."""
+        if self.count:
+            return number(self.figure.value, "count")
         return with_interval(self.figure.value, self.figure.ci95, self.unit)
 
     @property
@@ -44,10 +50,14 @@ class Headline:
 
 
 def headline(record: RunRecord) -> Headline | None:
-    """Of the task that was trained (selected step), else the source's accuracy.
+    """Of the task that was trained (selected step).
 
-    Without either, the first share or IoU that the evaluators left.
+    Where nobody knows the classes of the target test images, how many of them were labelled: that
+    is the work done. Else the source's accuracy, or the first share or IoU that there is.
     """
+    if record.value(record.headline) is None and (images := record.newly_labelled):
+        labelled = Figure("target_test/images", images, Kind("images", "number", None))
+        return Headline(labelled, "Target images labelled", None, count=True)
     others = [
         figure.key
         for figure in further(record)
@@ -96,7 +106,15 @@ def sentences(record: RunRecord) -> list[str]:
             f"Measured on {images:,} target test images; their number alone allows "
             f"{low} to {high} % (95 % Wilson interval)."
         )
-    if value is None and not further(record):
+    if value is None and record.newly_labelled:
+        source = record.figure("source_test/accuracy")
+        right = number(source.value, "share", sign=True)
+        on_source = "" if source.value is None else f" On source test images {right} are right."
+        said.append(
+            "How many of these labels are right is not known: the target test images came without "
+            f"labels. They are in predictions.csv.{on_source}"
+        )
+    elif value is None and not further(record):
         said.append(
             "Target test accuracy was not measured: there were no target test labels, or it was "
             "switched off."
