@@ -13,6 +13,8 @@ from helpers.hooks import Crash
 from helpers.sessions import reopened, rows
 from tlrun.config.build import locate
 from tlrun.config.packaged import conf_dir
+from tlrun.data.pipeline import activations
+from tlrun.data.pipeline.activations import Activations
 from tlrun.engine import frozen
 from tlrun.engine.frozen import frozen_kept
 from tlrun.engine.hooks import Hooks
@@ -209,6 +211,23 @@ def test_images_are_run_once(tmp_path, monkeypatch):
     images = sum(len(session.data.role(role)) for role in sets if role != "source_test")
     probes = 2 * 2 + 2  # of the trial, and of the shapes of the net
     assert images <= count <= images + probes + 10
+
+
+def test_another_run_on_the_same_frozen_net_finds_its_activations(tmp_path, monkeypatch, seen):
+    monkeypatch.setenv("TLRUN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(activations, "WORTH_A_FILE", 0.0)
+    passes = []
+    computed = Activations._computed
+    monkeypatch.setattr(
+        Activations, "_computed", lambda kept, e: passes.append(len(e)) or computed(kept, e)
+    )
+    first = trained(tmp_path / "first", "trainer.features_cache_gb=1")
+    count = len(passes)
+    second = trained(tmp_path / "second", "trainer.features_cache_gb=1")
+    assert count == len(passes) == 4  # source, both validation sets, the target's test
+    assert rows(first) == rows(second)
+    trained(tmp_path / "third", "trainer.features_cache_gb=1", "seed=1")  # other random weights
+    assert len(passes) == 2 * count
 
 
 def test_a_resumed_run_equals_one_that_went_straight_through(tmp_path):

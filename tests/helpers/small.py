@@ -68,6 +68,7 @@ QUICK = (
     "trainer.log_every=2",
     "trainer.threads=1",
     "trainer.precision=fp32",
+    "trainer.features_cache_gb=0",
     "backbone.width=0.1",
     "baseline=false",
     "logger=none",

@@ -26,6 +26,7 @@ NOT_IN_HASH_OF_TRAINER = (
     "workers",
     "features",
     "features_gb",
+    "features_cache_gb",
     "precision",
     "log_every",
 )

@@ -124,6 +124,7 @@ class Trainer:
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=1024)]
     features: Literal["auto", "off"]
     features_gb: NotNegative
+    features_cache_gb: NotNegative
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     compile: bool
     deterministic: bool

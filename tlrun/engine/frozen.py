@@ -12,13 +12,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.activation_files import ActivationFiles, digest
 from tlrun.data.pipeline.activations import Activations
 from tlrun.data.problems.pair import Data
 from tlrun.engine.precision import autocast
 from tlrun.engine.setup import TrainingSetup
 from tlrun.methods.base import Method, Phase, Term
-from tlrun.models.prefix import WHOLE, Entry, find_entry, prefix
+from tlrun.models.prefix import WHOLE, Entry, find_entry, frozen_state, prefix, trial_input
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ def _admitted(setup: TrainingSetup, phase: Phase, total: int, entry: Entry) -> A
         bytes_each=entry.bytes_each,
         limit=float(trainer["features_gb"]) * 1e9,
         shows_bar=setup.process.first,
+        files=_files(setup, entry),
     )
     sets = {**_streams(setup.data, phase, total * int(trainer["batch_size"])), **_judged(setup)}
     left_out = kept.admit(sets)
@@ -73,6 +77,19 @@ def _admitted(setup: TrainingSetup, phase: Phase, total: int, entry: Entry) -> A
         augmented = [name for name in phase.streams if not is_plain(setup.data, phase, name)]
         _say(phase, entry, kept, {name: sets[name] for name in left_out}, augmented)
     return kept
+
+
+def _files(setup: TrainingSetup, entry: Entry) -> ActivationFiles | None:
+    """Named by the weights of the frozen part and by what it makes of a trial input, which tells
+    apart nets that differ in their code or the machine's arithmetic alone."""
+    limit = float(setup.cfg["trainer"]["features_cache_gb"]) * 1e9
+    if not limit:
+        return None
+    state = frozen_state(setup.net, entry)
+    with autocast(setup.precision, setup.device):
+        made = prefix(setup.net, entry, trial_input(setup.net))
+    told = repr((entry, setup.data.preprocess.spec(), torch.__version__, torch.get_num_threads()))
+    return ActivationFiles(digest(told, *state.values(), made), limit)
 
 
 def _say(

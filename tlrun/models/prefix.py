@@ -72,7 +72,7 @@ def find_entry(net: Net, taps: Iterable[str] = ()) -> Entry | None:
     """
     stages = [stage for stage in net.stages() if stage.partition(".")[0] == WHOLE]
     tapped = [stages.index(stage) for stage in taps if stage in stages]
-    x = _images(net)
+    x = trial_input(net)
     if not tapped and _is_still(net.backbone) and (whole := _whole(net, x)):
         return whole
     if stages == [WHOLE] or _is_compiled(net.backbone):
@@ -100,6 +100,15 @@ def prefix(net: Net, entry: Entry, x: Tensor) -> Tensor:
         features: Tensor = net.backbone(x)
         return features
     return _reach(net.backbone, _inner(entry.stage), x)[0]
+
+
+def frozen_state(net: Net, entry: Entry) -> dict[str, Tensor]:
+    """Parameters and buffers of all that is left out, by name in the backbone, and loose ones."""
+    state: dict[str, Tensor] = net.backbone.state_dict()
+    if entry.stage == WHOLE:
+        return state
+    staged = [stage for stage in net.backbone.stage_names if stage not in entry.skipped]  # type: ignore[union-attr]
+    return {key: value for key, value in state.items() if not _inside(key, staged)}
 
 
 def _whole(net: Net, x: Tensor) -> Entry | None:
@@ -203,7 +212,7 @@ def _identity(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-def _images(net: Net) -> Tensor:
+def trial_input(net: Net) -> Tensor:
     """(PROBE, ...) without a draw from the run's random numbers."""
     device = next(net.parameters()).device
     generator = torch.Generator().manual_seed(0)

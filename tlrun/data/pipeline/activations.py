@@ -11,6 +11,7 @@ activations depend on nothing but the net and the set: a resumed run finds the s
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +23,11 @@ from tqdm import tqdm
 
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.pixels import Pixels
+from tlrun.data.pipeline.activation_files import ActivationFiles
 from tlrun.data.pipeline.streams import batches
 
 as_given = nn.Identity()  # the preprocessing of activations
+WORTH_A_FILE = 1.0  # seconds that a pass over a set takes
 Precision = torch.dtype | None  # of autocast; None outside of it
 
 
@@ -81,7 +84,8 @@ class Admitted:
 
 class Activations:
     """forward: preprocessed images (B, ...) on the device -> activations (B, ...), without
-    gradients. batch_size: of that pass. bytes_each: of one image's. limit: bytes in all.
+    gradients. batch_size: of that pass. bytes_each: of one image's. limit: bytes in all. files:
+    where other runs find them too; None = nowhere.
     """
 
     def __init__(
@@ -94,10 +98,12 @@ class Activations:
         bytes_each: int,
         limit: float,
         shows_bar: bool = False,
+        files: ActivationFiles | None = None,
     ) -> None:
         self.forward, self.preprocess, self.device = forward, preprocess, device
         self.batch_size, self.bytes_each, self.limit = batch_size, bytes_each, limit
         self.shows_bar = shows_bar and sys.stderr.isatty()
+        self.files = files
         self.admitted: list[Admitted] = []
         self._seen: WeakKeyDictionary[ImageSet, tuple[Admitted, Tensor] | None] = (
             WeakKeyDictionary()
@@ -141,10 +147,24 @@ class Activations:
         kind = self.device.type
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         if precision not in admitted.stored:
-            with torch.no_grad():
-                admitted.stored[precision] = self._computed(admitted.examples)
+            admitted.stored[precision] = self._found(admitted.examples, precision)
         return admitted.stored[precision]
 
+    def _found(self, examples: ImageSet, precision: Precision) -> ActivationRows:
+        """From the disk, or computed, and written where that took its time."""
+        if self.files is None:
+            return self._computed(examples)
+        path = self.files.path(examples.checksum, precision, self.batch_size)
+        found = self.files.read(path, len(examples))
+        if found is not None:
+            return ActivationRows(*found)
+        began = time.perf_counter()
+        made = self._computed(examples)
+        if time.perf_counter() - began > WORTH_A_FILE:
+            self.files.write(path, made.data, made.channels_last)
+        return made
+
+    @torch.no_grad()
     def _computed(self, examples: ImageSet) -> ActivationRows:
         out: Tensor | None = None
         last = False
