@@ -1,4 +1,4 @@
-"""Packed files from anybody: zip, npz, tar, gz, bz2, mat and .pt. No code runs, nothing explodes.
+"""Packed files from anybody: zip, npz, tar, gz, bz2, mat, .pt, pickles. No code runs, none explode.
 
 Nothing is unpacked to the disk, so no name in an archive can lead out of a folder, and no link is
 followed. What would unpack to far more than a data set of that size holds is refused before it is
@@ -10,11 +10,13 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import pickle
 import re
 import tarfile
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,6 +125,47 @@ def _unpacked_mat(path: Path) -> int:
                 total += int.from_bytes(inner[4:8], order)
             file.seek(at + size)
     return total
+
+
+def load_pickle(path: Path) -> Any:
+    """Arrays, lists, dicts, texts and numbers of a pickle, Python 2's included; no code runs.
+
+    A pickle that names anything else is a DataError: nothing of it is imported or called.
+    """
+    with described(path), path.open("rb") as stream:
+        return _PlainUnpickler(stream, encoding="latin1").load()
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """As Python 2 wrote bytes: `_codecs.encode`, of which only this use is needed."""
+    if encoding not in ("latin1", "latin-1"):
+        raise ValueError(f"it encodes a text as {encoding}")
+    return text.encode("latin1")
+
+
+# what numpy's arrays and numbers name in a pickle, whatever version of numpy wrote it
+_ARRAY, _BUFFER = np.empty(0).__reduce__()[0], np.empty(1).__reduce_ex__(5)[0]
+_PICKLED = {
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _ARRAY for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _BUFFER for core in ("core", "_core")},
+    **{
+        (f"numpy.{core}.multiarray", "scalar"): np.float64(0).__reduce__()[0]
+        for core in ("core", "_core")
+    },
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _latin1,
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PICKLED:
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, and only arrays, lists, texts and numbers are read"
+            )
+        return _PICKLED[module, name]
 
 
 def load_tensors(data: bytes) -> Any:

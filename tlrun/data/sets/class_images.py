@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from tlrun.config.ranges import Count, NotNegative, Pixels, Range
+from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.download import cached_images, data_roots, missing
 from tlrun.data.examples.fit import check_fit, fit_arrays
 from tlrun.data.examples.image_files import text_of
@@ -157,20 +158,31 @@ def _with_val_in_train(items: Mapping[str, Items], key: str, row: PublishedSet) 
 
 
 def _splits(name: str, items: Mapping[str, Items], card: Card, reader: Reader) -> Splits:
+    sets, grey, content = image_sets(name, items, card, reader)
+    train, val, test = sets["train"], sets.get("val"), sets.get("test")
+    return Splits(train, val, test, card, reader.fit, grey, content)
+
+
+def image_sets(
+    name: str, items: Mapping[str, Items], card: Card, reader: Reader
+) -> tuple[dict[str, ImageSet], GreyRange, dict[str, str]]:
+    """The sets of all splits, the rule for deep grey, and path -> hash of the content of files.
+
+    Arrays are brought to size and kept in the cache; files go through the reader of `folder`.
+    """
     if isinstance(items["train"].images, np.ndarray):
-        sets = {split: _array_set(name, split, found, reader) for split, found in items.items()}
-        return Splits(sets["train"], sets.get("val"), sets.get("test"), card, reader.fit)
+        return {s: _array_set(name, s, found, reader) for s, found in items.items()}, {}, {}
     listings = {split: _listing(found).with_prints() for split, found in items.items()}
     for note in copy_notes(listings):
         add_note(card, reader.key, note, quietly=True)
-    classes = items["train"].classes
-    sets, grey = reader.sets(name, listings, dict.fromkeys(listings, classes), card)
+    classes = {split: found.classes for split, found in items.items()}
+    sets, grey = reader.sets(name, listings, classes, card)
     content = {
         text_of(file): known.content
         for listing in listings.values()
         for file, known in zip(listing.files, listing.prints, strict=True)
     }
-    return Splits(sets["train"], sets.get("val"), sets.get("test"), card, reader.fit, grey, content)
+    return sets, grey, content
 
 
 def _cut(whole: Splits, seed: int) -> Splits:
