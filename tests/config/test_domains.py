@@ -70,6 +70,24 @@ def test_a_saved_run_takes_other_words(tmp_path):
         load_config(path, ["data.target=foto"])
 
 
+def test_own_domains_are_the_folders_of_the_root(tmp_path):
+    own = ["data=domains", f"data.root={tmp_path}"]
+    with pytest.raises(ConfigError, match="holds 0 folders"):
+        compose([*own, "data.target=a"])
+    for name in ("b", "a", "2019", ".hidden"):
+        (tmp_path / name).mkdir()
+    data = compose([*own, "data.target=2019"]).data
+    assert (data.domains, data.source, data.target) == (["2019", "a", "b"], ["a", "b"], "2019")
+    with pytest.raises(ConfigError, match=r"data\.source=c: .*Valid: 2019, a, all_but_target, b"):
+        compose([*own, "data.source=c", "data.target=a"])
+    with pytest.raises(ConfigError, match=r"data\.target has no value: Valid: 2019, a, b"):
+        compose(own)
+    with pytest.raises(ConfigError, match=r"Give data\.root=FOLDER"):
+        compose(["data=domains", "data.target=a"])
+    with pytest.raises(ConfigError, match="No such file or directory; give the folder"):
+        compose(["data=domains", "data.root=nowhere", "data.target=a"])
+
+
 def test_domains_of_any_data():
     def of(*overrides):
         return domains_of(compose(list(overrides)))

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from tlrun.config.build import locate
 from tlrun.data import prepare
 from tlrun.data.problems.domain_words import data_sets, uses_words
+from tlrun.data.problems.options import Options
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 FILES = sorted(CONF.glob("*.yaml"))
@@ -38,7 +39,7 @@ def test_every_config_has_a_line_for_the_list_and_fits_its_callables(path):
         return
     if uses_words(conf):
         first, second = (conf["domains"] or ["a", "b"])[:2]
-        pair = data_sets({**conf, "source": first, "target": second})
+        pair = data_sets({**conf, "source": first, "target": second}, Options())
         parameters = locate(pair["target"].pop("_target_")).__kwdefaults__
         assert pair["target"].keys() <= parameters.keys()
         return

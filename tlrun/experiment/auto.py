@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.data.pipeline.prefetch import auto_workers
+from tlrun.data.problems.domain_words import is_transductive
 from tlrun.data.problems.one_set import has_source
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.evaluate.selection import (
@@ -52,9 +55,17 @@ def resolve_auto(cfg: DictConfig, trained: bool = False) -> DictConfig:
     )
     if cfg.target_images == "none":
         cfg.select.name = without_target(str(cfg.select.name))
+    if cfg.data.get("transductive") == "auto":
+        cfg.data.transductive = is_transductive(cfg.data, _labels(cfg, method))
     if not has_source(cfg.data):
         resolve_without_source(cfg, method)
     return cfg
+
+
+def _labels(cfg: DictConfig, method: Method) -> Any:
+    """`target_labels`, with what the method needs in place of auto."""
+    needed = method.requirements.target_labels
+    return needed if cfg.target_labels == "auto" else cfg.target_labels
 
 
 def resolve_without_source(cfg: DictConfig, method: Method) -> None:
@@ -62,8 +73,7 @@ def resolve_without_source(cfg: DictConfig, method: Method) -> None:
     the target's validation labels where there are any. Changes `cfg`."""
     if cfg.init == "auto" and method.init == "source" and cfg.backbone.get("weights"):
         cfg.init = "pretrained"
-    asked, val = cfg.target_labels, cfg.target_val_labels
-    labels = method.requirements.target_labels if asked == "auto" else asked
+    labels, val = _labels(cfg, method), cfg.target_val_labels
     if val == "auto":
         val = "all" if labels == "all" else "none"
     cfg.select.name = without_source(str(cfg.select.name), val not in ("none", 0))

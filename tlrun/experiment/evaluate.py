@@ -14,6 +14,7 @@ from tlrun.config.build import plain
 from tlrun.config.saved import load_config
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.one_set import OWN_FILES
+from tlrun.data.sets.domain_table import has_test
 from tlrun.errors import ConfigError
 from tlrun.evaluate.figures import Figure, Figures, finite, with_unit
 from tlrun.evaluate.selection import rules
@@ -148,7 +149,8 @@ def check_rule_was_kept(run_dir: RunDir, rule: str) -> None:
 
 def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:
     """Other data reach the net with the size and normalisation it was trained on, unless typed, and
-    files of one's own that it was not trained on are tested whole."""
+    files of one's own and domains of a set that it was not trained on are tested whole, unless the
+    set has a published test."""
     saved = load_config(run_dir.config).data
     trained = {key: saved[key] for key in ("size", "channels", "normalize") if key in saved}
     typed = {override.partition("=")[0] for override in overrides}
@@ -159,6 +161,9 @@ def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str
                 f"data.{domain}.{key}" for key in ("test_fraction", "transductive")
             }:
                 cfg.data[domain].transductive = True
+        of_another = "data.target" in typed and cfg.data.get("target") != saved.get("target")
+        if of_another and "transductive" in cfg.data and "data.transductive" not in typed:
+            cfg.data.transductive = not has_test(cfg.data.get("set"))
 
 
 def tests_whole(block: Any, trained: Any) -> bool:

@@ -1,6 +1,7 @@
 """Sets of domains by name, each in the layouts that people have on disk, with tiny pictures."""
 
 import logging
+import shutil
 import tarfile
 
 import pytest
@@ -77,11 +78,25 @@ def test_fractions_of_both_domains(data_root):
         "data=pacs",
         "data.source=photo",
         "data.transductive=false",
-        "data.test_fraction=0.2",
+        "data.source_test_fraction=0.1",
         "data.val_fraction=0.3",
     )
-    for domain in ("source", "target"):
-        assert [len(data.role(f"{domain}_{s}")) for s in ("train", "val", "test")] == [10, 6, 4]
+    for domain, counts in (("source", [12, 6, 2]), ("target", [10, 6, 4])):
+        assert [len(data.role(f"{domain}_{s}")) for s in ("train", "val", "test")] == counts
+
+
+def test_a_target_whose_labels_are_used_is_not_tested_on_its_training_images(data_root, caplog):
+    make_pacs(data_root / "PACS")
+    data = build("data=pacs", "data.source=photo", target_labels=3)
+    assert [len(data.role(f"target_{s}")) for s in ("train", "test")] == [6, 4]
+    alone = build("data=pacs", "data.source=null", target_labels="all")
+    assert list(alone.domains) == ["target"]
+    assert [len(alone.role(f"target_{s}")) for s in ("train", "val", "test")] == [14, 2, 4]
+    for train in (data.role("target_train"), alone.role("target_train")):
+        assert not set(train.paths) & set(alone.role("target_test").paths)
+    assert not caplog.text
+    build("data=pacs", "data.source=null", "data.transductive=true", target_labels="all")
+    assert "the test images are labelled training images" in caplog.text
 
 
 def test_a_list_is_several_sources_and_their_join(data_root):
@@ -155,6 +170,26 @@ def test_an_archive_is_unpacked_into_the_cache_once(data_root, no_data, tmp_path
     assert not [*tmp_path.rglob("evil.jpg")]
 
 
+def test_an_archive_of_another_domain_stays_packed(data_root, no_data, tmp_path):
+    """DomainNet comes as a zip of gigabytes a domain, with the lists beside them."""
+    home = data_root / "domainnet"
+    home.mkdir()
+    for domain in ("clipart", "sketch"):
+        make(tmp_path / "made" / domain, count=4, name="{}.jpg")
+        shutil.make_archive(str(home / domain), "zip", tmp_path / "made", domain)
+    (home / "sketch_train.txt").write_text("sketch/dog/0.jpg 0\nsketch/guitar/0.jpg 1\n")
+    (home / "sketch_test.txt").write_text("sketch/dog/1.jpg 0\n")
+    parts = domain_images(set="domainnet", domains=["sketch"], size=8)
+    assert [len(parts.train), len(parts.test)] == [2, 1]
+    assert [p.name[:6] for p in (no_data / "unpacked").iterdir() if p.is_dir()] == ["sketch"]
+
+
+def test_lists_that_are_lacking_are_missed_aloud(data_root, caplog):
+    make(data_root / "domainnet" / "clipart")
+    domain_images(set="domainnet", domains=["clipart"], size=8)
+    assert "the published lists (clipart_train.txt ...) are not in" in caplog.text
+
+
 def test_a_folder_given_by_hand(data_root, tmp_path):
     make_pacs(tmp_path / "elsewhere")
     root = str(tmp_path / "elsewhere")
@@ -176,6 +211,182 @@ def test_order_and_numbers_do_not_tell_the_class(data_root):
     make_pacs(data_root / "PACS", ["photo"])
     labels = domain_images(set="pacs", domains=["photo"], size=8, transductive=True).test.labels
     assert not torch.equal(labels, labels.sort().values)
+
+
+# ---- the others -------------------------------------------------------------------------------
+
+HOMES = [  # set, domain, the folder of its classes
+    ("office31", "amazon", "office31/amazon/images"),
+    ("office31", "webcam", "office31/webcam"),
+    ("office31", "dslr", "office31/domain_adaptation_images/dslr/images"),
+    ("office31", "dslr", "Office-31/images/dslr"),
+    ("office_home", "real_world", "OfficeHomeDataset_10072016/Real World"),
+    ("office_home", "real_world", "office-home/Real_World"),
+    ("office_home", "art", "office_home/Art"),
+    ("office_home", "art", "office_home/art"),
+    ("visda2017", "synthetic", "visda-2017/train"),
+    ("visda2017", "real", "visda17/validation"),
+    ("domainnet", "clipart", "domain_net/clipart"),
+    ("domainnet", "sketch", "domainnet/images/sketch"),
+    ("vlcs", "voc2007", "VLCS/VOC2007"),
+    ("vlcs", "sun09", "VLCS/SUN/full"),
+    ("image_clef", "imagenet", "Image-CLEF/I"),
+    ("office_caltech", "caltech", "office_caltech/caltech"),
+    ("office_caltech", "dslr", "office-caltech/dslr/images"),
+    ("terra_incognita", "location_46", "terra_incognita/location_46"),
+    ("terra_incognita", "location_46", "terra_incognita/L46"),
+]
+
+
+@pytest.mark.parametrize(("name", "domain", "home"), HOMES)
+def test_a_folder_per_class(name, domain, home, data_root):
+    make(data_root / home, ["mug", "pen"], 5)
+    parts = domain_images(set=name, domains=[domain], size=8, transductive=True)
+    assert len(parts.test) == 10
+    assert parts.test.classes == ("mug", "pen")
+    assert parts.card.citation == SETS[name].citation
+
+
+@pytest.mark.parametrize("place", ["", "image_list/", "splits/"])
+def test_published_lists_of_domainnet(place, data_root):
+    """TLLib's, Dassl's and the authors' own places; `domain/class/file number`."""
+    home = data_root / "domainnet"
+    make(home / "clipart", count=10, name="clipart_001_{:06}.jpg")
+    lines = [
+        f"clipart/{c}/clipart_001_{i:06}.jpg {n}" for n, c in enumerate(CLASSES) for i in range(10)
+    ]
+    (home / place).mkdir(exist_ok=True)
+    (home / place / "clipart_train.txt").write_text("\n".join(lines[:7] + lines[10:17]))
+    (home / place / "clipart_test.txt").write_text("\n".join(lines[7:10] + lines[17:19]))
+    parts = domain_images(set="domainnet", domains=["clipart"], size=8, val_fraction=0)
+    assert [len(parts.train), len(parts.test)] == [14, 5]
+    target = domain_images(set="domainnet", domains=["clipart"], size=8, transductive=True)
+    assert len(target.test) == 19
+
+
+def test_lists_of_visda(data_root):
+    """The authors' own: paths beside each list, the test in trunks without classes."""
+    home = data_root / "visda-2017"
+    rows = {"train": [("bus/{}.png", 2), ("car/{}.png", 3)]}
+    rows["test"] = [("trunk00/{}.jpg", 2), ("trunk01/{}.jpg", 3)]
+    for d, (domain, kinds) in enumerate(rows.items()):
+        lines = [(p.format(i), n) for p, n in kinds for i in range(4)]
+        for i, (path, _) in enumerate(lines):
+            write_image(home / domain / path, 100 * d + i)
+        text = "\n".join(f"{path} {number}" for path, number in lines)
+        (home / domain / "image_list.txt").write_text(text)
+    data = build("data=visda2017", "data.target=real_test")
+    assert data.classes == ("bus", "car")
+    assert data.role("target_test").class_counts() == {"bus": 4, "car": 4}
+    for path, label in zip(
+        data.role("target_test").paths, data.role("target_test").labels.tolist(), strict=True
+    ):
+        assert f"trunk0{label}" in path
+
+
+def test_tllib_lists_of_visda(data_root):
+    home = data_root / "visda-2017"
+    make(home / "validation", ["bus", "car"], 4)
+    lines = [
+        f"validation/{c}/pic_{i:03}.jpg {n}" for c, n in (("bus", 2), ("car", 3)) for i in (0, 1)
+    ]
+    (home / "image_list").mkdir()
+    (home / "image_list" / "validation.txt").write_text("\n".join(lines))
+    parts = domain_images(set="visda2017", domains=["real"], size=8, transductive=True)
+    assert parts.test.class_counts() == {"bus": 2, "car": 2}
+
+
+@pytest.mark.parametrize("prefix", ["", "/somebody/image_CLEF/"])
+def test_lists_of_image_clef(prefix, data_root):
+    """Images without class folders; the numbers of a list are the only labels."""
+    home = data_root / "image_CLEF"
+    lines = []
+    for i in range(8):
+        write_image(home / "c" / f"{i}.jpg", i)
+        lines.append(f"{prefix}c/{i}.jpg {i % 2 * 11}")
+    (home / "list").mkdir()
+    (home / "list" / "cList.txt").write_text("\n".join(lines))
+    parts = domain_images(set="image_clef", domains=["caltech"], size=8, transductive=True)
+    assert parts.test.class_counts() == {"aeroplane": 4, "people": 4}
+
+
+def test_a_list_whose_images_are_elsewhere(data_root):
+    (data_root / "image_clef" / "list").mkdir(parents=True)
+    (data_root / "image_clef" / "list" / "cList.txt").write_text("c/1.jpg 0\n")
+    with pytest.raises(DataError, match=r"not one image that .*cList\.txt' names"):
+        domain_images(set="image_clef", domains=["caltech"], size=8)
+
+
+def test_folders_of_vlcs_with_numbers_for_classes(data_root):
+    """The copies of JiGen and Dassl; the images of crossval/ may be in train/ too."""
+    home = data_root / "VLCS" / "PASCAL"
+    make(home / "train", ["0", "4"], 6)
+    make(home / "crossval", ["0", "4"], 2)  # copies of the first ones
+    make(home / "test", ["0", "4"], 3, seed=500)
+    parts = domain_images(set="vlcs", domains=["voc2007"], size=8)
+    assert parts.train.classes == ("bird", "person")
+    assert [len(s) for s in (parts.train, parts.val, parts.test)] == [8, 4, 6]
+    whole = domain_images(set="vlcs", domains=["voc2007"], size=8, transductive=True)
+    assert len(whole.test) == 18
+
+
+def test_the_published_counts():
+    """As the papers and their benchmarks state them."""
+    totals = {name: sum(row.counts.values()) for name, row in SETS.items()}
+    assert totals == {
+        "office31": 4110,
+        "office_home": 15588,
+        "visda2017": 280157,
+        "domainnet": 586575,
+        "pacs": 9991,
+        "vlcs": 10729,
+        "image_clef": 2400,
+        "office_caltech": 2533,
+        "terra_incognita": 24330,
+    }
+    numbers = {name: len(row.classes) for name, row in SETS.items() if row.classes}
+    assert numbers == {
+        "office31": 31,
+        "visda2017": 12,
+        "pacs": 7,
+        "vlcs": 5,
+        "image_clef": 12,
+        "office_caltech": 10,
+        "terra_incognita": 10,
+    }
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_config_names_the_domains_of_the_table(name):
+    cfg = compose([f"data={name}"])
+    assert tuple(cfg.data.domains) == SETS[name].domains
+    assert cfg.data.set == name
+
+
+# ---- one's own --------------------------------------------------------------------------------
+
+
+def test_own_folders_of_domains(tmp_path, no_data):
+    for d, domain in enumerate(("a day", "b", "c")):
+        make(tmp_path / "own" / domain, seed=100 * d)
+    own = ("data=domains", f"data.root={tmp_path / 'own'}")
+    data = build(*own, "data.source=b", "data.target=a day")
+    assert sizes(data, "source", "target") == {
+        f"{d}_{s}": n
+        for d in ("source", "target")
+        for s, n in (("train", 14), ("val", 2), ("test", 4))
+    }
+    several = build(*own, "data.target=c")
+    assert several.sources == ("a_day", "b")
+
+
+def test_own_splits_of_a_domain(tmp_path, no_data):
+    for s, split in enumerate(("train", "test")):
+        make(tmp_path / "own" / "a" / split, count=6, seed=50 * s)
+    make(tmp_path / "own" / "b", seed=100)
+    root = f"data.root={tmp_path / 'own'}"
+    data = build("data=domains", root, "data.source=b", "data.target=a", "data.val_fraction=0")
+    assert [len(data.role(f"target_{s}")) for s in ("train", "test")] == [11, 12]
 
 
 # ---- absent -----------------------------------------------------------------------------------

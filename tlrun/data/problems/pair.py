@@ -252,7 +252,7 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
         OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else dict(cfg)
     )
     if uses_words(conf):
-        conf = data_sets(conf)
+        conf = data_sets(conf, options)
     if conf.get("size") == "auto":  # nobody has resolved it: no pretrained weights
         conf["size"] = AUTO_SIZE
     if "_target_" in conf:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from tlrun.data.examples.download import data_roots, missing
 from tlrun.data.examples.image_files import LeftOut, text_of
 from tlrun.data.examples.splits import Card, Splits, class_order
 from tlrun.data.examples.unpack import unpacked
-from tlrun.data.sets.domain_table import DomainSet, Layout, domain_set
+from tlrun.data.sets.domain_table import PACKED, DomainSet, Layout, domain_set
 from tlrun.data.sets.folder import Reader, add_note, folder_listings, readable
 from tlrun.data.sets.listing import Listing, open_folder, refuse_two_labels, scan, without_copies
 from tlrun.errors import DataError
@@ -73,12 +74,13 @@ def domain_images(
         row = domain_set(set)
         card = Card(f"{set} {name}", row.citation, row.licence, row.url)
         for domain in domains:
-            layout, base, spelled = find_domain(row, domain, root)
-            card.root = card.root or text_of(base)
-            published = read_domain(row, layout, base, spelled, left_out)
+            place = find_domain(row, domain, root)
+            card.root = card.root or text_of(place.base)
+            published = read_domain(row, place, left_out)
             add_note(card, f"{set}", _incomplete(set, row, domain, published), quietly=True)
             listings = _joined(listings, published)
-    add_note(card, KEY, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
+    note = f"left out: {left_out}" if left_out.reasons else ""
+    add_note(card, KEY, note, quietly=left_out.only_hidden or set is not None)
     if transductive:
         listings = {"train": _all(listings)}
     if skip_unreadable:
@@ -144,91 +146,138 @@ def _warn_once(sentence: str) -> None:
 # ---- where a set lies -------------------------------------------------------------------------
 
 
-def find_domain(row: DomainSet, domain: str, root: str | None = None) -> tuple[Layout, Path, str]:
-    """(layout, the folder that its patterns are relative to, the domain as spelled there).
+@dataclass(frozen=True)
+class Place:
+    """Where a domain was found. base: what the patterns of the layout are relative to. beside: the
+    folder of the archive that it was unpacked from, where lists may lie. spelled: its name there.
+    """
 
-    Folders before archives, which are unpacked into the cache. root: `data.root`, in place of the
-    data roots. Raises DataError.
+    layout: Layout
+    base: Path
+    beside: Path
+    spelled: str
+
+    def at(self, pattern: str, folder: Path | None = None) -> Path:
+        return (folder or self.base) / pattern.format(domain=self.spelled)
+
+
+def find_domain(row: DomainSet, domain: str, root: str | None = None) -> Place:
+    """Where a domain lies: folders before archives, which are unpacked into the cache.
+
+    root: `data.root`, in place of the data roots. Raises DataError.
     """
     tried: list[Path] = []
-    for base in _bases(row, root):
+    for base, beside in _bases(row, domain, root):
         tried.append(base)
         for layout in row.layouts:
             for spelled in row.spellings(domain):
-                places = [base / place.format(domain=spelled) for place in layout.places]
-                if all(place.exists() for place in places):
-                    return layout, base, spelled
-    raise _absent(row, domain, root, tried)
+                place = Place(layout, base, beside, spelled)
+                if all(place.at(pattern).exists() for pattern in layout.places):
+                    return place
+    raise _absent(row, domain, tried)
 
 
-def _bases(row: DomainSet, root: str | None) -> Iterator[Path]:
-    """Folders that may hold the set, in the order in which they are searched."""
-    if root:
-        given = open_folder(root, f"{KEY}.root")
-        roots, around = [given.parent], [given]
-        yield given
-        yield from (given / folder for folder in row.folders if (given / folder).is_dir())
-    else:
-        roots, around = data_roots(), []
-        yield from (
-            place / folder for place in roots for folder in row.folders if (place / folder).is_dir()
-        )
-    archives = [a for place in roots for pattern in row.archives for a in _glob(place, pattern)]
-    archives += [a for place in around for p in ("*.zip", "*.tar*", "*.tgz") for a in place.glob(p)]
-    for archive in dict.fromkeys(archives):
-        if archive.is_file():
-            inside = unpacked(archive)
-            yield inside
-            yield from (inside / folder for folder in row.folders if (inside / folder).is_dir())
-            yield from sorted(path for path in inside.iterdir() if path.is_dir())
+def _bases(row: DomainSet, domain: str, root: str | None) -> Iterator[tuple[Path, Path]]:
+    """(a folder that may hold the set, the folder beside it), in the order of the search."""
+    given = [open_folder(root, f"{KEY}.root")] if root else []
+    homes = [*given, *(home / folder for home in given or data_roots() for folder in row.folders)]
+    for home in homes:
+        if home.is_dir():
+            yield home, home
+    for archive in _archives(row, domain, given):
+        inside = unpacked(archive)
+        within = [inside / folder for folder in row.folders if (inside / folder).is_dir()]
+        for base in (inside, *within, *sorted(p for p in inside.iterdir() if p.is_dir())):
+            yield base, archive.parent
 
 
-def _glob(place: Path, pattern: str) -> list[Path]:
-    return sorted(place.glob(pattern)) if place.is_dir() else []
+def _archives(row: DomainSet, domain: str, given: Sequence[Path]) -> list[Path]:
+    """Archives that may hold the domain: none that is called by another one."""
+    found = [path for home in given for kind in PACKED for path in sorted(home.glob(kind))]
+    for home in [] if given else data_roots():
+        found += [path for pattern in row.archives for path in sorted(home.glob(pattern))]
+    own = {name.lower() for name in row.spellings(domain)}
+    named = {name.lower() for other in row.domains for name in row.spellings(other)}
+    stems = {path: path.name.partition(".")[0].lower() for path in found if path.is_file()}
+    return [path for path, stem in stems.items() if stem in own or stem not in named]
 
 
-def _absent(row: DomainSet, domain: str, root: str | None, tried: Sequence[Path]) -> DataError:
+def _absent(row: DomainSet, domain: str, tried: Sequence[Path]) -> DataError:
     """The one message for a set, or a domain of it, that is not here."""
-    spelled = row.spellings(domain)[-1]
-    layouts = [place.format(domain=spelled) for layout in row.layouts for place in layout.places]
+    spelled = row.spellings(domain)[0]
+    patterns = dict.fromkeys(place for layout in row.layouts for place in layout.places)
+    layouts = [place.format(domain=spelled) for place in patterns]
     if tried:
         searched = " or ".join(f"'{place}'" for place in tried[:3])
         return DataError(
-            f"{row.title}: no domain '{domain}' in {searched}; "
-            f"looked for {' or '.join(layouts)} there. Put its images there (from {row.url}), or "
-            "choose another domain."
+            f"{row.title}: no domain '{domain}' in {searched}; looked for "
+            f"{' or '.join(layouts)} there. Put its images there (from {row.url}), or choose "
+            "another domain."
         )
-    home = row.folders[0]
+    home, first = row.folders[0], row.layouts[0]
+    what = " and the images that it names" if first.listed else "/<class>/*"
     return missing(
         row.title,
-        [f"{home}/{place}" for place in layouts] + list(row.archives[:2]),
-        needs=[f"the images of {row.title} ({row.url}) as {home}/{layouts[0]}/<class>/*"],
+        [*(f"{home}/{place}" for place in layouts), f"an archive of it in {home}/"],
+        needs=[f"the images of {row.title} ({row.url}) as {home}/{layouts[0]}{what}"],
     )
 
 
 # ---- what lies there --------------------------------------------------------------------------
 
 
-def read_domain(
-    row: DomainSet, layout: Layout, base: Path, spelled: str, left_out: LeftOut
-) -> dict[str, Listing]:
+def read_domain(row: DomainSet, place: Place, left_out: LeftOut) -> dict[str, Listing]:
     """Split -> images of one domain, "train" always. Raises DataError."""
+    layout = place.layout
     if layout.listed:
-        raise NotImplementedError
-    whole = scan(base / layout.images.format(domain=spelled), left_out)
-    if whole.labels is None:
-        raise DataError(
-            f"{row.title}: '{base / layout.images.format(domain=spelled)}' should hold a folder "
-            "per class."
+        around = place.at(layout.base)
+        return {
+            split: _listed(row, place.at(path), around) for split, path in layout.listed.items()
+        }
+    if layout.folders:
+        splits = {
+            split: _by_class(row, place.at(folder), left_out).with_prints()
+            for split, folder in layout.folders.items()
+        }
+        return without_copies(splits, row.title, once=())[0]  # some copies hold val in train too
+    whole = _by_class(row, place.at(layout.images), left_out)
+    members = {split: _members(place, patterns) for split, patterns in layout.splits.items()}
+    if members and all(members.values()):
+        return _by_membership(whole, members)
+    if row.tested:
+        _warn_once(
+            f"{row.title}: the published lists ({place.at(layout.splits['train'][0]).name} ...) "
+            f"are not in '{place.base}': seeded fractions are cut instead"
         )
-    whole = Listing(whole.files, [_class_name(row, label) for label in whole.labels])
-    members = {
-        split: _members(base, [pattern.format(domain=spelled) for pattern in patterns])
-        for split, patterns in layout.splits.items()
-    }
-    if not all(members.values()):
-        return {"train": whole}
-    return _by_membership(whole, members)
+    return {"train": whole}
+
+
+def _by_class(row: DomainSet, place: Path, left_out: LeftOut) -> Listing:
+    """The images of a folder per class."""
+    found = scan(place, left_out)
+    if found.labels is None:
+        raise DataError(f"{row.title}: '{place}' should hold a folder per class.")
+    return Listing(found.files, [_class_name(row, label) for label in found.labels])
+
+
+def _listed(row: DomainSet, path: Path, base: Path) -> Listing:
+    """The images that a list of `path number` lines names, as far as they are here.
+
+    A path may begin with folders of another machine: then its last parts are looked for.
+    """
+    files, labels = [], []
+    for line in _lines(path):
+        name, _, label = line.rpartition(" ")
+        parts = name.replace("\\", "/").split("/")
+        tails = (base.joinpath(*parts[i:]) for i in range(len(parts)) if parts[i])
+        if (file := next((f for f in tails if f.is_file()), None)) is not None:
+            files.append(file)
+            labels.append(_class_name(row, label))
+    if not files:
+        raise DataError(
+            f"{row.title}: not one image that '{path}' names is in '{base}': put them there."
+        )
+    return Listing(files, labels)
 
 
 def _class_name(row: DomainSet, label: str) -> str:
@@ -238,18 +287,24 @@ def _class_name(row: DomainSet, label: str) -> str:
     return label
 
 
-def _members(base: Path, places: Sequence[str]) -> frozenset[str]:
+def _members(place: Place, patterns: Sequence[str]) -> frozenset[str]:
     """`class/file` of every line of the first list that exists."""
-    for place in places:
-        path = base / place
-        if path.is_file():
-            try:
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"cannot read the list '{path}' ({error}).") from error
-            names = (line.strip().rpartition(" ")[0] for line in lines if line.strip())
-            return frozenset("/".join(name.split("/")[-2:]) for name in names)
+    for folder in dict.fromkeys((place.base, place.beside)):
+        for pattern in patterns:
+            path = place.at(pattern, folder)
+            if path.is_file():
+                names = (line.rpartition(" ")[0] for line in _lines(path))
+                return frozenset("/".join(name.split("/")[-2:]) for name in names)
     return frozenset()
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a list that are not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the list '{path}' ({error}).") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _by_membership(whole: Listing, members: Mapping[str, frozenset[str]]) -> dict[str, Listing]:
