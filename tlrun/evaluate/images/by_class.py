@@ -90,7 +90,7 @@ def side_by_side(
         return None
     names = list(dict.fromkeys(name for domain in domains for name in domain.names()))
     labelled = [domain for domain in domains if domain.labels is not None]
-    each = max(1, IN_ROW // max(1, len(labelled)))
+    each = max(1, round(IN_ROW / max(1, len(labelled))))
     chosen = spread(names, CLASSES)
     chosen_of = {d.title: draw(d, chosen, each, seed) for d in domains}
     given = {d.title: inputs(d.examples, chosen_of[d.title][1], preprocess) for d in domains}
