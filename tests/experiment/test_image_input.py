@@ -37,7 +37,7 @@ def test_auto_follows_the_weights_and_says_so(caplog):
         follow_weights(cfg, "auto")
     assert (cfg.data.size, cfg.data.normalize) == (224, "half")
     assert caplog.messages == [
-        "data.size=224 data.normalize=half: so the weights DEFAULT of net were trained"
+        "data.size=224 data.normalize=half, as the weights DEFAULT of net were trained"
     ]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", ".h5", ".onnx")
 
 
-def is_weight_file(value: Any) -> bool:
+def is_weight_file(value: Any) -> TypeGuard[str]:
     """A path to a file, by its ending or since it lies there; no name of published weights has a
     folder or such an ending."""
     if not isinstance(value, str):

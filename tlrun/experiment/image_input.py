@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from tlrun.config.build import locate, plain
 from tlrun.config.schema import INITS
+from tlrun.config.weight_files import is_weight_file
 from tlrun.data.pipeline.preprocess import name_of
 from tlrun.data.problems.pair import AUTO_NORMALIZE, AUTO_SIZE
 from tlrun.experiment.initial_weights import pretrained_weights
@@ -65,7 +66,7 @@ def follow_weights(cfg: DictConfig, init: str) -> None:
             known.normalize,
         )
     if chosen:
-        log.info("%s: so %s trained", " ".join(chosen), known.who)
+        log.info("%s, as %s trained", " ".join(chosen), known.who)
 
 
 def _known(cfg: DictConfig, init: str) -> Known | None:
@@ -76,7 +77,8 @@ def _known(cfg: DictConfig, init: str) -> Known | None:
     images = None if weights is None else trained_on(plain(cfg.backbone), str(weights))
     if images is None:
         return None
-    who = f"the weights {weights} of {cfg.backbone.name} were"
+    known_as = "published weights" if is_weight_file(weights) else f"weights {weights}"
+    who = f"the {known_as} of {cfg.backbone.name} were"
     name = name_of(images.mean, images.std)
     if name is not None:
         return Known(who, images.size, name)
