@@ -190,6 +190,7 @@ class Pair:
     """
 
     size: Literal["auto"] | Pixels | None
+    resize: Pixels | None
     channels: Literal[1, 3] | None
     normalize: Normalize | None
     mean: list[Number] | None
@@ -203,7 +204,12 @@ class Pair:
 class Augmentation:
     """`data.augment.<domain>`, each may be left out; data/pipeline/augment.py: what they mean."""
 
+    random_resized_crop: Share
     flip: Share
+    color_jitter: Share
+    rand_augment: Annotated[float, Range(0, 30)]
+    rand_augment_ops: Annotated[int, Range(1, 14)]
+    trivial_augment: Share
     shift: Share
     rotate: Annotated[float, Range(0, 360)]
     scale: BelowOne

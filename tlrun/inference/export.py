@@ -51,7 +51,7 @@ def main(
 
 def example(model: Model, count: int) -> Tensor:
     """Random inputs of the kind that the model takes: uint8 images or float32 features."""
-    shape = (count, *model.preprocess.output_shape)
+    shape = (count, *model.preprocess.raw_shape)
     draws = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     return (draws * 256).to(torch.uint8) if model.preprocess.images else draws
 

@@ -93,7 +93,7 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) uint8, or float in [0, 1], of any size; or (B, D) float features."""
-        size = self.preprocess.output_shape[1:]
+        size = self.preprocess.raw_shape[1:]
         if size and tuple(x.shape[-2:]) != tuple(size):
             unit = x.float() / 255 if x.dtype == torch.uint8 else x.float()
             x = F.interpolate(unit, size=size, mode="bilinear", antialias=True, align_corners=False)

@@ -1,8 +1,12 @@
 """Augmentation of whole batches on the device, with draws that depend on nothing but their names.
 
-Operations act on *normalised* images (after `Preprocess`), so a method may also apply an `Augment`
-to `batch.x`, and `invert`, `gain` and `offset` mean the same under every normalisation: changes
-about mid-grey (half) or about the image's own mean (instance).
+Those of PHOTO act on pixels in [0, 1], before the normalisation, as everywhere (`photo.py`). The
+others act on *normalised* images, so `invert`, `gain` and `offset` mean the same under every
+normalisation: changes about mid-grey (half) or about the image's own mean (instance).
+
+Whatever moves an image is one resampling: a crop, then mirror and affine operations, then the moves
+of a random policy. With a crop, or where images are stored larger than the net sees them
+(`data.resize`), it reads the stored image, so that what lies beyond the centre can be seen.
 """
 
 from __future__ import annotations
@@ -16,11 +20,18 @@ from torch import Tensor
 
 from tlrun.config.schema import Augmentation, check_section
 from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline import photo
 from tlrun.data.pipeline.hashing import Draws
+from tlrun.data.pipeline.preprocess import Preprocess, centre_corner
 from tlrun.errors import ConfigError
 
 # name -> what its number means (its range: schema.Augmentation); 0 switches the operation off
 OPS = {
+    "random_resized_crop": "smallest share of the area, 0.08 = ImageNet's; sides 3:4 to 4:3",
+    "color_jitter": "brightness, contrast and saturation from 1 - s to 1 + s, hue by s/4 of a turn",
+    "rand_augment": "magnitude, 0 to 30, of RandAugment (9 = torchvision's default)",
+    "rand_augment_ops": "operations of rand_augment in a row (2 if not given)",
+    "trivial_augment": "probability of one operation of random strength (1 = TrivialAugment)",
     "flip": "probability of a mirror image (left-right)",
     "shift": "largest shift, as a fraction of the side, per axis",
     "rotate": "largest rotation in degrees",
@@ -35,13 +46,16 @@ OPS = {
     "cutout": "side in pixels of a square set to zero (mid-grey)",
     "blend": "probability of |image - backdrop|, a rolled training image of the target",
 }
-GEOMETRY = ("flip", "shift", "rotate", "scale", "shear")
+AFFINE = ("flip", "shift", "rotate", "scale", "shear")
+POLICIES = ("rand_augment", "trivial_augment")
+PHOTO = ("random_resized_crop", "color_jitter", *POLICIES)  # on pixels
+GEOMETRY = (*AFFINE, "random_resized_crop", *POLICIES)  # what moves an image
 
 
 class Augment:
     """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
 
-    Operations of strength 0 cost nothing; all geometric ones share one resampling. `blend` needs
+    Operations of strength 0 cost nothing; all that move the image share one resampling. `blend` needs
     other images than those of the batch, so the stream does it, before all others. Raises
     ConfigError for an unknown operation or a strength out of range.
     """
@@ -52,24 +66,78 @@ class Augment:
         for name, value in (ops or {}).items():
             if value:
                 self.ops[name] = float(value)
-        self.geometric = any(name in self.ops for name in GEOMETRY)
+        self.geometric = any(name in self.ops for name in AFFINE)
+        self.photo = any(name in self.ops for name in PHOTO)
+        if "rand_augment_ops" in self.ops and "rand_augment" not in self.ops:
+            raise ConfigError("rand_augment_ops needs rand_augment, its magnitude: rand_augment=9")
 
     def __bool__(self) -> bool:
         return bool(self.ops)
 
+    def of_raw(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
+        """Raw examples -> what the net is given: preprocessed and augmented."""
+        if raw.ndim == 4 and (self.photo or (self.geometric and preprocess.crops)):
+            x = preprocess.normalize(self._pixels(raw, preprocess, draws))
+            return self._normalised(x, draws)
+        return self(preprocess(raw), draws)
+
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
-        """x: (B, C, H, W), or (B, D) for noise, gain and offset alone -> the same shape."""
+        """Of what is normalised. x: (B, C, H, W), or (B, D) for noise, gain and offset alone -> the
+        same shape."""
         if not self.ops:
             return x
-        if x.ndim == 2 and (self.geometric or {"cutout", "background", "blend"} & self.ops.keys()):
+        images_only = self.geometric or self.photo
+        if x.ndim == 2 and (images_only or {"cutout", "background", "blend"} & self.ops.keys()):
             raise ConfigError(
                 f"augmentations {sorted(self.ops)}: features know only invert, gain, offset and "
                 "noise."
             )
         if self.geometric:
-            x = F.grid_sample(
-                x, self._grid(x, draws), mode="bilinear", padding_mode="border", align_corners=False
-            )
+            x = self._resample(x, self._affine(draws), list(x.shape))
+        return self._normalised(x, draws)
+
+    def _pixels(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
+        """raw: (B, C, H, W) as stored -> (B, C, S, S) float32 in [0, 1]: moves, then colours."""
+        policies = self._policies(draws)
+        if "random_resized_crop" in self.ops or self.geometric or policies:
+            x = preprocess.to_unit(raw, whole=True)
+            stored, size = x.shape[-1], preprocess.output_shape[-1]
+            if smallest := self.ops.get("random_resized_crop"):
+                boxes = photo.crop_boxes(draws, smallest, stored)
+            else:
+                centre = torch.tensor([*centre_corner(stored, size), size, size], device=x.device)
+                boxes = centre.float().expand(len(x), 4)
+            matrix = photo.box_matrix(boxes, stored)
+            if self.geometric:
+                matrix = matrix @ photo.affine(*self._affine(draws).flatten(1).unbind(1))
+            for policy in policies:
+                matrix = matrix @ policy.matrix()
+            x = self._resample(x, matrix[:, :2], [*x.shape[:2], size, size])
+        else:
+            x = preprocess.to_unit(raw)
+        if strength := self.ops.get("color_jitter"):
+            x = photo.color_jitter(x, draws, strength)
+        for policy in policies:
+            x = policy.colour(x)
+        return x
+
+    def _policies(self, draws: Draws) -> list[photo.Policy]:
+        policies = []
+        if magnitude := self.ops.get("rand_augment"):
+            count = int(self.ops.get("rand_augment_ops", photo.RAND_OPS))
+            policies.append(photo.Policy.rand_augment(draws, magnitude, count))
+        if probability := self.ops.get("trivial_augment"):
+            policies.append(photo.Policy.trivial_augment(draws, probability))
+        return policies
+
+    @staticmethod
+    def _resample(x: Tensor, theta: Tensor, shape: list[int]) -> Tensor:
+        """theta: (B, 2, 3), from positions in the result, of `shape`, to those in x."""
+        grid = F.affine_grid(theta, shape, align_corners=False)
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def _normalised(self, x: Tensor, draws: Draws) -> Tensor:
+        """All that does not move the image, on what is normalised."""
         x = self._colour(x, draws)
         if "background" in self.ops:
             field = draws.normal("background", x.shape[1], 6, 6)
@@ -81,8 +149,8 @@ class Augment:
             )
         return self._cutout(x, draws) if "cutout" in self.ops else x
 
-    def _grid(self, x: Tensor, draws: Draws) -> Tensor:
-        """(B, H, W, 2) sampling positions: mirror, shear, scale, rotate about the centre, shift."""
+    def _affine(self, draws: Draws) -> Tensor:
+        """(B, 2, 3) of sampling positions: mirror, shear, scale, rotate about the centre, shift."""
         get = self.ops.get
         symmetric = draws.uniform("affine", 5) * 2 - 1
         angle = symmetric[:, 0] * math.radians(get("rotate", 0.0))
@@ -91,14 +159,13 @@ class Augment:
         shift = symmetric[:, 3:] * (2 * get("shift", 0.0))  # the side is 2 in grid units
         cos, sin = torch.cos(angle) * inverse, torch.sin(angle) * inverse
         mirror = self._sign(draws.uniform("flip", 1)[:, 0], get("flip", 0.0))
-        theta = torch.stack(
+        return torch.stack(
             [
                 torch.stack([mirror * cos, mirror * (shear * cos - sin), shift[:, 0]], 1),
                 torch.stack([sin, shear * sin + cos, shift[:, 1]], 1),
             ],
             1,
         )
-        return F.affine_grid(theta, list(x.shape), align_corners=False)
 
     @staticmethod
     def _sign(u: Tensor, probability: float) -> Tensor:

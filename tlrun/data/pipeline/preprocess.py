@@ -35,6 +35,17 @@ def name_of(mean: Sequence[float], std: Sequence[float]) -> str | None:
     )
 
 
+def centre_corner(stored: int, size: int) -> tuple[int, int]:
+    """Top and left of the centre of an image, as torchvision's CenterCrop rounds them."""
+    return round((stored - size) / 2), round((stored - size) / 2)
+
+
+def centre(images: Tensor, size: int) -> Tensor:
+    """images: (B, C, H, H) -> (B, C, size, size)."""
+    top, left = centre_corner(images.shape[-1], size)
+    return images[:, :, top : top + size, left : left + size]
+
+
 class Preprocess(nn.Module):
     """raw (B, C, H, W) uint8 (or float in [0, 1]) -> (B, channels, H, W) float32, normalised.
 
@@ -44,7 +55,8 @@ class Preprocess(nn.Module):
                instance  each image and channel to zero mean and unit std
                standard  the given mean and std, per channel or per feature
                none      [0, 1] as is
-    size: the side that images are brought to when read from files (default: that of `shape`).
+    size: the side of what the net sees (default: that of `shape`). resize: the side at which images
+    are stored and read from files, at least `size`: the net sees their centre (default: `size`).
     channels: 1 (luma) or 3 (grey is repeated). fit: how files are brought to size
     (tlrun.data.examples.fit).
     grey: how deep grey of files becomes 8 bits (tlrun.data.examples.decode).
@@ -63,6 +75,7 @@ class Preprocess(nn.Module):
         std: Sequence[float] | None = None,
         fit: str = "squash",
         grey: GreyRange | None = None,
+        resize: int | None = None,
     ) -> None:
         super().__init__()
         self.images = len(shape) == 3
@@ -78,6 +91,12 @@ class Preprocess(nn.Module):
                 raise ConfigError(f"data.channels={channels}: choose 1 (grey) or 3 (colour).")
             side = int(size or shape[1])
             self.output_shape: tuple[int, ...] = (channels, side, side)
+            self.resize = int(resize or side)
+            if self.resize < side:
+                raise ConfigError(
+                    f"data.resize={self.resize}: images are brought to this side before their "
+                    f"centre is cut, so it is at least data.size={side}"
+                )
         else:
             self.output_shape = (int(shape[0]),)
             if normalize in STATISTICS:
@@ -103,9 +122,22 @@ class Preprocess(nn.Module):
             "std", torch.tensor(list(std or [1.0]), dtype=torch.float32).view(view), False
         )
 
-    def to_unit(self, raw: Tensor) -> Tensor:
-        """uint8 -> float32 in [0, 1] with the right channels; floats and features as they are."""
-        return self._colour(self._float(raw))
+    @property
+    def crops(self) -> bool:
+        """Whether images are stored larger than the net sees them."""
+        return self.images and self.resize > self.output_shape[1]
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image as `read_files` gives it, or (D,)."""
+        return (self.output_shape[0], self.resize, self.resize) if self.images else self.output_shape
+
+    def to_unit(self, raw: Tensor, whole: bool = False) -> Tensor:
+        """uint8 -> float32 in [0, 1] with the right channels; floats and features as they are.
+
+        whole: of a stored image all, not its centre alone.
+        """
+        return self._colour(self._float(raw, whole))
 
     def normalize(self, x: Tensor) -> Tensor:
         """x: (B, ...) float32 in [0, 1] (or features) -> normalised."""
@@ -137,15 +169,17 @@ class Preprocess(nn.Module):
             x = self._colour(x)
         return self._colour(self.normalize(x))
 
-    def _float(self, raw: Tensor) -> Tensor:
+    def _float(self, raw: Tensor, whole: bool = False) -> Tensor:
         if self.images:
             self._check(raw)
+            if self.crops and not whole:
+                raw = centre(raw, self.output_shape[1])
         x = raw.to(torch.float32)
         return x.div_(255.0) if raw.dtype == torch.uint8 else x
 
     def _check(self, raw: Tensor) -> None:
-        if raw.ndim != 4 or raw.shape[1] not in (1, 3) or raw.shape[2:] != self.output_shape[1:]:
-            side = self.output_shape[1]
+        side = self.resize
+        if raw.ndim != 4 or raw.shape[1] not in (1, 3) or raw.shape[2:] != (side, side):
             raise DataError(
                 f"expected images (B, 1 or 3, {side}, {side}), got {tuple(raw.shape)}; "
                 "resize them, or read them with preprocess.read_files(paths)."
@@ -169,6 +203,7 @@ class Preprocess(nn.Module):
             "mean": self.mean.flatten().tolist() if is_standard else None,
             "std": self.std.flatten().tolist() if is_standard else None,
             "fit": self.fit,
+            "resize": self.resize if self.crops else None,
             "grey": {kind: list(values) for kind, values in self.grey.items()} or None,
         }
 
@@ -184,7 +219,7 @@ class Preprocess(nn.Module):
             raise DataError(
                 "this model was trained on ready features, so it cannot read image files."
             )
-        channels, size = self.output_shape[0], self.output_shape[1]
+        channels, size, _ = self.raw_shape
         return torch.from_numpy(
             np.stack([read_image(p, size, channels, self.fit, REPAIR, self.grey) for p in paths])
         )

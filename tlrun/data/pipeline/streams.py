@@ -128,16 +128,20 @@ class Stream:
     def _seen(self, raw: Tensor, epoch: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the net is given of raw examples: augmented, and in every further view."""
         draws = Draws(self.seed, self.name, epoch, index)
-        clean = seen = self.preprocess(raw)
+        seen = raw
         if self.augment is not None and self.backdrops is not None:
-            blended = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
-            seen = self.preprocess(blended)
-        x = seen if self.augment is None else self.augment(seen, draws)
+            seen = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
+        x = self._augmented(seen, self.augment, draws)
         views = {}
         for view, augment in self.views.items():
             others = Draws(self.seed, f"{self.name}/{view}", epoch, index)
-            views[view] = clean if augment is None else augment(clean, others)
+            views[view] = self._augmented(raw, augment, others)
         return x, views
+
+    def _augmented(self, raw: Tensor, augment: Augment | None, draws: Draws) -> Tensor:
+        if augment is None:
+            return self.preprocess(raw)
+        return augment.of_raw(raw, self.preprocess, draws)
 
     def _read(self, step: int, index: Tensor) -> Tensor:
         return self._prefetch.read(step) if self._prefetch else self.examples.read(index)

@@ -464,7 +464,7 @@ def load_splits(conf: Mapping[str, Any], domain: str, options: Options) -> Split
         block,
         f"data.{domain}",
         seed=options.seed,
-        size=conf.get("size"),
+        size=stored_side(conf),
         download=options.allow_download,
     )
     if not isinstance(splits, Splits):
@@ -525,7 +525,25 @@ def preprocess_of(
     channels = int(conf.get("channels") or 3)
     if mode == "standard" and (mean is None or std is None):
         mean, std = _statistics(source, Preprocess(source.shape, "none", channels=channels))
-    return Preprocess(source.shape, mode, channels=channels, mean=mean, std=std, fit=fit, grey=grey)
+    stored = {}
+    if len(source.shape) == 3 and stored_side(conf) != conf.get("size"):
+        stored = {"size": conf["size"], "resize": source.shape[1]}
+    return Preprocess(
+        source.shape, mode, channels=channels, mean=mean, std=std, fit=fit, grey=grey, **stored
+    )
+
+
+def stored_side(conf: Mapping[str, Any]) -> int | None:
+    """The side at which images are kept, `data.resize`; the net sees a crop of `data.size`.
+
+    By itself it is `data.size`, or 8/7 of it (256 for 224) where training takes random crops.
+    """
+    size, resize = conf.get("size"), conf.get("resize")
+    if resize is not None or size is None:
+        return resize
+    augment = conf.get("augment") or {}
+    crops = any((ops or {}).get("random_resized_crop") for ops in augment.values())
+    return round(size * 8 / 7) if crops else size
 
 
 def _statistics(source: ImageSet, unit: Preprocess) -> tuple[list[float], list[float]]:
