@@ -29,7 +29,7 @@ def metadata(model: Model) -> dict[str, Any]:
     if preprocess.mode not in ("none", "instance"):  # the file does it; said for the record
         said |= {k: getattr(preprocess, k).flatten().tolist() for k in ("mean", "std")}
     if preprocess.images:
-        channels, size, _ = preprocess.output_shape
+        channels, size, _ = preprocess.raw_shape  # the file itself cuts the centre
         said |= {
             "size": size,
             "channels": channels,

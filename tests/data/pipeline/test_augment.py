@@ -43,7 +43,10 @@ def test_nothing_to_do_costs_nothing():
     assert not Augment({"noise": 0.0})
 
 
-@pytest.mark.parametrize("name", sorted(set(OPS) - {"blend"}))  # blend is the stream's
+OTHERS = {"blend", "rand_augment_ops", *PHOTO}  # of the stream, or of pixels: test_photo.py
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - OTHERS))
 def test_every_operation_changes_images_and_is_independent_of_the_batch(name):
     strength = {"cutout": 8, "rotate": 15}.get(name, 0.5)
     augment = Augment({name: strength})

@@ -55,8 +55,8 @@ GEOMETRY = (*AFFINE, "random_resized_crop", *POLICIES)  # what moves an image
 class Augment:
     """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
 
-    Operations of strength 0 cost nothing; all that move the image share one resampling. `blend` needs
-    other images than those of the batch, so the stream does it, before all others. Raises
+    Operations of strength 0 cost nothing; all that move the image share one resampling. `blend`
+    needs other images than those of the batch, so the stream does it, before all others. Raises
     ConfigError for an unknown operation or a strength out of range.
     """
 

@@ -105,18 +105,17 @@ def affine(
 ) -> Tensor:
     """(B, 3, 3) of its entries, (B,) or numbers: x' = a x + b y + x, y' = c x + d y + y."""
     like = next(v for v in (a, b, x, c, d, y) if isinstance(v, Tensor))
-    entries = [torch.as_tensor(v, device=like.device).expand(like.shape) for v in (a, b, x, c, d, y)]
-    zero, one = torch.zeros_like(like), torch.ones_like(like)
-    return torch.stack([*entries, zero, zero, one], -1).view(-1, 3, 3)
+    entries = [torch.as_tensor(v, device=like.device) for v in (a, b, x, c, d, y, 0.0, 0.0, 1.0)]
+    return torch.stack([e.expand(like.shape) for e in entries], -1).view(-1, 3, 3)
 
 
 def move(name: str, strength: Tensor) -> Tensor:
     """(B, 3, 3) of an operation of MOVES. strength: (B,), signed: a tangent, a share of the side,
     or degrees counter-clockwise; about the image's centre."""
     if name == "shear_x":
-        return affine(b=-strength)
+        return affine(b=strength)
     if name == "shear_y":
-        return affine(c=-strength)
+        return affine(c=strength)
     if name == "translate_x":
         return affine(x=-2 * strength)
     if name == "translate_y":
@@ -230,8 +229,8 @@ def color_jitter(x: Tensor, draws: Draws, strength: float) -> Tensor:
     circle, in this order. The proportion is that of SimCLR (Chen et al., ICML 2020); torchvision's
     ColorJitter draws the order too."""
     u = (draws.uniform("color_jitter", 4) * 2 - 1) * strength
-    for change, by in ((brightness, 1 + u[:, 0]), (contrast, 1 + u[:, 1]), (saturation, 1 + u[:, 2])):
-        x = change(x, by)
+    for slot, change in enumerate((brightness, contrast, saturation)):
+        x = change(x, 1 + u[:, slot])
     return hue(x, u[:, 3] / 4)
 
 

@@ -130,7 +130,8 @@ class Preprocess(nn.Module):
     @property
     def raw_shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image as `read_files` gives it, or (D,)."""
-        return (self.output_shape[0], self.resize, self.resize) if self.images else self.output_shape
+        stored = (self.resize, self.resize) if self.images else ()
+        return (self.output_shape[0], *stored)
 
     def to_unit(self, raw: Tensor, whole: bool = False) -> Tensor:
         """uint8 -> float32 in [0, 1] with the right channels; floats and features as they are.

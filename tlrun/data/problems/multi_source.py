@@ -35,6 +35,7 @@ from tlrun.data.problems.pair import (
     augmentations,
     load_splits,
     preprocess_of,
+    stored_side,
     target_domain,
 )
 from tlrun.errors import ConfigError, DataError
@@ -58,6 +59,7 @@ def multi_source(
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     target: Mapping[str, Any] | None = None,
     size: Pixels | None = None,
+    resize: Pixels | None = None,
     channels: Literal[1, 3] = 3,
     normalize: Normalize = "none",
     mean: Sequence[Number] | None = None,
@@ -76,10 +78,13 @@ def multi_source(
     for key in sources:
         if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
             raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
-    sources_read = load_sources(sources, options, size)
+    conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
+    conf |= {"size": size, "resize": resize, "augment": augment}
+    stored = stored_side(conf)
+    sources_read = load_sources(sources, options, stored)
     leading = next(iter(sources_read.values()))
     first = leading.train
-    held = load_splits({"target": target, "size": size}, "target", options)
+    held = load_splits({"target": target, "size": stored}, "target", options)
     held = with_val(held, "target", options.seed)
     held = match_columns(held, leading)
     held = match_classes(held, first.classes or (), first.name, lacking=withheld)
@@ -96,7 +101,6 @@ def multi_source(
     note = "; all sources share that of `source`"
     shared = augmentations(augment, ("source", "target"), note)
     mixed = everything.subset(permutation(len(everything), "statistics"))  # of every source
-    conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
     return Data(
         name=name,
         domains=domains,
