@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tlrun.data.pipeline.augment import OPS, Augment
+from tlrun.data.pipeline.augment import OPS, PHOTO, Augment
 from tlrun.data.pipeline.hashing import Draws
 from tlrun.errors import ConfigError
 
