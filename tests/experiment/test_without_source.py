@@ -13,7 +13,6 @@ from tlrun.experiment.evaluate import evaluate
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.inference.predict import load
 from tlrun.report.pages.terminal import text_summary
-from tlrun.report.read.run_record import read_record
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -53,7 +52,6 @@ def test_a_run_leaves_figures_of_the_target_alone(tmp_path, photos):
     assert not (run_dir.path / "baseline").exists()
     assert run_dir.report.exists()
     assert "source test" not in text_summary(run_dir.path)
-    assert read_record(run_dir.path).data == "folder"
     model = load(run_dir.path)
     assert model.predict_files([photos / "ant" / "0.png"])[0].label in CLASSES
 
