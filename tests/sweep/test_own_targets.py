@@ -86,5 +86,5 @@ def test_a_sweep_of_all_pairs(
 
 
 def test_a_search_takes_one_pair() -> None:
-    with pytest.raises(ConfigError, match="data.target is no setting"):
+    with pytest.raises(ConfigError, match=r"data\.target is no setting"):
         read_command(["data=pacs", "data.target=photo,sketch"], {"optimizer.lr": "interval(1,2)"})

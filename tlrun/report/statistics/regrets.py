@@ -70,12 +70,15 @@ def beside_oracle(record: RunRecord) -> dict[str, NDArray[np.float64]]:
 
 
 def spearman(table: NDArray[np.float64]) -> float | None:
-    """Rank correlation of the last two columns of `beside_oracle`; None if one is constant."""
-    from scipy.stats import spearmanr  # 0.3 s
+    """Rank correlation of the last two columns of `beside_oracle`; None if one is constant.
+
+    Pearson's of average ranks; scipy's `spearmanr` also computes p, 4 of 5 s of a page of 720 runs.
+    """
+    from scipy.stats import rankdata  # 0.3 s
 
     if np.ptp(table[:, 1]) == 0 or np.ptp(table[:, 2]) == 0:
         return None
-    return float(spearmanr(table[:, 1], table[:, 2]).statistic)
+    return float(np.corrcoef(rankdata(table[:, 1:3], axis=0), rowvar=False)[0, 1])
 
 
 def judge(record: RunRecord) -> list[RuleChoice]:
