@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,8 @@ from tlrun.data.problems.class_checks import check_trained
 from tlrun.data.problems.label_space import AttributeFacts, Task
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, Domain, preprocess_of
+from tlrun.data.sets.folder import Reader
+from tlrun.data.sets.listing import Listing, open_folder
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.files.archives import load_mat
 
@@ -239,14 +242,23 @@ def xlsa17(
     gamma: NotNegative | None = None,
     normalize: Normalize = "none",
     augment: Mapping[str, Any] | None = None,
+    images: str | None = None,
+    size: Pixels = 64,
+    channels: Literal[1, 3] = 3,
+    fit: str = "crop",
+    memory_gb: NotNegative = 2.0,
 ) -> Data:
     """Xian et al.'s proposed splits. path: a folder with att_splits.mat and `features` beside it.
 
-    train: the index lists that are trained on; lists that meet a test list are refused. Validation
-    classes are drawn from the seen ones, since `train_loc`/`val_loc` hold test rows.
+    images: the folder of the images themselves (JPEGImages of AwA2, images of CUB or SUN), read in
+    place of the ready features by the `image_files` of that file; size, channels, fit and memory_gb
+    are theirs. train: the index lists that are trained on; lists that meet a test list are refused.
+    Validation classes are drawn from the seen ones, since `train_loc`/`val_loc` hold test rows.
     """
     if not path:
         raise ConfigError("where is the data set? Give data.path=FOLDER with att_splits.mat.")
+    if images == "":
+        raise ConfigError("where are the images? Give data.images=FOLDER.")
     folder = find(path)
     arrays = load_mat(folder / "att_splits.mat")
     rows = {}
@@ -257,21 +269,66 @@ def xlsa17(
     chosen = np.unique(np.concatenate([rows[key] for key in train]))
     for key in ("test_seen_loc", "test_unseen_loc"):
         refuse_overlap(chosen, rows[key], f"'{folder}', {' + '.join(train)} against {key}")
-    feature_arrays = load_mat(folder / features)
-    x = torch.from_numpy(np.ascontiguousarray(feature_arrays["features"].T, dtype=np.float32))
+    feature_arrays = load_mat(
+        folder / features, None if images is None else ["labels", "image_files"]
+    )
     table = from_mat(arrays)
     y = torch.from_numpy(feature_arrays["labels"].ravel().astype(np.int64) - 1)
     card = Card(name, "Xian, Lampert, Schiele, Akata, TPAMI 2018", "none stated", "", str(folder))
-    everything = ImageSet(name, x, y, table.classes)
-    sets = {
-        key: everything.subset(torch.from_numpy(index))
-        for key, index in (
-            ("train", chosen),
-            ("seen", rows["test_seen_loc"]),
-            ("unseen", rows["test_unseen_loc"]),
-        )
+    indices = {
+        "train": chosen,
+        "seen": rows["test_seen_loc"],
+        "unseen": rows["test_unseen_loc"],
     }
+    grey: GreyRange = {}
+    if images is None:
+        x = torch.from_numpy(np.ascontiguousarray(feature_arrays["features"].T, dtype=np.float32))
+        everything = ImageSet(name, x, y, table.classes)
+        sets = {key: everything.subset(torch.from_numpy(i)) for key, i in indices.items()}
+    else:
+        files = _image_files(feature_arrays, folder / features, images)
+        names = [table.classes[label] for label in y.tolist()]
+        listings = {
+            key: Listing([files[i] for i in index], [names[i] for i in index]).with_prints()
+            for key, index in indices.items()
+        }
+        reader = Reader("data", size, channels, fit, None, memory_gb)
+        sets, grey = reader.sets(name, listings, dict.fromkeys(listings, table.classes), card)
     unseen = [table.classes[i] for i in np.unique(y.numpy()[rows["test_unseen_loc"]])]
     groups = class_groups(table.classes, unseen, validation, draw_validation, options.seed)
-    conf = {"normalize": normalize, "augment": augment}
-    return assemble(name, table, groups, sets, card, seed=options.seed, gamma=gamma, conf=conf)
+    conf = {"normalize": normalize, "channels": channels, "augment": augment}
+    return assemble(
+        name,
+        table,
+        groups,
+        sets,
+        card,
+        seed=options.seed,
+        gamma=gamma,
+        conf=conf,
+        fit=fit,
+        grey=grey,
+    )
+
+
+def _image_files(arrays: Mapping[str, Any], path: Path, images: str) -> list[Path]:
+    """`image_files` of a features file below the folder `images`.
+
+    The file holds paths of its authors' machine: what stands before the part that exists here is
+    the same for all. Raises DataError that names a file which is not there.
+    """
+    root = open_folder(images, "data.images")
+    if "image_files" not in arrays:
+        raise DataError(f"'{path}' names no image_files: take res101.mat as published.")
+    names = [str(np.ravel(cell)[0]) for cell in np.ravel(arrays["image_files"])]
+    parts = [PurePosixPath(name.replace("\\", "/")).parts for name in names]
+    before = next((k for k in range(len(parts[0])) if root.joinpath(*parts[0][k:]).is_file()), None)
+    if before is None:
+        raise DataError(
+            f"data.images={images} holds no '{'/'.join(parts[0][-2:])}': give the folder of the "
+            "images that the features were computed of (JPEGImages of AwA2, images of CUB or SUN)."
+        )
+    files = [root.joinpath(*part[before:]) for part in parts]
+    if absent := next((file for file in files if not file.is_file()), None):
+        raise DataError(f"no image at '{absent}': unpack all of the set.")
+    return files
