@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
 from tlrun.config.weight_files import is_weight_file
+from tlrun.data.pipeline.streams import images_per_pass
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
@@ -41,7 +42,6 @@ from tlrun.run_folder.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Config = dict[str, Any]
-USUAL_PIXELS = 64 * 64  # of an image, for which evaluate.batch_size is meant
 
 
 def open_session(
@@ -193,17 +193,6 @@ def build_evaluator(cfg: Config, method: Method, data: Data, device: torch.devic
     )
     checks.check_task_rules(cfg, evaluator)
     return evaluator
-
-
-def images_per_pass(asked: int, shape: Sequence[int]) -> int:
-    """Images of `shape` (C, H, W) or (D,) in a forward pass of an evaluation: as many as asked for
-    up to 64x64, of larger ones as many as have as many pixels, but at least 32.
-
-    A thousand photographs at once take gigabytes for the maps of their first layers.
-    """
-    if len(shape) != 3:
-        return asked
-    return min(asked, max(32, asked * USUAL_PIXELS // (shape[1] * shape[2])))
 
 
 def build_fresh_net(cfg: Config, data: Data, initial_weights: InitialWeights, trained: bool) -> Net:

@@ -29,13 +29,14 @@ from tlrun.config.build import plain
 from tlrun.config.compose import compose
 from tlrun.config.saved import load_config
 from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.streams import images_per_pass
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, build_data
 from tlrun.data.problems.trained import with_statistics
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError, RunError
-from tlrun.experiment.assemble import device_of, images_per_pass
+from tlrun.experiment.assemble import device_of
 from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.evaluate import prepare_as_trained
 from tlrun.experiment.initial_weights import pretrained_weights

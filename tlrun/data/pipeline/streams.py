@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,8 @@ from tlrun.data.pipeline.augment import Augment, blend
 from tlrun.data.pipeline.hashing import Draws, permutation
 from tlrun.data.pipeline.prefetch import Prefetch, auto_workers
 from tlrun.errors import ConfigError, DataError
+
+USUAL_VALUES = 3 * 64 * 64  # of an image, for which evaluate.batch_size is meant
 
 
 @dataclass
@@ -152,19 +154,33 @@ class Stream:
             self._prefetch.close()
 
 
+def images_per_pass(asked: int, shape: Sequence[int]) -> int:
+    """Images, or maps, of `shape` (C, H, W) or (D,) in a forward pass without gradients: as many as
+    asked for up to 3x64x64, of larger ones as many as have as many values, but at least 32.
+
+    A thousand photographs at once take gigabytes for the maps of their first layers.
+    """
+    if len(shape) != 3:
+        return asked
+    values = max(3, shape[0]) * shape[1] * shape[2]
+    return min(asked, max(32, asked * USUAL_VALUES // values))
+
+
 def batches(
     examples: ImageSet,
     preprocess: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     workers: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """One pass in order, for evaluation: x (B, ...), y (B,) or None, index (B,), on the device.
 
-    workers: threads that decode what stays in files; None = as many as the machine has cores.
+    batch_size: None = `images_per_pass` of a thousand. workers: threads that decode what stays in
+    files; None = as many as the machine has cores.
     """
     device = torch.device(device)
-    parts = torch.arange(len(examples)).split(batch_size) if len(examples) else ()
+    size = images_per_pass(1000, examples.shape) if batch_size is None else batch_size
+    parts = torch.arange(len(examples)).split(size) if len(examples) else ()
     workers = auto_workers() if workers is None else workers
     ahead = None
     if workers and not examples.in_memory:

@@ -160,7 +160,7 @@ class Data:
         return train
 
     def batches(
-        self, examples: ImageSet, device: torch.device | str = "cpu", batch_size: int = 1000
+        self, examples: ImageSet, device: torch.device | str = "cpu", batch_size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """One pass over a set in order, without augmentation: x (B, ...), y, index, on the device.
 

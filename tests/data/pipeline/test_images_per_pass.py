@@ -2,7 +2,7 @@
 
 import pytest
 
-from tlrun.experiment.assemble import images_per_pass
+from tlrun.data.pipeline.streams import images_per_pass
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from tlrun.experiment.assemble import images_per_pass
         ((3, 224, 224), 81),
         ((3, 1024, 1024), 32),
         ((512,), 1000),
+        ((1280, 4, 4), 600),
+        ((112, 8, 8), 1000),
     ],
 )
 def test_larger_images_come_in_smaller_batches(shape, images):
