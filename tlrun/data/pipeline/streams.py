@@ -12,6 +12,7 @@ from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.augment import Augment, blend
 from tlrun.data.pipeline.hashing import Draws, permutation
 from tlrun.data.pipeline.prefetch import Prefetch, auto_workers
+from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.errors import ConfigError, DataError
 
 USUAL_VALUES = 3 * 64 * 64  # of an image, for which evaluate.batch_size is meant
@@ -141,8 +142,9 @@ class Stream:
         return x, views
 
     def _augmented(self, raw: Tensor, augment: Augment | None, draws: Draws) -> Tensor:
-        if augment is None:
-            return self.preprocess(raw)
+        if augment is None or not isinstance(self.preprocess, Preprocess):  # kept features: as is
+            x = self.preprocess(raw)
+            return x if augment is None else augment(x, draws)
         return augment.of_raw(raw, self.preprocess, draws)
 
     def _read(self, step: int, index: Tensor) -> Tensor:
