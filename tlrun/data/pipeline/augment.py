@@ -12,7 +12,7 @@ of a random policy. With a crop, or where images are stored larger than the net 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -74,9 +74,14 @@ class Augment:
     def __bool__(self) -> bool:
         return bool(self.ops)
 
-    def of_raw(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
-        """Raw examples -> what the net is given: preprocessed and augmented."""
-        if raw.ndim == 4 and (self.photo or (self.geometric and preprocess.crops)):
+    def of_raw(self, raw: Tensor, preprocess: Callable[[Tensor], Tensor], draws: Draws) -> Tensor:
+        """Raw examples -> what the net is given: preprocessed and augmented.
+
+        preprocess: a `Preprocess` where raw examples are images.
+        """
+        if not isinstance(preprocess, Preprocess) or raw.ndim != 4:
+            return self(preprocess(raw), draws)
+        if self.photo or (self.geometric and preprocess.crops):
             x = preprocess.normalize(self._pixels(raw, preprocess, draws))
             return self._normalised(x, draws)
         return self(preprocess(raw), draws)

@@ -78,7 +78,7 @@ def multi_source(
     for key in sources:
         if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
             raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
-    conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
+    conf: dict[str, Any] = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
     conf |= {"size": size, "resize": resize, "augment": augment}
     stored = stored_side(conf)
     sources_read = load_sources(sources, options, stored)
