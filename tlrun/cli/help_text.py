@@ -11,6 +11,7 @@ tlrun: transfer-learning experiments. One source -> target pair, one backbone, o
   tlrun predict RUN_DIR IMAGE|FOLDER ...   label and confidence of your images
   tlrun export RUN_DIR --to torch_export|onnx
   tlrun features RUN_DIR|key=value ...     features of all images as .npz, for other tools
+  tlrun rank key=value backbone=a,b ...    which net and stage suits the target: scores, no training
   tlrun report RUN_DIR|SWEEP_DIR ...       write the page or the leaderboard again
   tlrun report SWEEP_A SWEEP_B --compare FOLDER    one leaderboard over all of them
   tlrun list [methods|data|backbones|experiments|recipes|launchers|searches ...]

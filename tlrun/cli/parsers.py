@@ -120,6 +120,30 @@ def features_parser() -> Parser:
     return parser
 
 
+def rank_parser() -> Parser:
+    parser = _new(
+        "rank",
+        "Score nets and their stages on the target's labelled images, without training: LogME, "
+        "H-score, LEEP, NCE, logistic regression and nearest neighbours. A table, rank.csv and "
+        "rank.png.",
+        "rank data=pacs data.source=photo data.target=sketch backbone=efficientnet_lite0,resnet18",
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN_DIR|key=value",
+        help="folders of runs (and changes to their data), or a configuration of several backbones",
+    )
+    _add_trust(parser)
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="score by N images at most (default: 5,000)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="where the files go (default: outputs/rank)"
+    )
+    return parser
+
+
 def report_parser() -> Parser:
     parser = _new(
         "report",
@@ -158,6 +182,7 @@ PARSERS: dict[str, Callable[[], Parser]] = {
     "predict": predict_parser,
     "export": export_parser,
     "features": features_parser,
+    "rank": rank_parser,
     "report": report_parser,
     "list": list_parser,
     "prepare": prepare_parser,

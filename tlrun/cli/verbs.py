@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,30 @@ def features(args: argparse.Namespace) -> int:
             of_run(Path(first), rest, args.output)
         else:
             of_config(args.words, args.config_dir, args.output)
+    return 0
+
+
+def rank(args: argparse.Namespace) -> int:
+    """Of runs (their folders stand first), or of a configuration with several backbones."""
+    from tlrun.config.trust import trusting
+
+    runs = list(itertools.takewhile(lambda word: "=" not in word, args.words))
+    if others := [word for word in args.words[len(runs) :] if "=" not in word]:
+        raise ConfigError(f"{others[0]} is no key=value; the folders of runs stand first")
+    for run in runs:
+        check_folder(Path(run), sweep_allowed=False)
+    if args.images is not None and args.images < 2:
+        raise ConfigError(f"--images {args.images}: scores need at least 2 images")
+    with trusting(args.trust, config_dir=args.config_dir):
+        if not runs:
+            from tlrun.config.combinations import combinations
+            from tlrun.config.compose import compose
+
+            for words in combinations(args.words).values():
+                compose(words, config_dir=args.config_dir)  # before torch comes in
+        from tlrun.experiment.rank import rank
+
+        rank(args.words, args.config_dir, args.output, args.images)
     return 0
 
 
@@ -180,6 +205,7 @@ WITHOUT_A_RUN: dict[str, Run] = {
     "prepare": prepare,
     "report": report,
     "features": features,  # with a run or without
+    "rank": rank,
 }
 WITH_A_RUN: dict[str, Run] = {
     "resume": resume,

@@ -51,7 +51,18 @@ def adapt(state: State, module: nn.Module) -> State:
     return {own_name(key): value for key, value in state.items()}
 
 
-@published(images_of, adapt)
+def classifier(name: str, weights: str) -> nn.Module:
+    """ImageNet's: features (B, 1280) -> logits (B, 1000)."""
+    images_of(name, weights)
+    state = torch.load(published_file(), weights_only=True, map_location="cpu")
+    named = {own_name(key): value for key, value in state.items()}
+    weight, bias = named["classifier.weight"], named["classifier.bias"]
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    return linear
+
+
+@published(images_of, adapt, classifier)
 class EfficientNetLite0(nn.Module):
     """x: (B, C, H, W) -> (B, 1280). Stages: stem, blocks.0 ... blocks.6, conv_head.
 

@@ -38,7 +38,17 @@ def adapt(state: State, module: nn.Module) -> State:
         return state
 
 
-@published(images_of, adapt)
+def classifier(name: str, weights: str) -> nn.Module | None:
+    """timm's own; None where it is not one linear layer."""
+    timm = _import_timm()
+    full_name = _full_name(name, weights)
+    config = timm.models.get_pretrained_cfg(full_name)
+    options = _at_hand(config, f"'{weights}' of {name}")
+    layer = timm.create_model(full_name, pretrained=True, **options).get_classifier()
+    return layer if isinstance(layer, nn.Linear) else None
+
+
+@published(images_of, adapt, classifier)
 def timm_backbone(name: str, input_shape: Sequence[int], weights: str | None = None) -> nn.Module:
     """The timm model `name` without its classifier: x (B, C, H, W) -> (B, feature_dim).
 

@@ -46,7 +46,15 @@ def adapt(state: State, module: nn.Module) -> State:
     return renamed
 
 
-@published(images_of, adapt)
+def classifier(name: str, weights: str) -> nn.Module | None:
+    """The linear layer that `remove_classifier` takes away; None where it is a convolution."""
+    model = _models_with(name).get_model(name, weights=_entry(name, weights))
+    side = USUAL_SIZE
+    layer = model.get_submodule(last_layer(model, (3, side, side)))
+    return layer if isinstance(layer, nn.Linear) else None
+
+
+@published(images_of, adapt, classifier)
 def torchvision_backbone(
     name: str, input_shape: Sequence[int], weights: str | None = None
 ) -> nn.Module:
@@ -110,12 +118,15 @@ def _not_at_hand(entry: Any, name: str, why: str) -> DataError:
 
 def remove_classifier(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Replace the last linear or convolutional layer of a forward pass by an Identity."""
-    layers = dict(model.named_modules())
-    last = [
-        n for n in call_order(model, input_shape) if isinstance(layers[n], nn.Linear | nn.Conv2d)
-    ][-1]
-    parent, _, child = last.rpartition(".")
+    parent, _, child = last_layer(model, input_shape).rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Identity())
+
+
+def last_layer(model: nn.Module, input_shape: tuple[int, ...]) -> str:
+    """Name of the last linear or convolutional layer of a forward pass."""
+    layers = dict(model.named_modules())
+    called = call_order(model, input_shape)
+    return [name for name in called if isinstance(layers[name], nn.Linear | nn.Conv2d)][-1]
 
 
 def import_torchvision() -> ModuleType:
