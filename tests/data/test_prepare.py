@@ -44,6 +44,8 @@ def test_every_config_has_a_line_for_the_list_and_fits_its_callables(path):
         assert pair["target"].keys() <= parameters.keys()
         return
     for domain in ("source", "target"):
+        if domain == "source" and conf[domain] is None:  # to fine-tune on
+            continue
         block = dict(conf[domain])
         parameters = locate(block.pop("_target_")).__kwdefaults__
         assert block.keys() | {"seed", "size", "download"} == parameters.keys()

@@ -12,7 +12,7 @@ from tlrun.data.problems.pair import Data, build_data
 
 def main(cfg: Mapping[str, Any]) -> Data:
     """Build the pair of `cfg.data` (labels untouched) and print what is there. Raises DataError."""
-    data = build_data(cfg["data"], Options(seed=int(cfg.get("seed", 0))))
+    data = build_data(cfg["data"], Options(seed=int(cfg.get("seed", 0)), trains=False))
     print(table(data))
     return data
 

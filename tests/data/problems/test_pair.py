@@ -153,6 +153,60 @@ def test_cut_and_transductive():
         cut(examples, card, 0, val=0.5, test=0.5)
 
 
+def uneven(n=100, seed=0):
+    """`n` images: half of class a, 30 % of b, 19 % of c and one of d."""
+    examples = toy(n=n).train
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 19 + [3])
+    return examples.with_labels(labels, tuple("abcd"))
+
+
+def test_a_stratified_cut_keeps_the_shares_of_the_classes():
+    card = Card("t", "", "")
+    for seed in range(5):
+        parts = cut(uneven(), card, seed, val=0.1, test=0.2, stratify=True)
+        counts = [list(s.class_counts().values()) for s in (parts.train, parts.val, parts.test)]
+        assert counts == [[35, 21, 13, 1], [5, 3, 2, 0], [10, 6, 4, 0]]
+    other = cut(uneven(), card, 0, val=0.1, test=0.2, stratify=True)
+    assert not torch.equal(other.test.rows, parts.test.rows)  # the seed still draws
+    plain = cut(uneven(), card, 0, val=0.1, test=0.2)
+    assert list(plain.test.class_counts().values()) != [10, 6, 4, 0]
+
+
+def test_a_stratified_cut_keeps_equal_content_together():
+    examples = uneven()
+    examples.paths = [str(i) for i in range(100)]
+    content = {str(i): str(i // 2) for i in range(100)}  # 79 and 80 are of two classes
+    rest, taken = carve(examples, 20, 0, "test", content, stratify=True)
+    assert {i // 2 for i in rest.rows.tolist()}.isdisjoint(i // 2 for i in taken.rows.tolist())
+    assert 17 <= len(taken) <= 20
+
+
+def stratified(**data):
+    rows = {"_target_": f"{__name__}.unevenly", "stratify": True}
+    return {"name": "toy", "source": rows, "target": dict(rows), "normalize": "half", **data}
+
+
+def unevenly(*, seed=0, size=None, download=True, stratify=False):
+    return cut(uneven(), Card("toy", "", ""), seed, stratify=stratify)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_target_is_stratified_only_by_labels_that_are_used(alone):
+    conf = stratified(**({"source": None} if alone else {}))
+    data = build_data(conf, Options(target_labels="all"))
+    assert data.role("target_test").class_counts() == {"a": 10, "b": 6, "c": 4, "d": 0}
+    for hidden, words in (
+        ({"target_labels": 1}, "target_labels=1 hides"),
+        ({"target_labels": "none"}, "target_labels=none hides"),
+        ({"target_labels": "all", "target_val_labels": "none"}, "target_val_labels=none hides"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            build_data(conf, Options(**hidden))
+    again = build_data(conf, Options(target_images="none", classes=tuple("abcd")))
+    assert again.role("target_test").checksum == data.role("target_test").checksum  # `evaluate`
+    build_data(conf, Options(trains=False))  # `prepare`
+
+
 def test_label_space_and_info_are_plain_json():
     data = build_data(conf(), Options(seed=0))
     space = json.loads(json.dumps(data.label_space.to_json()))

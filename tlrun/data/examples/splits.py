@@ -45,6 +45,7 @@ class Splits:
     (`decode.GreyRange`). content: path -> sha256 of the image files (or of the
     rows of features), where the set is made of such.
     feature_names: the columns of ready features in their order, where the files name them.
+    stratify: whether sets are cut by class (`data.stratify`).
     A set without `val` gets one cut off its training set by `build_data`.
     """
 
@@ -56,6 +57,7 @@ class Splits:
     grey: GreyRange = field(default_factory=dict)
     content: Mapping[str, str] = field(default_factory=dict)
     feature_names: tuple[str, ...] | None = None
+    stratify: bool = False
 
     def contents(self) -> set[str]:
         """Those of the files that are in its sets now."""
@@ -83,26 +85,69 @@ def carve(
     seed: int,
     what: str,
     content: Mapping[str, str] | None = None,
+    stratify: bool = False,
 ) -> tuple[ImageSet, ImageSet]:
     """(rest, `count` examples), drawn by seed and name alone: labels play no part.
 
     content: path -> hash. Examples of equal content stay together, so that none is learned and
-    tested on; what does not fit into `count` as a whole stays in the rest.
+    tested on; what does not fit into `count` as a whole stays in the rest. stratify: of each class
+    its share (`class_quotas`), where there are labels.
     """
     order = permutation(len(examples), "split", what, seed).tolist()
-    chosen, rest = order[:count], order[count:]
+    same: list[Any] | None = None
     if content and examples.paths:
         same = [content.get(path, path) for path in examples.paths]
+    if stratify and examples.labels is not None:
+        chosen, rest = _by_class(order, count, examples.labels.tolist(), same)
+    elif same:
         chosen, rest = whole_groups(order, count, same)
+    else:
+        chosen, rest = order[:count], order[count:]
     left, taken = (torch.tensor(sorted(part), dtype=torch.int64) for part in (rest, chosen))
     return examples.subset(left), examples.subset(taken)
 
 
+def _by_class(
+    order: Sequence[int], count: int, labels: Sequence[int], content: Sequence[Any] | None
+) -> tuple[list[int], list[int]]:
+    """(`count` of `order`, the rest), in each class its share; equal content is of one class."""
+    content = content or range(len(order))
+    label: dict[Any, int] = {}
+    members: dict[int, list[int]] = {}
+    for i in order:
+        members.setdefault(label.setdefault(content[i], labels[i]), []).append(i)
+    quotas = class_quotas({c: len(group) for c, group in members.items()}, count)
+    taken: list[int] = []
+    left: list[int] = []
+    for c, group in members.items():
+        chosen, rest = whole_groups(group, quotas[c], content)
+        taken += chosen
+        left += rest
+    return taken, left
+
+
+def class_quotas(sizes: Mapping[int, int], count: int) -> dict[int, int]:
+    """class -> how many of `count` are taken of it: its share, rounded to the largest remainders.
+
+    One of each class is left. The sum is `count`, or less where too few can be taken.
+
+    >>> class_quotas({0: 50, 1: 30, 2: 1}, 8)
+    {0: 5, 1: 3, 2: 0}
+    """
+    total = max(1, sum(sizes.values()))
+    exact = {c: min(count * n / total, n - 1) for c, n in sizes.items()}
+    quotas = {c: math.floor(share) for c, share in exact.items()}
+    by_remainder = sorted(sizes, key=lambda c: (quotas[c] - exact[c], c))
+    for c in by_remainder[: max(0, count - sum(quotas.values()))]:
+        quotas[c] += quotas[c] < sizes[c] - 1
+    return quotas
+
+
 def whole_groups(
-    order: Sequence[int], count: int, content: Sequence[str]
+    order: Sequence[int], count: int, content: Sequence[Any]
 ) -> tuple[list[int], list[int]]:
     """(at most `count` of `order`, the rest): groups of equal content, as they come and fit."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for i in order:
         groups.setdefault(content[i], []).append(i)
     taken: list[int] = []
@@ -123,8 +168,9 @@ def cut(
     fit: str = "squash",
     key: str = "",
     content: Mapping[str, str] | None = None,
+    stratify: bool = False,
 ) -> Splits:
-    """Seeded fractions of one set, never stratified by label.
+    """Seeded fractions of one set, never by label but with stratify, which keeps the class shares.
 
     transductive: the usual protocol of small domain-adaptation sets: all examples are trained on
     (as a target: without labels) and all are tested on; val is the training set itself. key: of the
@@ -136,15 +182,22 @@ def cut(
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise ConfigError(f"fractions val={val}, test={test}: both at least 0, their sum below 1.")
     n = len(examples)
-    rest, tested = carve(examples, round(n * test), seed, "test", content)
-    train, held = carve(rest, round(n * val), seed, "val", content)
+    rest, tested = carve(examples, round(n * test), seed, "test", content, stratify)
+    train, held = carve(rest, round(n * val), seed, "val", content, stratify)
     if not len(train) or (test and not len(tested)):
         raise DataError(
             f"{examples.name} has too few examples ({n}): none is left for the "
             f"{'test' if len(train) else 'training'} after the cut; add some, or set "
             f"{key + '.' if key else ''}transductive=true to train and test on the same."
         )
-    return Splits(train, held if len(held) else None, tested if len(tested) else None, card, fit)
+    return Splits(
+        train,
+        held if len(held) else None,
+        tested if len(tested) else None,
+        card,
+        fit,
+        stratify=stratify and examples.labels is not None,
+    )
 
 
 def with_val(splits: Splits, domain: str, seed: int) -> Splits:
@@ -158,7 +211,7 @@ def with_val(splits: Splits, domain: str, seed: int) -> Splits:
     count = min(SOURCE_VAL if domain == "source" else TARGET_VAL, n // 10)
     if count == 0:
         return splits
-    train, val = carve(splits.train, count, seed, "val", splits.content)
+    train, val = carve(splits.train, count, seed, "val", splits.content, splits.stratify)
     return replace(splits, train=train, val=val)
 
 

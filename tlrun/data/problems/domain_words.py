@@ -34,6 +34,7 @@ OF_A_DOMAIN = (
     "fit",
     "grey_values",
     "val_fraction",
+    "stratify",
     "skip_unreadable",
     "memory_gb",
     "max_train",

@@ -23,6 +23,7 @@ class Options:
     target have different classes, each a task of its own. allow_download: whether data sets may
     fetch files. classes, feature_names: those that a trained net knows, in its order, in place of
     the source's; what is only tested may lack some classes.
+    trains: False where the sets are only made and counted (`tlrun prepare`).
     """
 
     seed: int = 0
@@ -33,6 +34,7 @@ class Options:
     allow_download: bool = True
     classes: Sequence[str] | None = None
     feature_names: Sequence[str] | None = None
+    trains: bool = True
 
     @property
     def withholds_target(self) -> bool:

@@ -371,11 +371,30 @@ def _matched(
 
 
 def target_domain(target: Splits, options: Options) -> tuple[Domain, int]:
-    """The target behind the label firewall, and how many of its labels are held."""
+    """The target behind the label firewall, and how many of its labels are held.
+
+    Raises ConfigError if it is cut by labels that are not all held.
+    """
     if options.withholds_target:
         return Domain(target.card.name, None, None, target.test, target.card), 0
     train, val, seen = behind_firewall(target, options)
+    if target.stratify and options.trains and options.classes is None:
+        hidden = target_labels_hidden(target, val, options)
+        if hidden:
+            raise ConfigError(
+                f"data.stratify=true cuts the target by its labels, and {hidden} hides them: set "
+                f"{hidden.partition('=')[0]}=all, or leave the target's stratify out."
+            )
     return Domain(target.card.name, train, val, target.test, target.card), seen
+
+
+def target_labels_hidden(target: Splits, val: ImageSet | None, options: Options) -> str:
+    """The setting that withholds labels of the target's training or validation set, or ""."""
+    if options.target_labels != "all":
+        return f"target_labels={options.target_labels}"
+    if val is not None and val.labels is None:
+        return f"target_val_labels={options.target_val_labels}"
+    return ""
 
 
 def augmentations(

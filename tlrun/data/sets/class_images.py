@@ -50,13 +50,15 @@ def class_images(
     level: Literal["variant", "family", "manufacturer"] | None = None,
     fold: Annotated[int, Range(0, 9)] | None = None,
     per_class: Count | None = None,
+    stratify: bool = False,
     memory_gb: NotNegative = 2.0,
 ) -> Splits:
     """set: a row of the tables. root: its folder, or one that holds it; None looks into the data
     folders. name: the domain, for messages. trainval: train on the published training and
     validation images, as papers on fine-tuning do. partition: of DTD's ten. level:
     of FGVC-Aircraft's classes. fold: of STL-10's ten, 1,000 training images each. per_class:
-    training images of each class of Caltech-101 (30), the others are tested on.
+    training images of each class of Caltech-101 (30), the others are tested on. stratify: what is
+    cut by seed keeps the shares of the classes.
 
     Raises ConfigError, or DataError that says which files to put where.
     """
@@ -74,7 +76,7 @@ def class_images(
     if trainval:
         items = _with_val_in_train(items, f"data.{name}", row)
     reader = Reader(f"data.{name}", size, channels, fit, None, memory_gb)
-    parts = _splits(set, items, card, reader)
+    parts = replace(_splits(set, items, card, reader), stratify=stratify)
     if row.protocol == "fractions":
         return _cut(parts, seed)
     if row.protocol == "per_class":
@@ -186,10 +188,10 @@ def image_sets(
 
 
 def _cut(whole: Splits, seed: int) -> Splits:
-    """60, 20 and 20 % of a set without splits, by seed and never by label."""
+    """60, 20 and 20 % of a set without splits, by seed, and by label only to stratify."""
     n = len(whole.train)
-    rest, test = carve(whole.train, n // 5, seed, "test", whole.content)
-    train, val = carve(rest, n // 5, seed, "val", whole.content)
+    rest, test = carve(whole.train, n // 5, seed, "test", whole.content, whole.stratify)
+    train, val = carve(rest, n // 5, seed, "val", whole.content, whole.stratify)
     return replace(whole, train=train, val=val, test=test)
 
 

@@ -52,6 +52,7 @@ def domain_images(
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.0,
     transductive: bool = False,
+    stratify: bool = False,
     skip_unreadable: bool = False,
     memory_gb: NotNegative = 2.0,
 ) -> Splits:
@@ -102,6 +103,7 @@ def domain_images(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         transductive=transductive,
+        stratify=stratify,
     )
 
 

@@ -54,6 +54,7 @@ def features(
     rows: str | None = None,
     zscore: bool = False,
     transductive: bool = False,
+    stratify: bool = False,
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.2,
 ) -> Splits:
@@ -61,7 +62,8 @@ def features(
     cut.
 
     features, labels: names of the arrays (or of the label column). rows: null | l1 | l2.
-    transductive: train and test on all examples. Raises ConfigError or DataError that names the
+    transductive: train and test on all examples. stratify: cut so that the shares of the classes
+    are kept. Raises ConfigError or DataError that names the
     file.
     """
     if not path:
@@ -76,7 +78,7 @@ def features(
         other = _read(test, features, labels, card).ordered(found.columns, f"'{path}'")
         tested, _ = _examples(name, other, rows, zscore, scale=scale)
         train = _apart(train, content, contents(other), card)
-        parts = Splits(train, None, tested, card)
+        parts = Splits(train, None, tested, card, stratify=stratify and train.labels is not None)
         check_shapes(train, tested)
     elif train.labels is None and not transductive:
         parts = Splits(train, None, train, card)
@@ -90,6 +92,7 @@ def features(
             transductive=transductive,
             key=f"data.{name}",
             content=content,
+            stratify=stratify,
         )
     repeated = len(content) - len(set(content.values()))
     if repeated and parts.train is not parts.test:

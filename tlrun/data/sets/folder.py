@@ -62,6 +62,7 @@ def folder(
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.2,
     transductive: bool = False,
+    stratify: bool = False,
     skip_unreadable: bool = False,
     memory_gb: NotNegative = 2.0,
 ) -> Splits:
@@ -69,9 +70,9 @@ def folder(
 
     test: {root, list} of the test set, if it lies elsewhere. grey_values: black and white of grey
     images of more than 8 bits; null = from all of them (`decode.grey_range`). Without own splits,
-    seeded fractions are cut, never by label; transductive=true trains and tests on all images
-    instead. A set without labels is predicted whole. Raises ConfigError or DataError that names
-    the file or class.
+    seeded fractions are cut, never by label but with stratify=true, which keeps the shares of the
+    classes; transductive=true trains and tests on all images instead. A set without labels is
+    predicted whole. Raises ConfigError or DataError that names the file or class.
     """
     key = f"data.{name}"
     reader = Reader(key, size, channels, fit, grey_values, memory_gb)
@@ -97,6 +98,7 @@ def folder(
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         transductive=transductive,
+        stratify=stratify,
     )
 
 
@@ -186,6 +188,7 @@ class Reader:
         val_fraction: float,
         test_fraction: float,
         transductive: bool,
+        stratify: bool = False,
     ) -> Splits:
         """The sets of one domain: those that are listed, and seeded fractions for the others.
 
@@ -196,7 +199,8 @@ class Reader:
         train, val, tested = sets["train"], sets.get("val"), sets.get("test")
         content = _contents(listings.values())
         whole = train if tested is None else tested
-        parts = Splits(train, val, whole, card, self.fit, grey, content)
+        by_class = stratify and train.labels is not None and not transductive
+        parts = Splits(train, val, whole, card, self.fit, grey, content, stratify=by_class)
         if tested is not None or (train.labels is None and not transductive):
             return parts
         made = cut(
@@ -207,6 +211,7 @@ class Reader:
             test=test_fraction,
             transductive=transductive,
             key=self.key,
+            stratify=stratify,
         )
         return replace(parts, train=made.train, val=val or made.val, test=made.test)
 
