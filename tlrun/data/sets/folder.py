@@ -225,8 +225,11 @@ def folder_listings(
 ) -> dict[str, Listing]:
     """Split -> listing: "train" always, "val" and "test" where the user has them."""
     if not root and not listed:
+        alone = ""
+        if name == "source":
+            alone = "; to fine-tune without a source, set only data.target.root=FOLDER"
         raise ConfigError(
-            f"where are the images? Set data.{name}.root=FOLDER or data.{name}.list=FILE."
+            f"where are the images? Set data.{name}.root=FOLDER or data.{name}.list=FILE{alone}."
         )
     out: dict[str, Listing] = {}
     base = open_folder(root, f"data.{name}.root") if root else None
