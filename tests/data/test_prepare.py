@@ -47,7 +47,7 @@ def test_every_config_has_a_line_for_the_list_and_fits_its_callables(path):
         if domain == "source" and conf[domain] is None:  # to fine-tune on
             continue
         block = dict(conf[domain])
-        parameters = locate(block.pop("_target_")).__kwdefaults__
+        parameters = inspect.signature(locate(block.pop("_target_"))).parameters
         given = block.keys() | {"seed", "size", "download"}
         assert given <= parameters.keys()
         assert given == parameters.keys() or "set" in block  # choices that other sets have
