@@ -177,6 +177,8 @@ class ClassEvaluator(Evaluator):
                 continue
             outputs[role] = predicted
             figures += self._figures(role, predicted)
+        if "source_test" not in outputs and (held := self.set_output(net, "source_val")):
+            outputs["source_val"] = held  # for the 2-D map: benchmark sets hold no source test out
         return Figures(figures), outputs
 
     def _figures(self, role: str, predicted: SetOutput) -> list[Figure]:
@@ -216,9 +218,13 @@ class ClassEvaluator(Evaluator):
         self.write_features(run_dir.features, outputs)
 
     def write_features(self, path: Path, outputs: Mapping[str, SetOutput]) -> None:
-        """features.npz: a seeded sample of test features of both domains, for the 2-D map."""
+        """features.npz: a seeded sample of test features of both domains, for the 2-D map.
+
+        Of the source's validation images where it has no test set.
+        """
         features, labels, domains = [], [], []
-        for number, role in enumerate(("source_test", "target_test")):
+        source = "source_test" if "source_test" in outputs else "source_val"
+        for number, role in enumerate((source, "target_test")):
             if role not in outputs:
                 continue
             keep = sample(len(outputs[role].logits), EMBEDDED, self.seed)
