@@ -15,6 +15,7 @@ FOLDERS = ("data=folder", "data.source.root=/x/amazon", "data.target.root=/y/dsl
         (("data=digits_fours_nines",), "digits_fours_nines", "digits_fours_nines"),  # tasks
         (("data=pacs", "data.source=photo"), "pacs photo→sketch", "pacs_photo-sketch"),
         (FOLDERS, "amazon→dslr", "amazon-dslr"),
+        (("data=folder", "data.target.root=/y/dslr", "method=finetune"), "dslr", "dslr"),
         (("data=features", "data.source.path=a.npz", "data.target.path=b.npz"), "a→b", "a-b"),
         (
             ("data=office_caltech_surf",),

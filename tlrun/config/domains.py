@@ -26,6 +26,7 @@ from tlrun.errors import ConfigError, did_you_mean
 
 log = logging.getLogger("tlrun")
 
+PLACES = ("root", "list", "path")  # keys of a data set that say where one's own files lie
 ALL_BUT = {"source": "all_but_target", "target": "all_but_source"}
 
 
@@ -63,8 +64,17 @@ def domains_of(cfg: Mapping[str, Any]) -> Domains:
     if isinstance(sources, Mapping):
         source: tuple[str, ...] = tuple(map(str, sources))
     else:
-        source = _names(data.get("source"))
+        source = () if _is_left_empty(data) else _names(data.get("source"))
     return Domains(source, _names(data.get("target")))
+
+
+def _is_left_empty(data: Mapping[str, Any]) -> bool:
+    """Whether `target` names its files and `source`, read by the same function, names none."""
+    sides = [data.get("source"), data.get("target")]
+    if not all(isinstance(side, Mapping) and not side.get("domain") for side in sides):
+        return False
+    placed = [any(side.get(key) for key in PLACES) for side in sides]
+    return sides[0].get("_target_") == sides[1].get("_target_") and placed == [False, True]
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -77,7 +87,7 @@ def _names(value: Any) -> tuple[str, ...]:
     for key in ("domain", "set"):
         if value.get(key):
             return (str(value[key]),)
-    for key in ("root", "list", "path"):
+    for key in PLACES:
         if value.get(key):
             place = Path(str(value[key]))
             return (place.name if key == "root" else place.stem,)

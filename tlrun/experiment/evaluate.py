@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from tlrun.config.build import plain
+from tlrun.config.data_names import data_title
 from tlrun.config.saved import load_config
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.one_set import OWN_FILES
@@ -84,7 +85,8 @@ def counts(session: Session, figures: Figures) -> dict[str, dict[str, Any]]:
 def _print(session: Session, step: int, figures: Figures) -> None:
     """The sizes of the sets, and the figures with their intervals, at last those of each class."""
     rule = session.cfg["select"]["name"]
-    print(f"{session.data.name}, weights of step {step} (select={rule})")
+    title = data_title(session.cfg) or session.data.name
+    print(f"{title}, weights of step {step} (select={rule})")
     sizes = counts(session, figures)
     for role, size in sizes.items():
         unlabelled = "" if size["count_by_class"] else ", without labels: no figures"

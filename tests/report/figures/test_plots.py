@@ -13,7 +13,7 @@ from tlrun.errors import ConfigError
 from tlrun.report.figures import curves
 from tlrun.report.figures.embedding import Features, read_features, source_share, to_plane
 from tlrun.report.figures.plots import confusion, draw_plots
-from tlrun.report.figures.style import short
+from tlrun.report.figures.style import figure, short
 from tlrun.report.read.entries import Missing
 from tlrun.report.read.rows import add_global_step, series
 from tlrun.report.read.run_record import read_record
@@ -214,3 +214,10 @@ def test_the_curves_have_every_task_and_a_measured_target(tmp_path: Path) -> Non
     assert names == ["what, validation", "where IoU, validation"]
     alone = [{"global_step": 0, "target_val/accuracy": 0.4}]
     assert [name for name, _, _ in curves._tasks(alone)] == ["target, validation"]
+
+
+def test_a_name_in_another_script_is_no_warning(tmp_path, recwarn):
+    with figure(tmp_path / "a.png", 2) as (_, axes):
+        axes[0, 0].set_title("数字 Käse 𓀀")
+    assert (tmp_path / "a.png").stat().st_size > 0
+    assert not recwarn.list

@@ -78,7 +78,7 @@ def domain_images(
             place = find_domain(row, domain, root)
             card.root = card.root or text_of(place.base)
             published = read_domain(row, place, left_out)
-            add_note(card, f"{set}", _incomplete(set, row, domain, published), quietly=True)
+            card.notes += _incomplete(set, row, domain, published)
             listings = _joined(listings, published)
     note = f"left out: {left_out}" if left_out.reasons else ""
     add_note(card, KEY, note, quietly=left_out.only_hidden or set is not None)
@@ -128,16 +128,16 @@ def _all(listings: Mapping[str, Listing]) -> Listing:
     return whole
 
 
-def _incomplete(name: str, row: DomainSet, domain: str, found: Mapping[str, Listing]) -> str:
-    """What to say of a domain that is not as published; said once per process."""
+def _incomplete(name: str, row: DomainSet, domain: str, found: Mapping[str, Listing]) -> list[str]:
+    """What the card says of a domain that is not as published; the log has it once per process."""
     count, published = sum(len(part.files) for part in found.values()), row.counts[domain]
     if count == published:
-        return ""
+        return []
     note = f"{domain}: {count:,} of the published {published:,} images"
     if count > published:
         note = f"{domain}: {count:,} images, where {published:,} are published"
-    _warn_once(f"{name}: {note} are on this machine; figures are not those of the whole set")
-    return note
+    _warn_once(f"{name}: {note}; figures are not those of the whole set")
+    return [note]
 
 
 @cache

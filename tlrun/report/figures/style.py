@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,11 @@ SOURCE, TARGET, QUIET = LINES[0], LINES[1], "#767676"
 CLASSES = (
     *("#332288", "#DDAA33", "#117733", "#CC6677", "#44AA99"),
     *("#882255", "#4AA3DF", "#999933", "#AA4499", "#000000"),
+)
+# What DejaVu Sans cannot write in names of classes is taken from the first of these that is there.
+OTHER_SCRIPTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "Arial Unicode MS"),
 )
 WIDTH = (
     8.0  # inches: 10-point type then reads at the width of the page, and of a phone held sideways
@@ -33,7 +40,7 @@ def figure(
     import matplotlib.pyplot as plt
 
     look: dict[Any, Any] = {
-        "font.family": "DejaVu Sans",
+        "font.family": _families(),
         "font.size": 10,
         "axes.titlesize": 10,
         "axes.titlelocation": "left",
@@ -55,10 +62,20 @@ def figure(
             yield fig, axes
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{path.name}.tmp")
-            fig.savefig(draft, dpi=160, format="png", metadata={"Software": None})
+            with warnings.catch_warnings():  # a box stands for what no font here has
+                warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+                fig.savefig(draft, dpi=160, format="png", metadata={"Software": None})
             draft.replace(path)
         finally:
             plt.close(fig)
+
+
+@cache
+def _families() -> list[str]:
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *[name for name in OTHER_SCRIPTS if name in installed][:1]]
 
 
 def line_look(place: int) -> dict[str, Any]:
