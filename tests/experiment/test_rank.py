@@ -13,7 +13,8 @@ from tlrun.config.combinations import combinations
 from tlrun.config.compose import compose
 from tlrun.evaluate import transferability
 from tlrun.experiment.features import prepared
-from tlrun.experiment.rank import labelled, scored_sets
+from tlrun.experiment.rank import scored_sets
+from tlrun.experiment.rank_nets import labelled
 from tlrun.models.pooled import pool, pooled_outputs
 from tlrun.report.read.rank import read_scores
 

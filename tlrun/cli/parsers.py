@@ -139,6 +139,13 @@ def rank_parser() -> Parser:
         "--images", type=int, metavar="N", help="score by N images at most (default: 5,000)"
     )
     parser.add_argument(
+        "--sweep",
+        type=Path,
+        metavar="SWEEP_DIR",
+        help="a sweep over transfer.cut: the files go there, and the scores' rank correlation with "
+        "its trained figures onto its page",
+    )
+    parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="where the files go (default: outputs/rank)"
     )
     return parser

@@ -87,6 +87,13 @@ def rank(args: argparse.Namespace) -> int:
         raise ConfigError(f"{others[0]} is no key=value; the folders of runs stand first")
     for run in runs:
         check_folder(Path(run), sweep_allowed=False)
+    if args.sweep and args.output:
+        raise ConfigError("--sweep and --output both say where the files go: give one")
+    if args.sweep:
+        from tlrun.run_folder.run_dir import is_sweep, runs_in
+
+        if not args.sweep.is_dir() or not (runs_in(args.sweep) or is_sweep(args.sweep)):
+            raise ConfigError(f"--sweep {args.sweep}: there is no sweep in that folder")
     if args.images is not None and args.images < 2:
         raise ConfigError(f"--images {args.images}: scores need at least 2 images")
     with trusting(args.trust, config_dir=args.config_dir):
@@ -98,7 +105,11 @@ def rank(args: argparse.Namespace) -> int:
                 compose(words, config_dir=args.config_dir)  # before torch comes in
         from tlrun.experiment.rank import rank
 
-        rank(args.words, args.config_dir, args.output, args.images)
+        rank(args.words, args.config_dir, args.sweep or args.output, args.images)
+        if args.sweep:
+            from tlrun.experiment.rank import beside_trained
+
+            beside_trained(args.sweep)
     return 0
 
 

@@ -15,61 +15,36 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
-from tlrun.config.combinations import combinations
-from tlrun.config.compose import compose
 from tlrun.config.data_names import data_title
-from tlrun.config.saved import load_config
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.problems.label_space import LabelSpace
-from tlrun.data.problems.options import Options
-from tlrun.data.problems.pair import Data, build_data
-from tlrun.data.problems.trained import with_statistics
+from tlrun.data.problems.pair import Data
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError
 from tlrun.evaluate import transferability
 from tlrun.experiment.assemble import device_of, images_per_pass
-from tlrun.experiment.evaluate import prepare_as_trained
-from tlrun.experiment.features import prepared, rows_in
-from tlrun.experiment.initial_weights import pretrained_weights
-from tlrun.inference import predict
-from tlrun.methods.query import Query
-from tlrun.models.build import build_net
-from tlrun.models.net import Net
+from tlrun.experiment.features import rows_in
+from tlrun.experiment.rank_nets import Candidate, of_configs, of_runs
 from tlrun.models.pooled import pooled_outputs
-from tlrun.models.published import published_classifier
 from tlrun.report.figures.rank import draw_rank
-from tlrun.report.read.rank import StageScores, table, write_scores
-from tlrun.run_folder.run_dir import RunDir
+from tlrun.report.pages.write import find_jobs, write_report
+from tlrun.report.read.rank import FILE, StageScores, read_scores, table, write_scores
+from tlrun.report.read.run_record import read_record
+from tlrun.report.statistics.groups import group_jobs, primary_metric
+from tlrun.report.statistics.rank_correlation import rank_correlations
 
 log = logging.getLogger(__name__)
 
-Forward = Callable[[Tensor], Tensor | None]  # x (B, ...) -> logits of the net's own classes (B, Z)
 MOST_IMAGES = 5000
 BACKBONE = "backbone"
-NO_CLASSIFIER = "no classifier"
-
-
-@dataclass
-class Candidate:
-    """A net to be scored. note: why it has no LEEP and no NCE, "" where it has."""
-
-    name: str
-    config: dict[str, Any]
-    data: Data
-    net: Net
-    forward: Forward
-    note: str = ""
 
 
 @dataclass
@@ -113,109 +88,7 @@ def rank(
     return scores
 
 
-# ---- the nets -----------------------------------------------------------------------------------
-
-
-def of_configs(overrides: Sequence[str], config_dir: Path | None) -> Iterator[Candidate]:
-    """A net for every combination of `backbone=a,b,c` and its like."""
-    for name, words in combinations(overrides).items():
-        cfg = compose(words, config_dir=config_dir)
-        _use_labels(cfg)
-        config = prepared(cfg)
-        init = str(config["init"])
-        if init not in ("auto", "source", "pretrained"):
-            raise ConfigError(
-                f"init={init}: rank takes init=pretrained, or trained runs: tlrun rank RUN_DIR"
-            )
-        backbone = config["backbone"]
-        weights = pretrained_weights(init, backbone.get("weights"))
-        if weights is None:
-            log.warning("%s has random weights; init=pretrained gives it learned ones", name)
-        data = labelled(config)
-        torch.manual_seed(int(config["seed"]))
-        device = device_of(config, 0, 1)
-        net = build_net({"backbone": {**backbone, "weights": weights}}, data.input_shape)
-        net = net.to(device).eval()
-        classifier = published_classifier(backbone, weights)
-        if classifier is not None and classifier.in_features == net.feature_dim:
-            forward = _with_classifier(net, classifier.to(device))
-            yield Candidate(name, config, data, net, forward)
-        else:
-            yield Candidate(name, config, data, net, _without(net), NO_CLASSIFIER)
-
-
-def _with_classifier(net: Net, classifier: torch.nn.Module) -> Forward:
-    return lambda x: classifier(net.features(x, "target"))
-
-
-def _without(net: Net) -> Forward:
-    def forward(x: Tensor) -> None:
-        net.features(x, "target")
-
-    return forward
-
-
-def of_runs(runs: Sequence[Path], overrides: Sequence[str]) -> Iterator[Candidate]:
-    """The selected weights of each run, up to the output of its head, and its own classes."""
-    for path in runs:
-        run = RunDir.open(path)
-        cfg = load_config(run.config, list(overrides))
-        if any(override.startswith("data") for override in overrides):
-            prepare_as_trained(cfg, run, overrides)
-        _use_labels(cfg)
-        model = predict.load(run.path)
-        config = prepared(cfg, trained=True)
-        space = LabelSpace.from_json(run.read_label_space())
-        data = with_statistics(labelled(config), space.preprocess)
-        if tuple(data.input_shape) != space.input_shape:
-            raise ConfigError(
-                f"{path} takes inputs of {space.input_shape}, and these data have "
-                f"{data.input_shape}: set data.size and data.channels as in the run"
-            )
-        model.to(device_of(config, 0, 1)).eval()
-        yield Candidate(run.path.name, config, data, model.net, _as_predicted(model))
-
-
-def _as_predicted(model: predict.Model) -> Forward:
-    def forward(x: Tensor) -> Tensor | None:
-        return model.method.predict(model.net, x, Query(domain="target")).scores
-
-    return forward
-
-
 # ---- the images ---------------------------------------------------------------------------------
-
-
-def _use_labels(cfg: DictConfig) -> None:
-    """All labels of training and validation, unless the user gives a number: `auto` keeps a test
-    set apart where labels are used."""
-    if cfg.target_labels == "none":
-        raise ConfigError("target_labels=none leaves no label to score by: leave it out, or give 5")
-    OmegaConf.set_struct(cfg, False)
-    if cfg.target_labels == "auto":
-        cfg.target_labels, cfg.target_val_labels = "all", "all"
-
-
-def labelled(config: dict[str, Any]) -> Data:
-    """The data with the labels that may be scored by."""
-    asked = Options(
-        seed=int(config["seed"]),
-        target_labels=config["target_labels"],
-        target_val_labels=config["target_val_labels"],
-        shared_classes=False,
-    )
-    try:
-        data = build_data(config["data"], asked)
-    except ConfigError as error:
-        if "target_labels" not in str(error):
-            raise
-        raise ConfigError(f"rank scores by class labels of a target: {error}") from error
-    if "target" not in data.domains or data.kind != "class":
-        raise ConfigError(
-            f"rank scores by class labels of a target; the data '{data.name}' have none "
-            f"(their kind is {data.kind})"
-        )
-    return data
 
 
 def scored_sets(data: Data) -> dict[str, ImageSet]:
@@ -361,3 +234,22 @@ def _write(
         raise ConfigError(f"cannot write to {folder}: {error.strerror}; set --output") from error
     print(table(scores))
     print(f"{folder / 'rank.csv'} and {folder / 'rank.png'}")
+
+
+def beside_trained(sweep: Path) -> None:
+    """Print the rank correlations of the scores that lie in a sweep's folder; write its page."""
+    records = [read_record(job) for job in find_jobs(sweep)]
+    found = rank_correlations(
+        read_scores(sweep / FILE), group_jobs(records), primary_metric(records)
+    )
+    if not found:
+        raise ConfigError(
+            f"{sweep} has not three values of transfer.cut with a result whose stages were scored"
+        )
+    print(
+        "Spearman's correlation of a score of stage k and the trained figure with transfer.cut=k:"
+    )
+    for row in found:
+        rho = "undefined" if row.spearman is None else f"{row.spearman:+.2f}"
+        print(f"  {row.net}, {row.line}: {row.score} {rho} (n={row.n})")
+    print(write_report(sweep))
