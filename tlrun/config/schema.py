@@ -205,11 +205,11 @@ class Augmentation:
     """`data.augment.<domain>`, each may be left out; data/pipeline/augment.py: what they mean."""
 
     random_resized_crop: Share
-    flip: Share
     color_jitter: Share
     rand_augment: Annotated[float, Range(0, 30)]
     rand_augment_ops: Annotated[int, Range(1, 14)]
     trivial_augment: Share
+    flip: Share
     shift: Share
     rotate: Annotated[float, Range(0, 360)]
     scale: BelowOne
@@ -222,6 +222,8 @@ class Augmentation:
     noise: Annotated[float, Range(0, 100)]
     cutout: Annotated[float, Range(0, 2**12)]
     blend: Share
+    mixup: Annotated[float, Range(0, 100)]
+    cutmix: Annotated[float, Range(0, 100)]
 
 
 @dataclass

@@ -76,6 +76,8 @@ def open_session(
         Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     )
     terms = build_terms(cfg, method, phases)
+    if space is None:
+        checks.check_mixing(cfg, method, data, phases, terms)
     balance = build_balance(cfg, method)
     tasks = {task.name: task.kind for task in data.tasks.values()}
     return Session(

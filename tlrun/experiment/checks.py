@@ -153,6 +153,35 @@ def check_streams(data: Data, phases: Sequence[Phase]) -> None:
                 data.view(stream, view)
 
 
+def check_mixing(
+    cfg: Config, method: Method, data: Data, phases: Sequence[Phase], terms: Mapping[str, Term]
+) -> None:
+    """Who is given images that are mixed with their labels can learn from such labels."""
+    for phase in phases:
+        for stream in phase.streams:
+            augment = data.view(stream, "weak")
+            for name in augment.mixing if augment else ():
+                key = f"data.augment.{stream}.{name}"
+                if data.kind != "class":
+                    raise ConfigError(f"{key}: labels are mixed of images of classes alone")
+                if data.stream_set(stream).labels is None:
+                    raise ConfigError(
+                        f"{key} mixes labels with the images, and these have none: leave it out"
+                    )
+                if not method.takes_soft_labels:
+                    raise ConfigError(
+                        f"{key} mixes labels, and method={cfg['choices'].get('method')} takes one "
+                        "class an image: leave it out, or choose source_only, finetune, dann or "
+                        "cdan"
+                    )
+                hard = [name for name, term in terms.items() if not term.takes_soft_labels]
+                if hard and phase.terms:
+                    raise ConfigError(
+                        f"{key} mixes labels, and terms=[{hard[0]}] takes one class an image: "
+                        "leave one of them out"
+                    )
+
+
 def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
     """Refuse two kinds of weight decay on the same weights."""
     decays = [name for name, term in terms.items() if term.decays_weights]

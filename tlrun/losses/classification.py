@@ -12,7 +12,8 @@ from tlrun.fp32 import in_fp32
 def classification_loss(
     logits: Tensor | None, labels: Tensor | None, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Mean cross-entropy. logits: (B, K) of any float type; labels: (B,) int64 -> scalar fp32.
+    """Mean cross-entropy. logits: (B, K) of any float type; labels: (B,) int64, or (B, K)
+    shares of the classes where images are mixed -> scalar fp32.
 
     Raises ValueError if either is missing: a stream without labels cannot be classified.
     """

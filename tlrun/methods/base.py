@@ -152,7 +152,8 @@ class Method:
     own, "pretrained", "scratch", the folder of another run, or "auto" = as `backbone.weights` says.
     needs_images: whether `step`, or a net beside `net`, does more with images than give them to
     `net`, or the phases in which it does. Where not, `Batch.x` may be what the frozen stages of the
-    net have made of them.
+    net have made of them. takes_soft_labels: whether `step` can do with labels (B, K), of mixed
+    images (`data.augment.<domain>.mixup`): it gives them to `classification_loss` alone.
     """
 
     requirements: Requirements = Requirements()
@@ -161,13 +162,16 @@ class Method:
     init: str = "auto"
     balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
     needs_images: bool | tuple[str, ...] = True
+    takes_soft_labels: bool = False
     taps: tuple[str, ...] = ()  # stages, or patterns, whose outputs it looks at or changes
 
     def __init_subclass__(cls) -> None:
-        """Who writes a `step` says anew whether it needs images."""
+        """Who writes a `step` says anew whether it needs images, and what labels it takes."""
         super().__init_subclass__()
         if "step" in vars(cls) and "needs_images" not in vars(cls):
             cls.needs_images = True
+        if "step" in vars(cls) and "takes_soft_labels" not in vars(cls):
+            cls.takes_soft_labels = False
 
     def phases(self, data: Data) -> list[Phase]:
         """The phases in order. Default: one, over the streams in `requirements`."""
@@ -245,18 +249,21 @@ class Term:
     decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
     then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
     several tasks. batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen`
-    leaves it nothing to do. needs_images: as a method's.
+    leaves it nothing to do. needs_images, takes_soft_labels: as a method's.
     """
 
     decays_weights: bool = False
     one_target: bool = False
     batch_statistics: bool = False
     needs_images: bool = True
+    takes_soft_labels: bool = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "loss" in vars(cls) and "needs_images" not in vars(cls):
             cls.needs_images = True
+        if "loss" in vars(cls) and "takes_soft_labels" not in vars(cls):
+            cls.takes_soft_labels = False
 
     def attach(self, net: Net) -> None:
         """Hook into modules of the net: after each phase has built its parts, on resume too.

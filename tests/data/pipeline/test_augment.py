@@ -5,6 +5,7 @@ import torch
 
 from tlrun.data.pipeline.augment import OPS, PHOTO, Augment
 from tlrun.data.pipeline.hashing import Draws
+from tlrun.data.pipeline.mixing import MIXING
 from tlrun.errors import ConfigError
 
 X = torch.randn(16, 3, 20, 20, generator=torch.Generator().manual_seed(0))
@@ -43,7 +44,7 @@ def test_nothing_to_do_costs_nothing():
     assert not Augment({"noise": 0.0})
 
 
-OTHERS = {"blend", "rand_augment_ops", *PHOTO}  # of the stream, or of pixels: test_photo.py
+OTHERS = {"blend", "rand_augment_ops", *PHOTO, *MIXING}  # test_streams, test_photo, test_mixing
 
 
 @pytest.mark.parametrize("name", sorted(set(OPS) - OTHERS))

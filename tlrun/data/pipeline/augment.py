@@ -22,6 +22,7 @@ from tlrun.config.schema import Augmentation, check_section
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline import photo
 from tlrun.data.pipeline.hashing import Draws
+from tlrun.data.pipeline.mixing import MIXING
 from tlrun.data.pipeline.preprocess import Preprocess, centre_corner
 from tlrun.errors import ConfigError
 
@@ -45,10 +46,13 @@ OPS = {
     "noise": "standard deviation of normal noise per pixel",
     "cutout": "side in pixels of a square set to zero (mid-grey)",
     "blend": "probability of |image - backdrop|, a rolled training image of the target",
+    "mixup": "alpha of Beta(alpha, alpha): shares of two images and of their labels",
+    "cutmix": "the same, of the areas: a box of another image, and labels by area",
 }
 AFFINE = ("flip", "shift", "rotate", "scale", "shear")
 POLICIES = ("rand_augment", "trivial_augment")
 PHOTO = ("random_resized_crop", "color_jitter", *POLICIES)  # on pixels
+SPATIAL = {"cutout", "background", "blend", "cutmix"}  # need rows and columns
 GEOMETRY = (*AFFINE, "random_resized_crop", *POLICIES)  # what moves an image
 
 
@@ -56,8 +60,9 @@ class Augment:
     """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
 
     Operations of strength 0 cost nothing; all that move the image share one resampling. `blend`
-    needs other images than those of the batch, so the stream does it, before all others. Raises
-    ConfigError for an unknown operation or a strength out of range.
+    needs other images than those of the batch, so the stream does it, before all others; what mixes
+    labels too (`mixing`) it does after them. Raises ConfigError for an unknown operation or a
+    strength out of range.
     """
 
     def __init__(self, ops: Mapping[str, float] | None = None) -> None:
@@ -68,6 +73,7 @@ class Augment:
                 self.ops[name] = float(value)
         self.geometric = any(name in self.ops for name in AFFINE)
         self.photo = any(name in self.ops for name in PHOTO)
+        self.mixing = {name: self.ops[name] for name in MIXING if name in self.ops}
         if "rand_augment_ops" in self.ops and "rand_augment" not in self.ops:
             raise ConfigError("rand_augment_ops needs rand_augment, its magnitude: rand_augment=9")
 
@@ -92,10 +98,10 @@ class Augment:
         if not self.ops:
             return x
         images_only = self.geometric or self.photo
-        if x.ndim == 2 and (images_only or {"cutout", "background", "blend"} & self.ops.keys()):
+        if x.ndim == 2 and (images_only or SPATIAL & self.ops.keys()):
             raise ConfigError(
-                f"augmentations {sorted(self.ops)}: features know only invert, gain, offset and "
-                "noise."
+                f"augmentations {sorted(self.ops)}: features know only invert, gain, offset, noise "
+                "and mixup."
             )
         if self.geometric:
             x = self._resample(x, self._affine(draws), list(x.shape))

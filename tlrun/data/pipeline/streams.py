@@ -11,6 +11,7 @@ from torch import Tensor
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.augment import Augment, blend
 from tlrun.data.pipeline.hashing import Draws, permutation
+from tlrun.data.pipeline.mixing import mixed
 from tlrun.data.pipeline.prefetch import Prefetch, auto_workers
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.errors import ConfigError, DataError
@@ -21,6 +22,8 @@ USUAL_VALUES = 3 * 64 * 64  # of an image, for which evaluate.batch_size is mean
 @dataclass
 class Batch:
     """x: (B, ...) float32, preprocessed; y: (B,) int64 or None; index: (B,) int64 in the set.
+
+    y is (B, K) float32, rows sum to 1, where images are mixed (`pipeline/mixing.py`).
 
     columns: what else the set knows of each example, by name, each (B, ...). views: the same images
     seen otherwise, by name, each as x (`Phase.views`).
@@ -126,6 +129,10 @@ class Stream:
         index, epoch = index.to(self.device), epoch.to(self.device)
         with torch.no_grad():
             x, views = self._seen(raw, epoch, index)
+            if self.augment is not None and self.augment.mixing and y is not None:
+                count = len(self.examples.classes or ())
+                draws = Draws(self.seed, self.name, epoch, index)
+                x, y = mixed(x, y, count, draws, self.augment.mixing)
         return Batch(x, y, index, columns=columns, views=views)
 
     def _seen(self, raw: Tensor, epoch: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -195,10 +195,10 @@ class Data:
                 f"data.augment.{domain}{STRONG}, for example "
                 f"'data.augment.{domain}{STRONG}={{rotate: 15, scale: 0.2, noise: 0.1}}'"
             )
-        if "blend" in strong.ops:
+        for name in {"blend", *strong.mixing} & strong.ops.keys():
             raise ConfigError(
-                f"data.augment.{domain}{STRONG}.blend: only plain images are blended, as "
-                f"data.augment.{domain}.blend"
+                f"data.augment.{domain}{STRONG}.{name}: only plain images are blended or mixed, "
+                f"as data.augment.{domain}.{name}"
             )
         return strong
 

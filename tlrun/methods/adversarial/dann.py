@@ -48,6 +48,7 @@ class DANN(Method):
 
     requirements = Requirements(streams=("source", "target"))
     needs_images = False
+    takes_soft_labels = True
     batch_norm = "per_domain"
 
     trade_off: Weight = 1.0

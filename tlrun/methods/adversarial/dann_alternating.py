@@ -32,6 +32,7 @@ class DANNAlternating(DANN):
     """label_steps (k) and domain_steps (m) take turns; the other arguments are DANN's."""
 
     needs_images = False
+    takes_soft_labels = True
     label_steps: Repeats = 1
     domain_steps: Repeats = 1
 

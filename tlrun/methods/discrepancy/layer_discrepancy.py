@@ -35,6 +35,7 @@ class Discrepancy(Method):
 
     requirements = Requirements(streams=("source", "target"))
     needs_images = False
+    takes_soft_labels = True
     batch_norm = "per_domain"
     distance_name = "discrepancy"
 

@@ -40,6 +40,7 @@ class Finetune(Method):
 
     requirements = Requirements(streams=("target",), target_labels="all", shared_classes=False)
     needs_images: bool | tuple[str, ...] = False
+    takes_soft_labels = True
     init = "source"
     shared_head = True  # one for both domains: they have the same classes
 

@@ -34,6 +34,7 @@ class LoRA(Finetune):
     """
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class SourceOnly(Method):
 
     requirements = Requirements(streams=("source",))
     needs_images: bool | tuple[str, ...] = False
+    takes_soft_labels = True
 
     def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
         self.label_smoothing = label_smoothing

@@ -34,6 +34,7 @@ class SourceFree(Method):
 
     requirements = Requirements(streams=("source", "target"))
     needs_images = False
+    takes_soft_labels = True
     batch_norm = "per_domain"
     init = "source"
     adapting = Phase("target", ("target",), transfer=True)

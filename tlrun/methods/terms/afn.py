@@ -23,6 +23,7 @@ class AFN(Term):
     """weight: λ. step: Δr of the stepwise form. radius: R of the hard form; None = stepwise."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(
         self, weight: Weight = 0.05, step: NotNegative = 1.0, radius: NotNegative | None = None

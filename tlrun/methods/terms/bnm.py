@@ -20,6 +20,7 @@ class BNM(Term):
     """weight: the paper's λ."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, weight: Weight = 1.0) -> None:
         self.weight = weight

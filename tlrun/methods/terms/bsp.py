@@ -24,6 +24,7 @@ class BSP(Term):
     """weight: β; the paper's 1e-4 is too much for `dann_cnn`. k: how many of the largest."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, weight: Weight = 1e-5, k: Count = 1) -> None:
         self.weight, self.k = weight, k

@@ -23,6 +23,7 @@ class BSS(Term):
     """weight: η. k: how many of the smallest singular values."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, weight: Weight = 1e-3, k: Count = 1) -> None:
         self.weight, self.k = weight, k

@@ -23,6 +23,7 @@ class Coral(Term):
     """weight: of the distance. layer: features | logits."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(
         self, weight: Weight = 1.0, layer: Literal["features", "logits"] = "logits"

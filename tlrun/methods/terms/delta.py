@@ -46,6 +46,7 @@ class Delta(Term):
     """
 
     one_target = True
+    takes_soft_labels = True
 
     def __init__(
         self,

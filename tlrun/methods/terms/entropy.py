@@ -23,6 +23,7 @@ class Entropy(Term):
     """weight: of the whole. diversity: of the second part, at least 0."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, weight: Weight = 0.1, diversity: Weight = 0.0) -> None:
         self.weight, self.diversity = weight, diversity

@@ -37,6 +37,7 @@ class EWC(Term):
     """
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, weight: Weight = 10.0, images: Count = 200, samples: Size = 0) -> None:
         self.weight, self.images, self.samples = weight, images, samples

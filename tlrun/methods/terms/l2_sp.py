@@ -34,6 +34,7 @@ class L2SP(Term):
     """
 
     needs_images = False
+    takes_soft_labels = True
     decays_weights = True
 
     def __init__(self, alpha: Weight = 0.1, beta: Weight = 0.01) -> None:

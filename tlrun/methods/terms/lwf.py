@@ -29,6 +29,8 @@ from tlrun.models.net import Net
 class LwF(Term):
     """weight: λ. temperature: T, above 0."""
 
+    takes_soft_labels = True
+
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.0) -> None:
         self.weight, self.temperature = weight, temperature
         self.teacher = FrozenCopy()

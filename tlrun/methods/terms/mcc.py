@@ -21,6 +21,7 @@ class MCC(Term):
     """weight: the paper's trade-off. temperature: T, above 0."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.5) -> None:
         self.weight, self.temperature = weight, temperature

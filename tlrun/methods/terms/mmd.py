@@ -23,6 +23,7 @@ class MMD(Term):
     """weight: of the distance. layer: features | logits. The others: as for `method=dan`."""
 
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class StochNorm(Term):
 
     batch_statistics = True
     needs_images = False
+    takes_soft_labels = True
 
     def __init__(self, p: Share = 0.5) -> None:
         self.p = p

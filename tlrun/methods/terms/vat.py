@@ -26,6 +26,8 @@ class VAT(Term):
     """weight: of the divergence. radius: length of r. xi: of the probing step, in the same units.
     iterations: of the power method."""
 
+    takes_soft_labels = True
+
     def __init__(
         self,
         weight: Weight = 0.1,
