@@ -12,7 +12,7 @@ from tlrun.config.packaged import conf_dir
 FOLDER = conf_dir() / "experiment"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
 KEYS = ("reference", "published", "ours", "tuned", "budget", "command")
-TABLE = "digits/"  # methods x pairs x seeds: one seed of all comes first, and n says so
+TABLE = ("digits/", "pacs/")  # methods x pairs x seeds: one seed of all comes first, and n says so
 
 
 def header(name):

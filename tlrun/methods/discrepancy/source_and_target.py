@@ -24,6 +24,7 @@ class SourceAndTarget(Method):
 
     requirements = Requirements(streams=("source", "target"))
     needs_images = False
+    takes_soft_labels = True
     batch_norm = "per_domain"
 
     def __init__(self, label_smoothing: BelowOne = 0.0) -> None:
