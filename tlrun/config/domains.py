@@ -70,11 +70,13 @@ def domains_of(cfg: Mapping[str, Any]) -> Domains:
 
 def _is_left_empty(data: Mapping[str, Any]) -> bool:
     """Whether `target` names its files and `source`, read by the same function, names none."""
-    sides = [data.get("source"), data.get("target")]
-    if not all(isinstance(side, Mapping) and not side.get("domain") for side in sides):
+    source, target = data.get("source"), data.get("target")
+    if not isinstance(source, Mapping) or not isinstance(target, Mapping):
         return False
-    placed = [any(side.get(key) for key in PLACES) for side in sides]
-    return sides[0].get("_target_") == sides[1].get("_target_") and placed == [False, True]
+    if source.get("domain") or target.get("domain"):
+        return False
+    placed = [any(side.get(key) for key in PLACES) for side in (source, target)]
+    return source.get("_target_") == target.get("_target_") and placed == [False, True]
 
 
 def _names(value: Any) -> tuple[str, ...]:
