@@ -102,6 +102,7 @@ def test_the_run_folder_is_the_designs(trained: Trained) -> None:
         "model.safetensors",
         "predictions.csv",
         "features.npz",
+        "images.json",
         "report.html",
         ".lock",
         *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),

@@ -117,7 +117,7 @@ def test_targets_inside_a_group_are_checked_before_anything_is_built() -> None:
     [
         ("data.channels=nan", "data.channels=nan: expected one of 1, 3"),
         ("data.channels=2", "data.channels=2: expected one of 1, 3"),
-        ("data.size=100000", "data.size=100000: expected a whole number from 1 to 4,096"),
+        ("data.size=100000", "data.size=100000: expected auto, or a whole number from 1 to 4,096"),
         ("backbone.width=1e30", "backbone.width=1e+30: expected a number above 0 to 100"),
         (f"method.domain_hidden={HUGE}", f"method.domain_hidden={HUGE}: expected a whole number"),
         (f"trainer.batch_size={HUGE}", f"trainer.batch_size={HUGE}: expected a whole number"),

@@ -1,5 +1,7 @@
 """Adaptation without the source: what stays frozen, SHOT's labels, exact resume, other starts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -226,11 +228,11 @@ def test_a_start_that_knows_no_classes_is_refused(tmp_path):
 
 
 def test_what_it_is_compared_with():
-    method = ShotIM()
-    fresh = method.baselines(None)["baseline"]
+    method, data = ShotIM(), SimpleNamespace(sources=("source",))
+    fresh = method.baselines(data)["baseline"]
     assert (fresh["method"], fresh["init"]) == ("source_only", "auto")
     method.init = "outputs/a_run"
-    given = method.baselines(None)["baseline"]
+    given = method.baselines(data)["baseline"]
     assert given["phases"] == {"train": {"steps": 0}}  # that run's model as it is
     assert "init" not in given
 
