@@ -289,7 +289,7 @@ class Scripted:
     """An evaluator with the figures of SCRIPT instead of measured ones."""
 
     rules = ()
-    batch_size = 100  # of a pass over images for the activations of what is frozen
+    batch_size, target_test = 100, True  # for the activations of what is frozen
 
     def row(self, net):
         score, source = SCRIPT[self.script_step()]
