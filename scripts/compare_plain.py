@@ -64,7 +64,7 @@ def by_tlrun(
     command += [f"trainer.eval_every={args.steps}", f"hydra.run.dir={run}"]
     _, seconds = timed(command)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return 100 * float(summary["figures"]["target_test/accuracy"]), seconds
+    return 100 * float(summary["selected"]["target_test/accuracy"]), seconds
 
 
 def timed(command: list[str]) -> tuple[str, float]:
