@@ -141,6 +141,15 @@ class Output:
     features: Tensor | None = None
 
 
+def _declare_anew(cls: type, written: str) -> None:
+    """A class that writes this function and not its declarations is given the careful ones, not
+    those of its parent: it needs images, and takes no soft labels."""
+    if written in vars(cls):
+        for name, careful in (("needs_images", True), ("takes_soft_labels", False)):
+            if name not in vars(cls):
+                setattr(cls, name, careful)
+
+
 class Method:
     """Base class: supervised training on the first stream. Override what differs.
 
@@ -168,10 +177,7 @@ class Method:
     def __init_subclass__(cls) -> None:
         """Who writes a `step` says anew whether it needs images, and what labels it takes."""
         super().__init_subclass__()
-        if "step" in vars(cls) and "needs_images" not in vars(cls):
-            cls.needs_images = True
-        if "step" in vars(cls) and "takes_soft_labels" not in vars(cls):
-            cls.takes_soft_labels = False
+        _declare_anew(cls, "step")
 
     def phases(self, data: Data) -> list[Phase]:
         """The phases in order. Default: one, over the streams in `requirements`."""
@@ -260,10 +266,7 @@ class Term:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "loss" in vars(cls) and "needs_images" not in vars(cls):
-            cls.needs_images = True
-        if "loss" in vars(cls) and "takes_soft_labels" not in vars(cls):
-            cls.takes_soft_labels = False
+        _declare_anew(cls, "loss")
 
     def attach(self, net: Net) -> None:
         """Hook into modules of the net: after each phase has built its parts, on resume too.

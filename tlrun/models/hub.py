@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import urllib.request
+from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlparse
+
+import torch
 
 SECONDS = 5.0  # for one answer; a network that drops what it gets would not answer for minutes
 
@@ -17,3 +21,8 @@ def why_unreachable(url: str) -> str | None:
     except OSError as error:  # no name, no route, a certificate, no answer in time
         return str(getattr(error, "reason", error))
     return None
+
+
+def cached_file(url: str) -> Path:
+    """Where torch keeps the file of this address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name

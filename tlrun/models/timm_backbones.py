@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import nn
 
 from tlrun.errors import ConfigError, DataError, did_you_mean
-from tlrun.models.hub import why_unreachable
+from tlrun.models.hub import cached_file, why_unreachable
 from tlrun.models.published import State, TrainedOn, published
 from tlrun.models.shapes import describe
 
@@ -101,8 +99,7 @@ def _at_hand(config: Any, whose: str) -> dict[str, Any]:
 
     if config.hf_hub_id is None:
         url = str(config.url)
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-        why = None if cached.is_file() else why_unreachable(url)
+        why = None if cached_file(url).is_file() else why_unreachable(url)
     else:
         for name in _names(config):
             found = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, name)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import nn
 
 from tlrun.errors import ConfigError, DataError, did_you_mean
-from tlrun.models.hub import why_unreachable
+from tlrun.models.hub import cached_file, why_unreachable
 from tlrun.models.published import State, TrainedOn, published
 from tlrun.models.shapes import call_order, describe
 
@@ -98,17 +96,12 @@ def _entry(name: str, weights: str) -> Any:
 
 def _check_at_hand(entry: Any, name: str) -> None:
     """DataError, at once, if the weights lie not in torch's cache and their host is silent."""
-    if not _cached(entry).is_file() and (why := why_unreachable(entry.url)):
+    if not cached_file(entry.url).is_file() and (why := why_unreachable(entry.url)):
         raise _not_at_hand(entry, name, why)
 
 
-def _cached(entry: Any) -> Path:
-    """Where torch keeps the file of these weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(entry.url).path).name
-
-
 def _not_at_hand(entry: Any, name: str, why: str) -> DataError:
-    file = _cached(entry)
+    file = cached_file(entry.url)
     return DataError(
         f"the weights '{entry.name}' of {name} ({entry.url}) cannot be downloaded ({why}): put the "
         f"file {file.name} into {file.parent}, or give it as backbone.weights=FILE, or train from "

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Missing(Exception):
@@ -27,6 +30,32 @@ def read_entries(path: Path) -> list[Any]:
     if not isinstance(content, list):
         raise Missing("it holds no list")
     return content
+
+
+def read_each(
+    path: Path, make: Callable[[dict[str, Any], str], T]
+) -> tuple[list[T], list[tuple[str, str]]]:
+    """(what `make` makes of each entry and its name, (title, why it was left out) of the others).
+
+    make raises Missing for an entry that is damaged.
+    """
+    try:
+        entries = read_entries(path)
+    except Missing as reason:
+        return [], [(path.name, str(reason))]
+    made: list[T] = []
+    left_out: list[tuple[str, str]] = []
+    names: set[str] = set()
+    for place, entry in enumerate(entries, start=1):
+        try:
+            name = safe_name(entry, names)
+            made.append(make(entry, name))
+            names.add(name)
+        except Missing as reason:
+            where = f"{path.name}, entry {place}"
+            title = text(entry, "title", where) if isinstance(entry, dict) else where
+            left_out.append((title, str(reason)))
+    return made, left_out
 
 
 def safe_name(entry: Any, taken: set[str]) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlrun.report.read.entries import Missing, read_entries, safe_name, text
+from tlrun.report.read.entries import Missing, read_each, text
 
 # What base64 of a file begins with: its first bytes, as whole groups of four letters.
 KINDS = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg"}
@@ -63,28 +63,18 @@ class Section:
 
 def read_images(path: Path) -> tuple[list[Section], list[tuple[str, str]]]:
     """(sections in order, (title, why it was left out) of those that are damaged)."""
-    try:
-        entries = read_entries(path)
-    except Missing as reason:
-        return [], [(path.name, str(reason))]
-    sections, left_out = [], []
-    names: set[str] = set()
     letters = 0
-    for place, entry in enumerate(entries, start=1):
-        try:
-            name = safe_name(entry, names)
-            section = _section(entry, name)
-            more = sum(len(i.address) for row in section.rows for g in row.groups for i in g.images)
-            if letters + more > MOST:
-                raise Missing(f"its images would make the page larger than {MOST:,} bytes")
-            letters += more
-            sections.append(section)
-            names.add(name)
-        except Missing as reason:
-            where = f"{path.name}, entry {place}"
-            title = text(entry, "title", where) if isinstance(entry, dict) else where
-            left_out.append((title, str(reason)))
-    return sections, left_out
+
+    def section_of(entry: dict[str, Any], name: str) -> Section:
+        nonlocal letters
+        section = _section(entry, name)
+        more = sum(len(i.address) for row in section.rows for g in row.groups for i in g.images)
+        if letters + more > MOST:
+            raise Missing(f"its images would make the page larger than {MOST:,} bytes")
+        letters += more
+        return section
+
+    return read_each(path, section_of)
 
 
 def _section(entry: dict[str, Any], name: str) -> Section:

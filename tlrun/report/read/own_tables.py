@@ -17,7 +17,7 @@ from typing import Any
 
 from tlrun.evaluate.figures import finite
 from tlrun.report.formats import number
-from tlrun.report.read.entries import Missing, read_entries, safe_name, text, texts
+from tlrun.report.read.entries import Missing, read_each, text, texts
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,7 @@ class Table:
 
 def read_tables(path: Path) -> tuple[list[Table], list[tuple[str, str]]]:
     """(tables in order, (title, why it was left out) of those that are damaged)."""
-    try:
-        entries = read_entries(path)
-    except Missing as reason:
-        return [], [(path.name, str(reason))]
-    tables, left_out = [], []
-    names: set[str] = set()
-    for place, entry in enumerate(entries, start=1):
-        try:
-            name = safe_name(entry, names)
-            tables.append(_table(entry, name))
-            names.add(name)
-        except Missing as reason:
-            where = f"{path.name}, entry {place}"
-            title = text(entry, "title", where) if isinstance(entry, dict) else where
-            left_out.append((title, str(reason)))
-    return tables, left_out
+    return read_each(path, _table)
 
 
 def _table(entry: dict[str, Any], name: str) -> Table:
