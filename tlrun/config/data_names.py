@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tlrun.config.build import plain
-from tlrun.config.domains import ALL_BUT, domains_of
+from tlrun.config.domains import ALL_BUT, PLACES, domains_of
 
-PLACES = ("domain", "root", "list", "path")  # keys of a side that say which domain it is
+CHOOSES = ("domain", *PLACES)  # keys of a side that say which domain it is
 LONGEST = 80  # characters of a folder's name; the hash behind it tells jobs apart
 
 
 def is_pair_key(key: str) -> bool:
     """Whether a key of an override chooses a domain: data.source, data.target.root, ..."""
     words = key.split(".")
-    chooses = len(words) == 2 or (len(words) == 3 and words[2] in PLACES)
+    chooses = len(words) == 2 or (len(words) == 3 and words[2] in CHOOSES)
     return words[0] == "data" and words[1:2] in (["source"], ["target"]) and chooses
 
 
@@ -71,7 +71,7 @@ def _is_chosen(data: Mapping[str, Any]) -> bool:
 
 def _is_placed(side: Any) -> bool:
     if isinstance(side, Mapping):
-        return any(side.get(key) not in (None, "???") for key in PLACES)
+        return any(side.get(key) not in (None, "???") for key in CHOOSES)
     return bool(side) and side != "???"
 
 

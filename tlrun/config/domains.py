@@ -22,6 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from tlrun.config.build import plain
+from tlrun.config.one_set import has_source
 from tlrun.errors import ConfigError, did_you_mean
 
 log = logging.getLogger("tlrun")
@@ -64,19 +65,8 @@ def domains_of(cfg: Mapping[str, Any]) -> Domains:
     if isinstance(sources, Mapping):
         source: tuple[str, ...] = tuple(map(str, sources))
     else:
-        source = () if _is_left_empty(data) else _names(data.get("source"))
+        source = _names(data.get("source")) if has_source(data) else ()
     return Domains(source, _names(data.get("target")))
-
-
-def _is_left_empty(data: Mapping[str, Any]) -> bool:
-    """Whether `target` names its files and `source`, read by the same function, names none."""
-    source, target = data.get("source"), data.get("target")
-    if not isinstance(source, Mapping) or not isinstance(target, Mapping):
-        return False
-    if source.get("domain") or target.get("domain"):
-        return False
-    placed = [any(side.get(key) for key in PLACES) for side in (source, target)]
-    return source.get("_target_") == target.get("_target_") and placed == [False, True]
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from tlrun.config.data_names import PLACES, is_pair_key
+from tlrun.config.data_names import CHOOSES, is_pair_key
 from tlrun.config.overrides import key_of, parse_overrides
 from tlrun.config.packaged import conf_dir
 
@@ -41,7 +41,7 @@ def _words(typed: str | None, default: Any) -> list[str]:
 
 def _place(side: str, typed: dict[str, str], default: Any) -> list[str]:
     default = default if isinstance(default, dict) else {}
-    values = [typed.get(f"data.{side}.{key}", default.get(key)) for key in PLACES]
+    values = [typed.get(f"data.{side}.{key}", default.get(key)) for key in CHOOSES]
     return ["" if value in (None, "null") else str(value).rstrip("/") for value in values]
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from tlrun.config.build import build
+from tlrun.config.one_set import has_source
 from tlrun.config.schema import INITS
 from tlrun.config.weight_files import is_weight_file
 from tlrun.data.pipeline.streams import images_per_pass
 from tlrun.data.problems.label_space import LabelSpace
-from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
 from tlrun.data.problems.pair import Data, build_data
 from tlrun.data.problems.trained import as_trained, check_columns, with_statistics

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from tlrun.config.one_set import has_source
 from tlrun.data.pipeline.prefetch import auto_workers
 from tlrun.data.problems.domain_words import is_transductive
-from tlrun.data.problems.one_set import has_source
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.evaluate.selection import (
     resolve_min_effective_classes,

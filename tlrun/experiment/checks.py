@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from tlrun.config.one_set import give_source, has_source
 from tlrun.config.schema import INITS
-from tlrun.data.problems.one_set import give_source, has_source
 from tlrun.data.problems.pair import UNKNOWN_CLASS, Data, Labels
 from tlrun.engine.optimizers import merged
 from tlrun.errors import ConfigError

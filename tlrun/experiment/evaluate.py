@@ -12,9 +12,9 @@ from omegaconf import DictConfig, open_dict
 
 from tlrun.config.build import plain
 from tlrun.config.data_names import data_title
+from tlrun.config.one_set import OWN_FILES
 from tlrun.config.saved import load_config
 from tlrun.data.problems.label_space import LabelSpace
-from tlrun.data.problems.one_set import OWN_FILES
 from tlrun.data.sets.domain_table import has_test
 from tlrun.errors import ConfigError
 from tlrun.evaluate.figures import Figure, Figures, finite, with_unit
@@ -46,16 +46,17 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     session.build_all()
     selected = session.load_selected()
     figures, _ = session.test()
+    sizes = counts(session, figures)
     result = {
         "data": session.data.name,
         "step": selected["step"],
         "overrides": list(overrides),
         "headline": session.evaluator.headline,
         "figures": figures.about(),
-        "examples": counts(session, figures),
+        "examples": sizes,
         **figures,
     }
-    _print(session, int(selected["step"]), figures)
+    _print(session, int(selected["step"]), figures, sizes)
     path = run_dir.path / "evaluations" / f"{session.data.name}{_mark(overrides)}.json"
     try:
         path.parent.mkdir(exist_ok=True)
@@ -82,12 +83,13 @@ def counts(session: Session, figures: Figures) -> dict[str, dict[str, Any]]:
     }
 
 
-def _print(session: Session, step: int, figures: Figures) -> None:
+def _print(
+    session: Session, step: int, figures: Figures, sizes: Mapping[str, Mapping[str, Any]]
+) -> None:
     """The sizes of the sets, and the figures with their intervals, at last those of each class."""
     rule = session.cfg["select"]["name"]
     title = data_title(session.cfg) or session.data.name
     print(f"{title}, weights of step {step} (select={rule})")
-    sizes = counts(session, figures)
     for role, size in sizes.items():
         unlabelled = "" if size["count_by_class"] else ", without labels: no figures"
         print(f"  {role:<32} {size['count']:,} examples{unlabelled}")

@@ -43,6 +43,7 @@ from tlrun.experiment.initial_weights import pretrained_weights
 from tlrun.inference import predict
 from tlrun.methods.query import Query
 from tlrun.models.build import build_net
+from tlrun.models.net import Net
 from tlrun.process import prepare_process
 from tlrun.run_folder.run_dir import RunDir
 
@@ -66,19 +67,10 @@ class Rows:
 def of_run(run_path: Path, overrides: Sequence[str], output: Path | None) -> list[Path]:
     """By the selected weights of a run, of its data or of others (`data=...`)."""
     run = RunDir.open(run_path)
-    cfg = load_config(run.config, list(overrides))
-    if any(override.startswith("data") for override in overrides):
-        prepare_as_trained(cfg, run, overrides)
+    cfg = config_on_data(run, overrides)
     model = predict.load(run.path)
     config = prepared(cfg, trained=True)
-    data = all_labels(config)
-    space = LabelSpace.from_json(run.read_label_space())
-    data = with_statistics(data, space.preprocess)
-    if tuple(data.input_shape) != space.input_shape:
-        raise ConfigError(
-            f"the run takes inputs of {space.input_shape}, and these data have {data.input_shape}: "
-            "set data.size and data.channels as in the run"
-        )
+    data = as_the_run_takes(all_labels(config), run, "the run")
     model.to(device_of(config, 0, 1))
 
     def features(x: Tensor, domain: str) -> Tensor:
@@ -104,10 +96,8 @@ def of_config(overrides: Sequence[str], config_dir: Path | None, output: Path | 
     if weights is None:
         log.warning("the backbone has random weights; init=pretrained gives it learned ones")
     data = all_labels(config)
-    torch.manual_seed(int(config["seed"]))
-    backbone = {**config["backbone"], "weights": weights}
-    net = build_net({"backbone": backbone}, data.input_shape).to(device_of(config, 0, 1)).eval()
-    name = f"features_{data.name}_{backbone['name']}"
+    net = backbone_net(config, data, weights)
+    name = f"features_{data.name}_{config['backbone']['name']}"
     return write(config, data, net.features, output or Path(name))
 
 
@@ -116,6 +106,34 @@ def prepared(cfg: DictConfig, trained: bool = False) -> dict[str, Any]:
     config: dict[str, Any] = plain(resolve_auto(cfg, trained))
     prepare_process(config, 0, 1)
     return config
+
+
+def config_on_data(run: RunDir, overrides: Sequence[str]) -> DictConfig:
+    """The run's own configuration, or on other data if the overrides name some."""
+    cfg = load_config(run.config, list(overrides))
+    if any(override.startswith("data") for override in overrides):
+        prepare_as_trained(cfg, run, overrides)
+    return cfg
+
+
+def as_the_run_takes(data: Data, run: RunDir, name: str) -> Data:
+    """The data under the statistics of the run. name: of the run, in the ConfigError for inputs of
+    another shape."""
+    space = LabelSpace.from_json(run.read_label_space())
+    data = with_statistics(data, space.preprocess)
+    if tuple(data.input_shape) != space.input_shape:
+        raise ConfigError(
+            f"{name} takes inputs of {space.input_shape}, and these data have {data.input_shape}: "
+            "set data.size and data.channels as in the run"
+        )
+    return data
+
+
+def backbone_net(config: dict[str, Any], data: Data, weights: Any) -> Net:
+    """The backbone of a configuration, in eval mode on its device; random weights by the seed."""
+    torch.manual_seed(int(config["seed"]))
+    net = build_net({"backbone": {**config["backbone"], "weights": weights}}, data.input_shape)
+    return net.to(device_of(config, 0, 1)).eval()
 
 
 def all_labels(config: dict[str, Any]) -> Data:
@@ -138,7 +156,7 @@ def write(config: dict[str, Any], data: Data, features: Features, folder: Path) 
     device = device_of(config, 0, 1)
     size = images_per_pass(int(config["evaluate"]["batch_size"]), data.input_shape)
     written: list[Path] = []
-    for domain in domains_of(data):
+    for domain in single_domains(data):
         with torch.no_grad(), autocast(config["trainer"]["precision"], device):
             rows = rows_of(data, domain, features, device, size)
         if rows is None:
@@ -173,7 +191,7 @@ def _tell(path: Path, rows: Rows) -> None:
     )
 
 
-def domains_of(data: Data) -> list[str]:
+def single_domains(data: Data) -> list[str]:
     """All domains; of several sources each one, not their union."""
     union = "source" in data.domains and "source" not in data.sources
     return [domain for domain in data.domains if not (union and domain == "source")]
@@ -205,16 +223,20 @@ def rows_of(
 
 def apart(data: Data, domain: str) -> dict[str, ImageSet]:
     """The sets of a domain by split, without the images that an earlier one holds."""
-    sets: dict[str, ImageSet] = {}
-    for split in SPLITS:
-        examples = data.role(f"{domain}_{split}")
-        if examples is None:
-            continue
-        held = {row for other in sets.values() for row in rows_in(other)}
-        new = [i for i, row in enumerate(rows_in(examples)) if row not in held]
+    sets = {split: data.role(f"{domain}_{split}") for split in SPLITS}
+    return each_once({split: found for split, found in sets.items() if found is not None}, set())
+
+
+def each_once(sets: dict[str, ImageSet], held: set[tuple[int, int]]) -> dict[str, ImageSet]:
+    """The sets without images that are in `held` or in one before them; none that is empty then."""
+    out: dict[str, ImageSet] = {}
+    for split, examples in sets.items():
+        rows = rows_in(examples)
+        new = [i for i, row in enumerate(rows) if row not in held]
+        held = held | set(rows)
         if new:
-            sets[split] = examples.subset(torch.tensor(new))
-    return sets
+            out[split] = examples.subset(torch.tensor(new))
+    return out
 
 
 def rows_in(examples: ImageSet) -> list[tuple[int, int]]:

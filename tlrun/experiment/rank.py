@@ -26,12 +26,13 @@ from tqdm import tqdm
 
 from tlrun.config.data_names import data_title
 from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.pipeline.streams import images_per_pass
 from tlrun.data.problems.pair import Data
 from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError
 from tlrun.evaluate import transferability
-from tlrun.experiment.assemble import device_of, images_per_pass
-from tlrun.experiment.features import rows_in
+from tlrun.experiment.assemble import device_of
+from tlrun.experiment.features import each_once, rows_in
 from tlrun.experiment.rank_nets import Candidate, of_configs, of_runs
 from tlrun.models.pooled import pooled_outputs
 from tlrun.report.figures.rank import draw_rank
@@ -94,17 +95,12 @@ def rank(
 def scored_sets(data: Data) -> dict[str, ImageSet]:
     """{train, val}: the target's images with labels, without any that its test set holds."""
     test = data.role("target_test")
-    held = set() if test is None else set(rows_in(test))
-    sets: dict[str, ImageSet] = {}
-    for split in ("train", "val"):
-        examples = data.role(f"target_{split}")
-        if examples is None or examples.labels is None:
-            continue
-        rows = rows_in(examples)
-        new = [i for i, row in enumerate(rows) if row not in held]
-        held |= set(rows)
-        if new:
-            sets[split] = examples.subset(torch.tensor(new))
+    labelled = {
+        split: examples
+        for split in ("train", "val")
+        if (examples := data.role(f"target_{split}")) is not None and examples.labels is not None
+    }
+    sets = each_once(labelled, set() if test is None else set(rows_in(test)))
     if not sets:
         raise ConfigError(
             f"the target of '{data.name}' has no labelled image outside its test set: set "

@@ -14,19 +14,19 @@ from torch import Tensor
 
 from tlrun.config.combinations import combinations
 from tlrun.config.compose import compose
-from tlrun.config.saved import load_config
-from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, build_data
-from tlrun.data.problems.trained import with_statistics
 from tlrun.errors import ConfigError
 from tlrun.experiment.assemble import device_of
-from tlrun.experiment.evaluate import prepare_as_trained
-from tlrun.experiment.features import prepared
+from tlrun.experiment.features import (
+    as_the_run_takes,
+    backbone_net,
+    config_on_data,
+    prepared,
+)
 from tlrun.experiment.initial_weights import pretrained_weights
 from tlrun.inference import predict
 from tlrun.methods.query import Query
-from tlrun.models.build import build_net
 from tlrun.models.net import Net
 from tlrun.models.published import published_classifier
 from tlrun.run_folder.run_dir import RunDir
@@ -65,13 +65,10 @@ def of_configs(overrides: Sequence[str], config_dir: Path | None) -> Iterator[Ca
         if weights is None:
             log.warning("%s has random weights; init=pretrained gives it learned ones", name)
         data = labelled(config)
-        torch.manual_seed(int(config["seed"]))
-        device = device_of(config, 0, 1)
-        net = build_net({"backbone": {**backbone, "weights": weights}}, data.input_shape)
-        net = net.to(device).eval()
+        net = backbone_net(config, data, weights)
         classifier = published_classifier(backbone, weights)
         if classifier is not None and classifier.in_features == net.feature_dim:
-            forward = _with_classifier(net, classifier.to(device))
+            forward = _with_classifier(net, classifier.to(device_of(config, 0, 1)))
             yield Candidate(name, config, data, net, forward)
         else:
             yield Candidate(name, config, data, net, _without(net), NO_CLASSIFIER)
@@ -92,19 +89,11 @@ def of_runs(runs: Sequence[Path], overrides: Sequence[str]) -> Iterator[Candidat
     """The selected weights of each run, up to the output of its head, and its own classes."""
     for path in runs:
         run = RunDir.open(path)
-        cfg = load_config(run.config, list(overrides))
-        if any(override.startswith("data") for override in overrides):
-            prepare_as_trained(cfg, run, overrides)
+        cfg = config_on_data(run, overrides)
         _use_labels(cfg)
         model = predict.load(run.path)
         config = prepared(cfg, trained=True)
-        space = LabelSpace.from_json(run.read_label_space())
-        data = with_statistics(labelled(config), space.preprocess)
-        if tuple(data.input_shape) != space.input_shape:
-            raise ConfigError(
-                f"{path} takes inputs of {space.input_shape}, and these data have "
-                f"{data.input_shape}: set data.size and data.channels as in the run"
-            )
+        data = as_the_run_takes(labelled(config), run, str(path))
         model.to(device_of(config, 0, 1)).eval()
         yield Candidate(run.path.name, config, data, model.net, _as_predicted(model))
 

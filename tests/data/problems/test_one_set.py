@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers.toy_sets import SET, pair_conf
+from tlrun.config.one_set import give_source, has_source
 from tlrun.data.problems.label_space import LabelSpace
-from tlrun.data.problems.one_set import give_source, has_source
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.errors import ConfigError, DataError

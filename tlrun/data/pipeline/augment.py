@@ -12,7 +12,7 @@ of a random policy. With a crop, or where images are stored larger than the net 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -80,17 +80,16 @@ class Augment:
     def __bool__(self) -> bool:
         return bool(self.ops)
 
-    def of_raw(self, raw: Tensor, preprocess: Callable[[Tensor], Tensor], draws: Draws) -> Tensor:
-        """Raw examples -> what the net is given: preprocessed and augmented.
+    def reads_raw(self, preprocess: Preprocess) -> bool:
+        """Whether it begins with images as stored, not with preprocessed ones."""
+        return preprocess.images and (self.photo or (self.geometric and preprocess.crops))
 
-        preprocess: a `Preprocess` where raw examples are images.
-        """
-        if not isinstance(preprocess, Preprocess) or raw.ndim != 4:
+    def of_raw(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
+        """Images as stored -> what the net is given: preprocessed and augmented."""
+        if not self.reads_raw(preprocess):
             return self(preprocess(raw), draws)
-        if self.photo or (self.geometric and preprocess.crops):
-            x = preprocess.normalize(self._pixels(raw, preprocess, draws))
-            return self._normalised(x, draws)
-        return self(preprocess(raw), draws)
+        x = preprocess.normalize(self._pixels(raw, preprocess, draws))
+        return self._normalised(x, draws)
 
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
         """Of what is normalised. x: (B, C, H, W), or (B, D) for noise, gain and offset alone -> the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -138,21 +139,27 @@ class Stream:
     def _seen(self, raw: Tensor, epoch: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the net is given of raw examples: augmented, and in every further view."""
         draws = Draws(self.seed, self.name, epoch, index)
-        seen = raw
+        clean = cache(partial(self.preprocess, raw))  # once, however many views begin with it
         if self.augment is not None and self.backdrops is not None:
-            seen = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
-        x = self._augmented(seen, self.augment, draws)
+            blended = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
+            x = self._augmented(blended, partial(self.preprocess, blended), self.augment, draws)
+        else:
+            x = self._augmented(raw, clean, self.augment, draws)
         views = {}
         for view, augment in self.views.items():
             others = Draws(self.seed, f"{self.name}/{view}", epoch, index)
-            views[view] = self._augmented(raw, augment, others)
+            views[view] = self._augmented(raw, clean, augment, others)
         return x, views
 
-    def _augmented(self, raw: Tensor, augment: Augment | None, draws: Draws) -> Tensor:
-        if augment is None or not isinstance(self.preprocess, Preprocess):  # kept features: as is
-            x = self.preprocess(raw)
-            return x if augment is None else augment(x, draws)
-        return augment.of_raw(raw, self.preprocess, draws)
+    def _augmented(
+        self, raw: Tensor, clean: Callable[[], Tensor], augment: Augment | None, draws: Draws
+    ) -> Tensor:
+        """clean: gives `raw` preprocessed."""
+        if augment is None:
+            return clean()
+        if isinstance(self.preprocess, Preprocess) and augment.reads_raw(self.preprocess):
+            return augment.of_raw(raw, self.preprocess, draws)
+        return augment(clean(), draws)
 
     def _read(self, step: int, index: Tensor) -> Tensor:
         return self._prefetch.read(step) if self._prefetch else self.examples.read(index)

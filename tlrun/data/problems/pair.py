@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlrun.config.one_set import has_source
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import (
@@ -34,7 +35,6 @@ from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.class_checks import check_alone, check_source, check_target, class_names
 from tlrun.data.problems.domain_words import data_sets, uses_words
 from tlrun.data.problems.label_space import Facts, LabelSpace, Task
-from tlrun.data.problems.one_set import has_source
 from tlrun.data.problems.options import Labels, Options
 from tlrun.errors import ConfigError, DataError, did_you_mean
 

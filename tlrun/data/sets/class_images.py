@@ -25,7 +25,7 @@ from tlrun.data.examples.image_files import text_of
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card, Splits, carve, draw_per_class
 from tlrun.data.sets import listed_sets, torchvision_sets
-from tlrun.data.sets.folder import Reader, add_note
+from tlrun.data.sets.folder import Reader, add_note, contents
 from tlrun.data.sets.listing import Listing
 from tlrun.data.sets.published import Items, PublishedSet
 from tlrun.errors import ConfigError, DataError, did_you_mean
@@ -179,12 +179,7 @@ def image_sets(
         add_note(card, reader.key, note, quietly=True)
     classes = {split: found.classes for split, found in items.items()}
     sets, grey = reader.sets(name, listings, classes, card)
-    content = {
-        text_of(file): known.content
-        for listing in listings.values()
-        for file, known in zip(listing.files, listing.prints, strict=True)
-    }
-    return sets, grey, content
+    return sets, grey, contents(listings.values())
 
 
 def _cut(whole: Splits, seed: int) -> Splits:

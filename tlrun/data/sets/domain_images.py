@@ -29,8 +29,8 @@ from tlrun.data.examples.image_files import LeftOut, text_of
 from tlrun.data.examples.splits import Card, Splits, class_order
 from tlrun.data.examples.unpack import unpacked
 from tlrun.data.sets.domain_table import PACKED, DomainSet, Layout, domain_set
-from tlrun.data.sets.folder import Reader, add_note, folder_listings, readable
-from tlrun.data.sets.listing import Listing, open_folder, refuse_two_labels, scan, without_copies
+from tlrun.data.sets.folder import Reader, add_note, fingerprinted, folder_listings, own_images
+from tlrun.data.sets.listing import Listing, open_folder, scan, without_copies
 from tlrun.errors import DataError
 
 log = logging.getLogger("tlrun")
@@ -84,15 +84,9 @@ def domain_images(
     add_note(card, KEY, note, quietly=left_out.only_hidden or set is not None)
     if transductive:
         listings = {"train": _all(listings)}
-    if skip_unreadable:
-        listings = {split: readable(listing, KEY) for split, listing in listings.items()}
-    listings = {split: listing.with_prints() for split, listing in listings.items()}
+    listings = fingerprinted(listings, KEY, skip_unreadable)
     if set is None:
-        refuse_two_labels(listings, KEY)
-        if not transductive:
-            listings, notes = without_copies(listings, KEY)
-            for note in notes:
-                add_note(card, KEY, note)
+        listings = own_images(listings, KEY, card, transductive)
     classes = class_order(label for listing in listings.values() for label in listing.labels or ())
     return reader.splits(
         name,

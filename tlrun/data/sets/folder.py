@@ -80,14 +80,8 @@ def folder(
     left_out = LeftOut(skip_unreadable)
     listings = folder_listings(name, root, list, test, left_out)
     add_note(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
-    if skip_unreadable:
-        listings = {s: readable(listing, key) for s, listing in listings.items()}
-    listings = {s: listing.with_prints() for s, listing in listings.items()}
-    refuse_two_labels(listings, key)
-    if not transductive:
-        listings, notes = without_copies(listings, key)
-        for note in notes:
-            add_note(card, key, note)
+    listings = fingerprinted(listings, key, skip_unreadable)
+    listings = own_images(listings, key, card, transductive)
     classes = _classes(listings, name)
     return reader.splits(
         name,
@@ -102,7 +96,29 @@ def folder(
     )
 
 
-def _contents(listings: Iterable[Listing]) -> dict[str, str]:
+def fingerprinted(
+    listings: Mapping[str, Listing], key: str, skip_unreadable: bool
+) -> dict[str, Listing]:
+    """The listings with a hash of each file, those left out that cannot be read if so asked."""
+    if skip_unreadable:
+        listings = {split: readable(listing, key) for split, listing in listings.items()}
+    return {split: listing.with_prints() for split, listing in listings.items()}
+
+
+def own_images(
+    listings: Mapping[str, Listing], key: str, card: Card, transductive: bool
+) -> dict[str, Listing]:
+    """Images that nobody has published: one label for each, and none in two of the splits."""
+    refuse_two_labels(listings, key)
+    if transductive:
+        return dict(listings)
+    apart, notes = without_copies(listings, key)
+    for note in notes:
+        add_note(card, key, note)
+    return apart
+
+
+def contents(listings: Iterable[Listing]) -> dict[str, str]:
     """path -> hash of the content of every file."""
     return {
         text_of(file): fingerprint.content
@@ -197,7 +213,7 @@ class Reader:
         split_classes = {s: classes if listing.labels else None for s, listing in listings.items()}
         sets, grey = self.sets(name, listings, split_classes, card)
         train, val, tested = sets["train"], sets.get("val"), sets.get("test")
-        content = _contents(listings.values())
+        content = contents(listings.values())
         whole = train if tested is None else tested
         by_class = stratify and train.labels is not None and not transductive
         parts = Splits(train, val, whole, card, self.fit, grey, content, stratify=by_class)
