@@ -130,15 +130,25 @@ class EfficientNetLite0(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias that pads as TensorFlow does: ceil(size / stride) comes out, and
-    where the padding is odd the right and the lower edge have more of it.
+    """A convolution that pads as TensorFlow does: ceil(size / stride) comes out, and where the
+    padding is odd the right and the lower edge have more of it. Arguments are those of `Conv2d`, in
+    its order, since LoRA makes layers of the class that it finds; `padding` follows from the rest.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
     ) -> None:
-        even = kernel // 2 if stride == 1 else 0  # both sides alike: the convolution pads itself
-        super().__init__(in_channels, out_channels, kernel, stride, even, groups=groups, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias)
+        if self.stride[0] == 1:  # both sides alike: the convolution pads itself
+            self.padding = (self.kernel_size[0] // 2, self.kernel_size[1] // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] > 1:

@@ -9,6 +9,7 @@ from tlrun.config.compose import compose
 from tlrun.engine.hooks import Hooks
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.fine_tuning.lora import adapt
+from tlrun.models.efficientnet_lite import SameConv2d
 
 pytest.importorskip("peft")
 
@@ -31,6 +32,26 @@ def test_an_adapter_adds_its_scaled_product():
         "0.lora_A.default.weight",
         "0.lora_B.default.weight",
     }
+
+
+def test_convolutions_with_a_class_of_their_own_are_adapted_too():
+    torch.manual_seed(0)
+    conv = SameConv2d(3, 4, (3, 3), stride=2)
+    plain = torch.nn.Sequential(conv)
+    weight = conv.weight.detach().clone()
+    x = torch.randn(2, 3, 7, 8)
+    before = plain(x)
+    adapt(plain, rank=2, alpha=6.0, dropout=0.0)
+    torch.testing.assert_close(plain(x), before)
+    tensors = dict(plain.named_parameters())
+    a, b = (tensors[f"0.lora_{letter}.default.weight"] for letter in "AB")
+    with torch.no_grad():
+        b.normal_()
+        conv.weight.copy_(weight + 6.0 / 2 * torch.einsum("or,rihw->oihw", b[:, :, 0, 0], a))
+    expected = conv(x)
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+    torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_backbone_is_held_still_but_for_the_adapters(tmp_path):
