@@ -89,7 +89,9 @@ def assert_agree(script, run, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "preprocess", [{"fit": "crop"}, {"fit": "squash", "channels": 1}], ids=["crop", "squash"]
+    "preprocess",
+    [{"fit": "crop"}, {"fit": "squash", "channels": 1, "interpolation": "bicubic"}],
+    ids=["crop", "squash"],
 )
 def test_the_script_of_the_docs_labels_as_predict_does(script, run_of, preprocess, tmp_path):
     folder = tmp_path / "photographs"

@@ -75,6 +75,7 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 # words
 Normalize = Literal["auto", "half", "imagenet", "clip", "dpn", "instance", "standard", "none"]
+Interpolation = Literal["auto", "bilinear", "bicubic"]
 
 # numbers
 Number = Annotated[float, Range(-(10**6), 10**6)]

@@ -17,6 +17,7 @@ from tlrun.config.ranges import (
     BelowOne,
     Count,
     Distinct,
+    Interpolation,
     LearningRate,
     Names,
     Normalize,
@@ -193,6 +194,7 @@ class Pair:
     resize: Pixels | None
     channels: Literal[1, 3] | None
     normalize: Normalize | None
+    interpolation: Interpolation | None
     mean: list[Number] | None
     std: list[Positive] | None
     label_spaces: Literal["shared", "partial", "open"] | None

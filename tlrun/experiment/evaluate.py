@@ -14,6 +14,7 @@ from tlrun.config.build import plain
 from tlrun.config.data_names import data_title
 from tlrun.config.one_set import OWN_FILES
 from tlrun.config.saved import load_config
+from tlrun.data.examples.fit import BILINEAR
 from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.sets.domain_table import has_test
 from tlrun.errors import ConfigError
@@ -152,11 +153,13 @@ def check_rule_was_kept(run_dir: RunDir, rule: str) -> None:
 
 
 def prepare_as_trained(cfg: DictConfig, run_dir: RunDir, overrides: Sequence[str]) -> None:
-    """Other data reach the net with the size and normalisation it was trained on, unless typed, and
-    files of one's own and domains of a set that it was not trained on are tested whole, unless the
-    set has a published test."""
+    """Other data reach the net with the size, interpolation and normalisation it was trained on,
+    unless typed, and files of one's own and domains of a set that it was not trained on are tested
+    whole, unless the set has a published test."""
     saved = load_config(run_dir.config).data
     trained = {key: saved[key] for key in ("size", "channels", "normalize") if key in saved}
+    if "interpolation" in cfg.data:
+        trained["interpolation"] = saved.get("interpolation", BILINEAR)
     typed = {override.partition("=")[0] for override in overrides}
     with open_dict(cfg):
         cfg.data.update({k: v for k, v in trained.items() if f"data.{k}" not in typed})

@@ -1,7 +1,7 @@
-"""`data.size=auto` and `data.normalize=auto`: images come to a net as its weights know them.
+"""`auto` in `data.size`, `data.normalize`, `data.interpolation`: images as the weights know them.
 
 The weights are the backbone's published ones or those of another run (`init`). Without any, images
-are 64 pixels wide and normalised by `half`.
+are 64 pixels wide, brought to that by bilinear interpolation and normalised by `half`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from tlrun.config.build import locate, plain
 from tlrun.config.schema import INITS
 from tlrun.config.weight_files import is_weight_file
+from tlrun.data.examples.fit import BILINEAR, INTERPOLATIONS
 from tlrun.data.pipeline.preprocess import name_of
 from tlrun.data.problems.pair import AUTO_NORMALIZE, AUTO_SIZE
 from tlrun.experiment.initial_weights import pretrained_weights
@@ -28,17 +29,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Known:
-    """What weights know of images. who: "the run X was", for messages. mean, std: of `standard`."""
+    """What weights know of images. who: "the run X was", for messages. mean, std: of `standard`.
+    interpolation: bilinear where nobody says it."""
 
     who: str
     size: int
     normalize: str
+    interpolation: str = BILINEAR
     mean: list[float] | None = None
     std: list[float] | None = None
 
 
 def follow_weights(cfg: DictConfig, init: str) -> None:
-    """Replace `auto` in `data.size` and `data.normalize`; one line says what the weights decided.
+    """Replace `auto` in those keys of `data`; one line says what the weights decided.
 
     init: as the method resolves it. A `data.normalize` that contradicts the weights is told.
     Raises ConfigError for weights that do not exist.
@@ -48,6 +51,8 @@ def follow_weights(cfg: DictConfig, init: str) -> None:
         return
     known = _known(cfg, init)
     if known is None:
+        if data.get("interpolation") == "auto":
+            data.interpolation = BILINEAR
         data.size = AUTO_SIZE if data.size == "auto" else data.size
         data.normalize = AUTO_NORMALIZE if data.normalize == "auto" else data.normalize
         return
@@ -65,6 +70,9 @@ def follow_weights(cfg: DictConfig, init: str) -> None:
             known.who,
             known.normalize,
         )
+    if data.get("interpolation") == "auto":
+        data.interpolation = known.interpolation
+        chosen.append(f"data.interpolation={data.interpolation}")
     if chosen:
         log.info("%s, as %s trained", " ".join(chosen), known.who)
 
@@ -80,9 +88,11 @@ def _known(cfg: DictConfig, init: str) -> Known | None:
     known_as = "published weights" if is_weight_file(weights) else f"weights {weights}"
     who = f"the {known_as} of {cfg.backbone.name} were"
     name = name_of(images.mean, images.std)
+    said = images.interpolation
+    how = said if said in INTERPOLATIONS else BILINEAR
     if name is not None:
-        return Known(who, images.size, name)
-    return Known(who, images.size, "standard", list(images.mean), list(images.std))
+        return Known(who, images.size, name, how)
+    return Known(who, images.size, "standard", how, list(images.mean), list(images.std))
 
 
 def _of_run(run: RunDir) -> Known | None:
@@ -92,7 +102,8 @@ def _of_run(run: RunDir) -> Known | None:
     if len(spec["shape"]) != 3:
         return None
     size, mode = int(spec["shape"][1]), str(spec["normalize"])
-    return Known(f"the run {run.path} was", size, mode, spec.get("mean"), spec.get("std"))
+    how = str(spec.get("interpolation", BILINEAR))
+    return Known(f"the run {run.path} was", size, mode, how, spec.get("mean"), spec.get("std"))
 
 
 def _normalize_as(data: DictConfig, known: Known) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from tlrun.data.examples.decode import DRAFT
-from tlrun.data.examples.fit import BILINEAR
 from tlrun.inference.predict import Model
 
 EXTRA_FILE = "tlrun.json"
@@ -34,7 +33,7 @@ def metadata(model: Model) -> dict[str, Any]:
             "size": size,
             "channels": channels,
             "fit": preprocess.fit,
-            "interpolation": BILINEAR.name.lower(),
+            "interpolation": preprocess.interpolation,
             "jpeg_draft": DRAFT,
             "grey": {kind: list(values) for kind, values in preprocess.grey.items()},
         }

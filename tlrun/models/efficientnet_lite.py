@@ -40,10 +40,10 @@ STEM, FEATURES = 32, 1280
 
 
 def images_of(name: str, weights: str) -> TrainedOn:
-    """224 pixels, mean and standard deviation 0.5. Raises ConfigError for unknown weights."""
+    """224 pixels by bicubic, mean and deviation 0.5. Raises ConfigError for unknown weights."""
     if weights != "DEFAULT":
         raise ConfigError(f"unknown weights '{weights}' of {name}: there is DEFAULT, ImageNet's")
-    return TrainedOn(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return TrainedOn(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
 
 
 def adapt(state: State, module: nn.Module) -> State:

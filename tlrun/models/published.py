@@ -33,12 +33,14 @@ Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The images that weights were trained on: their side in pixels, and mean and standard
-    deviation of each channel, of values in [0, 1]."""
+    """The images that weights were trained on: their side in pixels, mean and standard
+    deviation of each channel, of values in [0, 1], and by which of INTERPOLATIONS they were brought
+    to that side (None: nobody says it, or it is another)."""
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str | None = None
 
 
 def published(
@@ -88,6 +90,7 @@ def _said_beside(file: Path) -> TrainedOn | None:
     """What the `config.json` says that timm saves beside its weights; None without one."""
     try:
         config = json.loads(file.with_name("config.json").read_text())["pretrained_cfg"]
-        return TrainedOn(int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"]))
+        size, mean, std = int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"])
+        return TrainedOn(size, mean, std, config.get("interpolation"))
     except (OSError, ValueError, KeyError, TypeError):
         return None

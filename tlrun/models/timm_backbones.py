@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 def images_of(name: str, weights: str) -> TrainedOn:
     """What timm's own configuration of the weights says. Raises ConfigError."""
     config = _import_timm().models.get_pretrained_cfg(_full_name(name, weights))
-    return TrainedOn(int(config.input_size[-1]), tuple(config.mean), tuple(config.std))
+    size, mean, std = int(config.input_size[-1]), tuple(config.mean), tuple(config.std)
+    return TrainedOn(size, mean, std, config.interpolation)
 
 
 def adapt(state: State, module: nn.Module) -> State:

@@ -26,7 +26,8 @@ USUAL_SIZE = 224  # every classifier takes it: shows the order of the layers, wh
 def images_of(name: str, weights: str) -> TrainedOn:
     """What torchvision's own transforms of the weights say. Raises ConfigError."""
     transforms = _entry(name, weights).transforms()
-    return TrainedOn(int(transforms.crop_size[0]), tuple(transforms.mean), tuple(transforms.std))
+    size, mean, std = int(transforms.crop_size[0]), tuple(transforms.mean), tuple(transforms.std)
+    return TrainedOn(size, mean, std, transforms.interpolation.value)
 
 
 def adapt(state: State, module: nn.Module) -> State:

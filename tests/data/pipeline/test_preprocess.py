@@ -151,6 +151,21 @@ def test_read_files_names_the_bad_file(tmp_path):
         pre.read_files([tmp_path / "c.png"])
 
 
+def test_interpolation_is_kept_and_older_runs_were_bilinear(tmp_path):
+    path = write_image(tmp_path / "a.png", 0)
+    bicubic = Preprocess((3, 6, 6), interpolation="bicubic")
+    want = read_image(path, 6, 3, "squash", interpolation="bicubic")
+    assert np.array_equal(bicubic.read_files([path])[0].numpy(), want)
+    spec = bicubic.spec()
+    assert torch.equal(Preprocess.from_spec(spec).read_files([path])[0], torch.from_numpy(want))
+    spec.pop("interpolation")
+    old = Preprocess.from_spec(spec)
+    assert old.interpolation == "bilinear"
+    assert np.array_equal(old.read_files([path])[0].numpy(), read_image(path, 6, 3, "squash"))
+    with pytest.raises(ConfigError, match=r"data\.interpolation=bicubik: did you mean 'bicubic'"):
+        Preprocess((3, 6, 6), interpolation="bicubik")
+
+
 @pytest.mark.parametrize("mode", ["half", "imagenet", "instance", "none"])
 def test_it_works_where_the_images_are(mode):
     """On a GPU, which fake tensors stand for: training hands over images that lie there."""

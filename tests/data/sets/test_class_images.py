@@ -13,6 +13,7 @@ import torch
 from scipy.io import savemat
 
 from helpers.data_files import put, write_image
+from tlrun.data.examples.fit import fit_arrays
 from tlrun.data.sets.class_images import SETS, class_images
 from tlrun.errors import ConfigError, DataError
 
@@ -297,6 +298,18 @@ def test_arrays_are_those_of_the_files(root):
     with open(root / "cifar-10-batches-py" / "data_batch_3", "rb") as stream:
         written = pickle.load(stream)["data"].reshape(2, 3, 32, 32)
     assert np.array_equal(parts.train.read(torch.tensor([4, 5])).numpy(), written)
+
+
+def test_arrays_are_enlarged_by_the_interpolation_asked_for(root):
+    cifar10(root)
+    options = {"set": "cifar10", "size": 40, "download": False}
+    small = class_images(**{**options, "size": 32}).train.read(torch.arange(2)).numpy()
+    plain = class_images(**options).train
+    fine = class_images(interpolation="bicubic", **options).train
+    for parts, how in ((plain, "bilinear"), (fine, "bicubic")):
+        want = fit_arrays(small, 40, "crop", how)
+        assert np.array_equal(parts.read(torch.arange(2)).numpy(), want)
+    assert plain.checksum != fine.checksum
 
 
 def test_options_belong_to_sets(root):

@@ -6,9 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.data_files import write_image
 from tlrun.data.examples.decode import read_image
+from tlrun.data.examples.fit import fit_image
 from tlrun.data.examples.pixels import FilePixels
 from tlrun.data.sets.folder import folder
 from tlrun.errors import ConfigError, DataError
@@ -28,6 +30,32 @@ def test_a_folder_per_class(image_folder):
     ):
         assert parts.train.classes[label] in path
         assert np.array_equal(pixels.numpy(), read_image(path, 12, 3, "crop"))
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash", "shrink"])
+def test_interpolation_holds_for_the_cache_and_for_files(image_folder, fit):
+    root = str(image_folder("own", {"dog": 8, "cat": 8}))
+
+    def read(interpolation, memory_gb):
+        options = {"size": 9, "fit": fit, "memory_gb": memory_gb}
+        train = folder(root=root, **options, **interpolation).train
+        return train, everything(train)
+
+    old, before = read({}, 2.0)
+    checksums = set()
+    for memory_gb in (2.0, 0.0):
+        bicubic, pixels = read({"interpolation": "bicubic"}, memory_gb)
+        assert bicubic.paths == old.paths
+        with Image.open(bicubic.paths[0]) as image:
+            want = np.asarray(fit_image(image.convert("RGB"), 9, fit, "bicubic"))
+        assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), want)
+        assert not torch.equal(pixels, before)
+        for unsaid in ({}, {"interpolation": "auto"}, {"interpolation": "bilinear"}):
+            plain, same = read(unsaid, memory_gb)
+            assert torch.equal(same, before)
+            assert plain.checksum != bicubic.checksum
+            checksums.add(plain.checksum)
+    assert len(checksums) == 2  # of pixels, and of files with the rules by which they are read
 
 
 def test_order_is_by_content_so_moving_labels_moves_no_image(image_folder):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from tlrun.data.examples.fit import fit_image
+from tlrun.data.examples.fit import BILINEAR, fit_image
 from tlrun.data.examples.image_files import formats, text_of
 from tlrun.errors import DataError
 
@@ -119,12 +119,13 @@ def read_image(
     fit: str,
     advice: str = REPAIR,
     grey: GreyRange | None = None,
+    interpolation: str = BILINEAR,
 ) -> np.ndarray:
     """One image file -> uint8 (channels, size, size). Raises DataError that names the file."""
     with opened(path, advice) as image:
         if channels == 1 or image.format == "JPEG":
             image.draft("L" if channels == 1 else "RGB", (DRAFT * size, DRAFT * size))
-        array = np.asarray(fit_image(to_mode(image, channels, grey), size, fit))
+        array = np.asarray(fit_image(to_mode(image, channels, grey), size, fit, interpolation))
     return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 

@@ -6,6 +6,7 @@
     shrink   resize to 5/7 of `size` and pad with black: 20 + 2 x 4 for 28, MNIST's own geometry
 
 An image that already has the right size is never touched, so files of prepared images work too.
+What is scaled is scaled by an interpolation of INTERPOLATIONS (`data.interpolation`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from PIL import Image
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 FITS = ("squash", "crop", "center", "shrink")
-BILINEAR = Image.Resampling.BILINEAR
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+BILINEAR = "bilinear"
 
 
 def check_fit(fit: str) -> str:
@@ -28,18 +30,30 @@ def check_fit(fit: str) -> str:
     return fit
 
 
-def fit_image(image: Image.Image, size: int, fit: str) -> Image.Image:
+def check_interpolation(name: str) -> str:
+    """Return the name, that of bilinear for an `auto` that no weights have resolved."""
+    if name == "auto":
+        return BILINEAR
+    if name not in INTERPOLATIONS:
+        raise ConfigError(f"data.interpolation={name}: {did_you_mean(name, INTERPOLATIONS)}")
+    return name
+
+
+def fit_image(
+    image: Image.Image, size: int, fit: str, interpolation: str = BILINEAR
+) -> Image.Image:
     """Bring a PIL image to size x size by the rule `fit` (see the module)."""
+    how = INTERPOLATIONS[interpolation]
     width, height = image.size
     if (width, height) == (size, size):
         return image
     if fit == "squash":
-        return image.resize((size, size), BILINEAR)
+        return image.resize((size, size), how)
     if fit == "shrink":
         inner = round(size * 5 / 7)
-        return _window(image.resize((inner, inner), BILINEAR), size)
+        return _window(image.resize((inner, inner), how), size)
     if fit == "crop":
-        return image.resize((size, size), BILINEAR, _centre(width, height, size))
+        return image.resize((size, size), how, _centre(width, height, size))
     return _window(image, size)
 
 
@@ -60,7 +74,9 @@ def _window(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))  # PIL pads with black outside
 
 
-def fit_arrays(images: np.ndarray, size: int, fit: str) -> np.ndarray:
+def fit_arrays(
+    images: np.ndarray, size: int, fit: str, interpolation: str = BILINEAR
+) -> np.ndarray:
     """uint8 (N, C, H, W), C 1 or 3 -> uint8 (N, C, size, size), each image by the rule `fit`."""
     if images.shape[2:] == (size, size):
         return images
@@ -75,7 +91,7 @@ def fit_arrays(images: np.ndarray, size: int, fit: str) -> np.ndarray:
         return out
     for i, image in enumerate(images):
         picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-        array = np.asarray(fit_image(picture, size, fit))
+        array = np.asarray(fit_image(picture, size, fit, interpolation))
         out[i] = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
     return out
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.decode import SKIP, GreyRange, read_image
+from tlrun.data.examples.fit import BILINEAR
 from tlrun.data.examples.image_files import text_of
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class TensorPixels(Pixels):
 class FilePixels(Pixels):
     """Images that stay in their files, decoded when read (by a Stream's threads, ahead).
 
-    files: one path per image. content: one hash per image; checksums are made of them. fit, grey:
-    how an image is brought to `shape`, and how deep grey becomes 8 bits.
+    files: one path per image. content: one hash per image; checksums are made of them. fit,
+    interpolation, grey: how an image is brought to `shape`, and how deep grey becomes 8 bits.
     """
 
     in_memory = False
@@ -100,9 +101,10 @@ class FilePixels(Pixels):
         shape: tuple[int, int, int],
         fit: str,
         grey: GreyRange | None = None,
+        interpolation: str = BILINEAR,
     ) -> None:
         self.files, self.content, self.fit, self._shape = list(files), list(content), fit, shape
-        self.grey = dict(grey or {})
+        self.grey, self.interpolation = dict(grey or {}), interpolation
 
     @property
     def paths(self) -> list[str]:
@@ -119,13 +121,14 @@ class FilePixels(Pixels):
     def read(self, rows: Tensor) -> Tensor:
         channels, size, _ = self._shape
         images = [
-            read_image(self.files[i], size, channels, self.fit, SKIP, self.grey)
+            read_image(self.files[i], size, channels, self.fit, SKIP, self.grey, self.interpolation)
             for i in rows.tolist()
         ]
         return torch.from_numpy(np.stack(images))
 
     def checksum(self, rows: Tensor) -> str:
         rule = [repr(sorted(self.grey.items()))] if self.grey else []
+        rule += [] if self.interpolation == BILINEAR else [self.interpolation]
         content = [self.content[i] for i in rows.tolist()]
         return hashlib.sha256(
             "\n".join([repr(self._shape), self.fit, *rule, *content]).encode()

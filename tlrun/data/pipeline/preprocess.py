@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlrun.data.examples.decode import REPAIR, GreyRange, read_image
-from tlrun.data.examples.fit import check_fit
+from tlrun.data.examples.fit import BILINEAR, check_fit, check_interpolation
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 # mean and standard deviation of red, green and blue, by the name of `data.normalize`
@@ -57,8 +57,8 @@ class Preprocess(nn.Module):
                none      [0, 1] as is
     size: the side of what the net sees (default: that of `shape`). resize: the side at which images
     are stored and read from files, at least `size`: the net sees their centre (default: `size`).
-    channels: 1 (luma) or 3 (grey is repeated). fit: how files are brought to size
-    (tlrun.data.examples.fit).
+    channels: 1 (luma) or 3 (grey is repeated). fit, interpolation: how files are brought to
+    size (tlrun.data.examples.fit).
     grey: how deep grey of files becomes 8 bits (tlrun.data.examples.decode).
     """
 
@@ -76,11 +76,13 @@ class Preprocess(nn.Module):
         fit: str = "squash",
         grey: GreyRange | None = None,
         resize: int | None = None,
+        interpolation: str = BILINEAR,
     ) -> None:
         super().__init__()
         self.images = len(shape) == 3
         self.mode = normalize
         self.fit = check_fit(fit)
+        self.interpolation = check_interpolation(interpolation)
         self.grey = {kind: (float(low), float(high)) for kind, (low, high) in (grey or {}).items()}
         if normalize not in NORMALIZE:
             raise ConfigError(
@@ -204,6 +206,7 @@ class Preprocess(nn.Module):
             "mean": self.mean.flatten().tolist() if is_standard else None,
             "std": self.std.flatten().tolist() if is_standard else None,
             "fit": self.fit,
+            "interpolation": self.interpolation,
             "resize": self.resize if self.crops else None,
             "grey": {kind: list(values) for kind, values in self.grey.items()} or None,
         }
@@ -221,6 +224,5 @@ class Preprocess(nn.Module):
                 "this model was trained on ready features, so it cannot read image files."
             )
         channels, size, _ = self.raw_shape
-        return torch.from_numpy(
-            np.stack([read_image(p, size, channels, self.fit, REPAIR, self.grey) for p in paths])
-        )
+        rules = (self.fit, REPAIR, self.grey, self.interpolation)
+        return torch.from_numpy(np.stack([read_image(p, size, channels, *rules) for p in paths]))

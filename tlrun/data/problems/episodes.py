@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, Distinct, Normalize, Pixels
+from tlrun.config.ranges import Count, Distinct, Interpolation, Normalize, Pixels
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card
@@ -27,7 +27,7 @@ from tlrun.data.pipeline.hashing import hashes, permutation
 from tlrun.data.pipeline.streams import Batch, Stream
 from tlrun.data.problems.label_space import EpisodeFacts, Images, Shape, Task, Way
 from tlrun.data.problems.options import Options
-from tlrun.data.problems.pair import Data, Domain, preprocess_of
+from tlrun.data.problems.pair import Data, Domain, interpolation_of, preprocess_of
 from tlrun.errors import ConfigError, DataError
 
 
@@ -178,6 +178,7 @@ def episodes(
     query: Images,
     val_episodes: Count,
     test_episodes: Count,
+    interpolation: Interpolation = "auto",
 ) -> EpisodeData:
     """classes: what builds the `ClassSplits`. train: way, shot, query and episodes of a batch.
 
@@ -190,7 +191,8 @@ def episodes(
             f"target_labels={options.target_labels}: here the labels of novel classes are the "
             "support of each episode (data.tests); use target_labels=auto"
         )
-    splits = build(classes, "data.classes", seed=options.seed, size=size)
+    how = interpolation_of(classes, interpolation)
+    splits = build(classes, "data.classes", seed=options.seed, size=size, **how)
     if not isinstance(splits, ClassSplits):
         raise ConfigError(
             f"{classes['_target_']} must return tlrun.data.problems.episodes.ClassSplits"
@@ -206,7 +208,7 @@ def episodes(
     tasks = _class_tasks(splits)
     _check_episodes(splits, trained, shapes)
     card = splits.card
-    conf = {"normalize": normalize, "channels": channels}
+    conf = {"normalize": normalize, "interpolation": interpolation, "channels": channels}
     return EpisodeData(
         name=name,
         domains={

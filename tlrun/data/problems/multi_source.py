@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from tlrun.config.ranges import Normalize, Number, Pixels, Positive
+from tlrun.config.ranges import Interpolation, Normalize, Number, Pixels, Positive
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import match_classes, match_columns
 from tlrun.data.examples.pixels import JoinedPixels
@@ -62,6 +62,7 @@ def multi_source(
     resize: Pixels | None = None,
     channels: Literal[1, 3] = 3,
     normalize: Normalize = "none",
+    interpolation: Interpolation = "auto",
     mean: Sequence[Number] | None = None,
     std: Sequence[Positive] | None = None,
     augment: Mapping[str, Any] | None = None,
@@ -78,13 +79,20 @@ def multi_source(
     for key in sources:
         if not re.fullmatch(r"[A-Za-z]\w*", key) or key in ("source", "target"):
             raise ConfigError(f"data.sources.{key}: name it in other words (letters, digits, _).")
-    conf: dict[str, Any] = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
+    conf: dict[str, Any] = {
+        "channels": channels,
+        "normalize": normalize,
+        "interpolation": interpolation,
+        "mean": mean,
+        "std": std,
+    }
     conf |= {"size": size, "resize": resize, "augment": augment}
     stored = stored_side(conf)
-    sources_read = load_sources(sources, options, stored)
+    sources_read = load_sources(sources, options, stored, interpolation)
     leading = next(iter(sources_read.values()))
     first = leading.train
-    held = load_splits({"target": target, "size": stored}, "target", options)
+    kept = {"target": target, "size": stored, "interpolation": interpolation}
+    held = load_splits(kept, "target", options)
     held = with_val(held, "target", options.seed)
     held = match_columns(held, leading)
     held = match_classes(held, first.classes or (), first.name, lacking=withheld)
@@ -125,13 +133,17 @@ def all_sources(sources: Mapping[str, Splits]) -> Domain:
 
 
 def load_sources(
-    sources: Mapping[str, Mapping[str, Any]], options: Options, size: int | None
+    sources: Mapping[str, Mapping[str, Any]],
+    options: Options,
+    size: int | None,
+    interpolation: str | None = None,
 ) -> dict[str, Splits]:
     """Each source with a validation set, its classes in the order of the first one's."""
     splits_of: dict[str, Splits] = {}
     for key, block in sources.items():
         key_of_source = f"sources.{key}"
-        splits = load_splits({key_of_source: block, "size": size}, key_of_source, options)
+        kept = {key_of_source: block, "size": size, "interpolation": interpolation}
+        splits = load_splits(kept, key_of_source, options)
         splits = with_val(splits, "source", options.seed)
         if splits.train.labels is None or splits.train.classes is None:
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -485,6 +486,7 @@ def load_splits(conf: Mapping[str, Any], domain: str, options: Options) -> Split
         seed=options.seed,
         size=stored_side(conf),
         download=options.allow_download,
+        **interpolation_of(block, conf.get("interpolation")),
     )
     if not isinstance(splits, Splits):
         raise ConfigError(
@@ -542,14 +544,34 @@ def preprocess_of(
         mode = AUTO_NORMALIZE if len(source.shape) == 3 else "none"
     mean, std = conf.get("mean"), conf.get("std")
     channels = int(conf.get("channels") or 3)
+    interpolation = str(conf.get("interpolation") or "auto")
     if mode == "standard" and (mean is None or std is None):
         mean, std = _statistics(source, Preprocess(source.shape, "none", channels=channels))
     stored = {}
     if len(source.shape) == 3 and stored_side(conf) != conf.get("size"):
         stored = {"size": conf["size"], "resize": source.shape[1]}
     return Preprocess(
-        source.shape, mode, channels=channels, mean=mean, std=std, fit=fit, grey=grey, **stored
+        source.shape,
+        mode,
+        channels=channels,
+        mean=mean,
+        std=std,
+        fit=fit,
+        grey=grey,
+        interpolation=interpolation,
+        **stored,
     )
+
+
+def interpolation_of(block: Mapping[str, Any], interpolation: str | None) -> dict[str, str]:
+    """`data.interpolation` as an argument of the data set of `block`; {} for one that takes none,
+    such as digits of one size."""
+    from tlrun.config.build import locate
+
+    takes = inspect.signature(locate(str(block["_target_"]))).parameters
+    if interpolation is None or "interpolation" not in takes:
+        return {}
+    return {"interpolation": interpolation}
 
 
 def stored_side(conf: Mapping[str, Any]) -> int | None:

@@ -77,7 +77,7 @@ def with_statistics(data: Data, spec: Mapping[str, Any]) -> Data:
         return data
     if preprocess.output_shape[0] != spec["shape"][0]:
         return data  # the weights will not fit
-    of_images = {key: preprocess.spec()[key] for key in ("shape", "fit", "resize")}
+    of_images = {key: preprocess.spec()[key] for key in ("shape", "fit", "interpolation", "resize")}
     spec = {**spec, **of_images}
     return replace(data, preprocess=Preprocess.from_spec(spec))
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, Normalize, NotNegative, Pixels, Size
+from tlrun.config.ranges import Count, Interpolation, Normalize, NotNegative, Pixels, Size
 from tlrun.data.examples.attribute_table import Table, find, from_mat, read_table
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
@@ -36,7 +36,7 @@ from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.class_checks import check_trained
 from tlrun.data.problems.label_space import AttributeFacts, Task
 from tlrun.data.problems.options import Options
-from tlrun.data.problems.pair import Data, Domain, preprocess_of
+from tlrun.data.problems.pair import Data, Domain, interpolation_of, preprocess_of
 from tlrun.data.sets.folder import Reader
 from tlrun.data.sets.listing import Listing, open_folder
 from tlrun.errors import ConfigError, DataError, did_you_mean
@@ -59,6 +59,7 @@ def seen_unseen(
     size: Pixels | None = None,
     channels: Literal[1, 3] = 3,
     normalize: Normalize = "none",
+    interpolation: Interpolation = "auto",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """images: a data set (`_target_`) with the images of all classes. table: see `read_table`.
@@ -74,14 +75,20 @@ def seen_unseen(
         raise ConfigError("which images? Give data.images (a data set with its `_target_`).")
     attributes = read_table(**dict(table or {}))
     seed = options.seed
-    splits = build(images, "data.images", seed=seed, size=size, download=True)
+    how = interpolation_of(images, interpolation)
+    splits = build(images, "data.images", seed=seed, size=size, download=True, **how)
     if not isinstance(splits, Splits) or splits.train.classes is None:
         raise DataError(f"data.images: {images.get('_target_')} must return Splits with labels.")
     if splits.test is None or splits.test.labels is None:
         made = cut(splits.train, splits.card, seed, val=0.0, fit=splits.fit)
         splits = replace(splits, train=made.train, val=None, test=made.test)
     assert splits.test is not None
-    conf = {"channels": channels, "normalize": normalize, "augment": augment}
+    conf = {
+        "channels": channels,
+        "normalize": normalize,
+        "interpolation": interpolation,
+        "augment": augment,
+    }
     classes = classes_of(splits)  # unseen ones may stand in the test set alone
     groups = class_groups(classes, unseen, validation, draw_validation, seed)
     train = splits.train
@@ -241,6 +248,7 @@ def xlsa17(
     draw_validation: Size = 0,
     gamma: NotNegative | None = None,
     normalize: Normalize = "none",
+    interpolation: Interpolation = "auto",
     augment: Mapping[str, Any] | None = None,
     images: str | None = None,
     size: Pixels = 64,
@@ -292,11 +300,16 @@ def xlsa17(
             key: Listing([files[i] for i in index], [names[i] for i in index]).with_prints()
             for key, index in indices.items()
         }
-        reader = Reader("data", size, channels, fit, None, memory_gb)
+        reader = Reader("data", size, channels, fit, None, memory_gb, interpolation)
         sets, grey = reader.sets(name, listings, dict.fromkeys(listings, table.classes), card)
     unseen = [table.classes[i] for i in np.unique(y.numpy()[rows["test_unseen_loc"]])]
     groups = class_groups(table.classes, unseen, validation, draw_validation, options.seed)
-    conf = {"normalize": normalize, "channels": channels, "augment": augment}
+    conf = {
+        "normalize": normalize,
+        "interpolation": interpolation,
+        "channels": channels,
+        "augment": augment,
+    }
     return assemble(
         name,
         table,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tlrun.config.ranges import InsideZeroToOne, Number, Pixels, Range
+from tlrun.config.ranges import InsideZeroToOne, Interpolation, Number, Pixels, Range
 from tlrun.data.examples.image_files import LeftOut
 from tlrun.data.examples.splits import Card, class_order
 from tlrun.data.pipeline.hashing import permutation
@@ -36,6 +36,7 @@ def class_folder(
     root: str | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    interpolation: Interpolation = "auto",
     grey_values: list[Number] | None = None,
     val: InsideZeroToOne = 0.2,
     novel: InsideZeroToOne = 0.2,
@@ -45,7 +46,7 @@ def class_folder(
     `folder`. Raises ConfigError or DataError."""
     if root is None:
         raise ConfigError("where are the images? Set data.classes.root=FOLDER, a folder per class.")
-    reader = Reader(KEY, size, channels, fit, grey_values, memory_gb=2.0)
+    reader = Reader(KEY, size, channels, fit, grey_values, 2.0, interpolation)
     card = Card("classes", "your own images", "yours", "", str(root))
     left_out = LeftOut()
     place = unwrapped(open_folder(root, f"{KEY}.root"), left_out, stop_at_splits=True)

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 
-from tlrun.config.ranges import Count, NotNegative, Pixels, Range
+from tlrun.config.ranges import Count, Interpolation, NotNegative, Pixels, Range
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.download import cached_images, data_roots, missing
-from tlrun.data.examples.fit import check_fit, fit_arrays
+from tlrun.data.examples.fit import BILINEAR, check_fit, fit_arrays
 from tlrun.data.examples.image_files import text_of
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card, Splits, carve, draw_per_class
@@ -45,6 +45,7 @@ def class_images(
     root: str | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    interpolation: Interpolation = "auto",
     trainval: bool = False,
     partition: Annotated[int, Range(1, 10)] | None = None,
     level: Literal["variant", "family", "manufacturer"] | None = None,
@@ -75,7 +76,7 @@ def class_images(
         add_note(card, f"data.{name}", note)
     if trainval:
         items = _with_val_in_train(items, f"data.{name}", row)
-    reader = Reader(f"data.{name}", size, channels, fit, None, memory_gb)
+    reader = Reader(f"data.{name}", size, channels, fit, None, memory_gb, interpolation)
     parts = replace(_splits(set, items, card, reader), stratify=stratify)
     if row.protocol == "fractions":
         return _cut(parts, seed)
@@ -206,8 +207,10 @@ def _listing(items: Items) -> Listing:
 def _array_set(name: str, split: str, items: Items, reader: Reader) -> ImageSet:
     pixels = np.ascontiguousarray(items.images)
     size = reader.size or pixels.shape[-1]
-    recipe = (hashlib.sha256(pixels.data).hexdigest(), size, reader.fit)
-    images = cached_images(f"{name}-{split}", recipe, lambda: fit_arrays(pixels, size, reader.fit))
+    fit, how = reader.fit, reader.interpolation
+    rule = () if how == BILINEAR else (how,)
+    recipe = (hashlib.sha256(pixels.data).hexdigest(), size, fit, *rule)
+    images = cached_images(f"{name}-{split}", recipe, lambda: fit_arrays(pixels, size, fit, how))
     return ImageSet(name, images, torch.tensor(items.labels), items.classes)
 
 

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from tlrun.config.ranges import BelowOne, NotNegative, Number, Pixels
+from tlrun.config.ranges import BelowOne, Interpolation, NotNegative, Number, Pixels
 from tlrun.data.examples.download import data_roots, missing
 from tlrun.data.examples.image_files import LeftOut, text_of
 from tlrun.data.examples.splits import Card, Splits, class_order
@@ -48,6 +48,7 @@ def domain_images(
     root: str | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    interpolation: Interpolation = "auto",
     grey_values: list[Number] | None = None,
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.0,
@@ -61,7 +62,7 @@ def domain_images(
     domains: joined if several. The rest: as of `folder`. Raises ConfigError, or DataError with the
     one message that says which files to put where.
     """
-    reader = Reader(KEY, size, channels, fit, grey_values, memory_gb)
+    reader = Reader(KEY, size, channels, fit, grey_values, memory_gb, interpolation)
     name = "+".join(domains)
     left_out = LeftOut(skip_unreadable)
     listings: dict[str, Listing] = {}

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from PIL import Image
 
-from tlrun.config.ranges import NotNegative, Pixels, Range
+from tlrun.config.ranges import Interpolation, NotNegative, Pixels, Range
 from tlrun.data.examples.csv_table import read_csv_table
 from tlrun.data.examples.download import cached_images, data_roots, missing
 from tlrun.data.examples.image_files import text_of
@@ -70,6 +70,7 @@ def few_shot_images(
     root: str | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    interpolation: Interpolation = "auto",
     rotations: Annotated[int, Range(1, 4)] = 1,
     memory_gb: NotNegative = 2.0,
 ) -> ClassSplits:
@@ -79,7 +80,7 @@ def few_shot_images(
     row = SETS.get(set)
     if row is None:
         raise ConfigError(f"{KEY}.set={set}: {did_you_mean(set, SETS)}")
-    reader = Reader(KEY, size, channels, fit, None, memory_gb)
+    reader = Reader(KEY, size, channels, fit, None, memory_gb, interpolation)
     folder, layout = _locate(row, root, download)
     items = layout.read(folder)
     card = Card(set, row.citation, row.licence, row.url, str(folder))

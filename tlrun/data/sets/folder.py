@@ -22,10 +22,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from tlrun.config.ranges import BelowOne, NotNegative, Number, Pixels
+from tlrun.config.ranges import BelowOne, Interpolation, NotNegative, Number, Pixels
 from tlrun.data.examples.decode import FULL, SKIP, GreyRange, grey_range, read_image
 from tlrun.data.examples.download import cached_images
-from tlrun.data.examples.fit import check_fit
+from tlrun.data.examples.fit import BILINEAR, check_fit, check_interpolation
 from tlrun.data.examples.image_files import LeftOut, text_of
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.pixels import FilePixels
@@ -58,6 +58,7 @@ def folder(
     test: Mapping[str, Any] | None = None,
     channels: Literal[1, 3] = 3,
     fit: str = "crop",
+    interpolation: Interpolation = "auto",
     grey_values: list[Number] | None = None,
     val_fraction: BelowOne = 0.1,
     test_fraction: BelowOne = 0.2,
@@ -75,7 +76,7 @@ def folder(
     predicted whole. Raises ConfigError or DataError that names the file or class.
     """
     key = f"data.{name}"
-    reader = Reader(key, size, channels, fit, grey_values, memory_gb)
+    reader = Reader(key, size, channels, fit, grey_values, memory_gb, interpolation)
     card = Card(name, "your own images", "yours", "", str(root or list))
     left_out = LeftOut(skip_unreadable)
     listings = folder_listings(name, root, list, test, left_out)
@@ -145,9 +146,11 @@ class Reader:
     fit: str
     grey_values: Sequence[float] | None
     memory_gb: float
+    interpolation: str = BILINEAR
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
+        self.interpolation = check_interpolation(self.interpolation)
         if self.size is None or self.size < 1:
             raise ConfigError(
                 f"data.size={self.size}: give the side in pixels to which images are brought."
@@ -188,9 +191,9 @@ class Reader:
                 f"{count:,} images exceed memory_gb={self.memory_gb:g}: they stay files, "
                 "decoded each time they are seen"
             )
+        rules = (self.fit, self.interpolation, grey, in_memory)
         return {
-            s: _examples(name, found, classes[s], shape, self.fit, grey, in_memory)
-            for s, found in listings.items()
+            s: _examples(name, found, classes[s], shape, *rules) for s, found in listings.items()
         }, grey
 
     def splits(
@@ -300,6 +303,7 @@ def _examples(
     classes: Sequence[str] | None,
     shape: tuple[int, int, int],
     fit: str,
+    interpolation: str,
     grey: GreyRange,
     in_memory: bool,
 ) -> ImageSet:
@@ -311,17 +315,18 @@ def _examples(
         number = {c: i for i, c in enumerate(classes)}
         labels = torch.tensor([number[listing.labels[i]] for i in order])
     if not in_memory:
-        pixels = FilePixels(files, content, shape, fit, grey)
+        pixels = FilePixels(files, content, shape, fit, grey, interpolation)
         return ImageSet(name, pixels, labels, classes, pixels.paths)
     channels, size, _ = shape
 
     def decode() -> np.ndarray:
         def read(file: Path) -> np.ndarray:
-            return read_image(file, size, channels, fit, SKIP, grey)
+            return read_image(file, size, channels, fit, SKIP, grey, interpolation)
 
         with ThreadPoolExecutor() as pool:  # PIL decodes without the GIL
             return np.stack([*pool.map(read, files)])
 
-    recipe = (content, shape, fit, sorted(grey.items()), DECODING)
+    rule = () if interpolation == BILINEAR else (interpolation,)
+    recipe = (content, shape, fit, sorted(grey.items()), DECODING, *rule)
     images = cached_images(f"folder-{name}", recipe, decode)
     return ImageSet(name, images, labels, classes, [text_of(f) for f in files])
