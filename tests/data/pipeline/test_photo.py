@@ -87,6 +87,37 @@ def test_a_crop_equals_torchvisions():
     torch.testing.assert_close(got, want, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("size", [9, 16, 40])  # below, within and above the sides of the boxes
+def test_crops_of_bytes_equal_torchvisions(size):
+    raw = torch.randint(0, 256, (N, 3, SIDE, SIDE), dtype=torch.uint8)
+    boxes = photo.crop_boxes(draws(), 0.08, SIDE)
+    mirror = torch.arange(N) % 2 == 0
+    got = photo.resized_crops(raw, boxes, size, mirror)
+    for image, box, flip, ours in zip(raw, boxes.long().tolist(), mirror, got, strict=True):
+        want = F.resized_crop(image, *box, [size, size], antialias=True)
+        want = F.horizontal_flip(want) if flip else want
+        torch.testing.assert_close(ours, want / 255, atol=1.01 / 255, rtol=0)  # AVX2: equal
+    unrounded = photo.resized_crops(raw / 255, boxes, size, mirror)  # as on a GPU
+    torch.testing.assert_close(got, unrounded, atol=1.01 / 255, rtol=0)
+
+
+def test_a_crop_and_a_mirror_take_nothing_else():
+    raw = torch.randint(0, 256, (64, 3, SIDE, SIDE), dtype=torch.uint8)
+    preprocess = Preprocess((3, SIDE, SIDE), "half", size=28, resize=SIDE)
+    seen = Augment({"random_resized_crop": 0.3, "flip": 0.5}).of_raw(raw, preprocess, draws(64))
+    boxes = photo.crop_boxes(draws(64), 0.3, SIDE).long().tolist()
+    flips = (draws(64).uniform("flip", 1)[:, 0] < 0.5).tolist()
+    assert 16 < sum(flips) < 48
+    for image, box, flip, x in zip(raw, boxes, flips, seen, strict=True):
+        crop = F.resized_crop(image, *box, [28, 28], antialias=True)
+        crop = F.horizontal_flip(crop) if flip else crop
+        torch.testing.assert_close(x, crop / 127.5 - 1, atol=1.01 / 127.5, rtol=0)
+    whole = Augment({"flip": 0.5}).of_raw(raw, preprocess, draws(64))
+    assert torch.equal(whole[flips], preprocess(raw)[flips].flip(3))
+    jittered = Augment({"flip": 1.0, "color_jitter": 1e-6}).of_raw(raw, preprocess, draws(64))
+    torch.testing.assert_close(jittered, preprocess(raw).flip(3), atol=1e-4, rtol=0)
+
+
 def test_boxes_are_distributed_as_torchvisions():
     boxes = photo.crop_boxes(draws(4000), 0.08, 64)
     top, left, height, width = boxes.unbind(1)

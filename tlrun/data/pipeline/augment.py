@@ -6,13 +6,15 @@ normalisation: changes about mid-grey (half) or about the image's own mean (inst
 
 Whatever moves an image is one resampling: a crop, then mirror and affine operations, then the moves
 of a random policy. With a crop, or where images are stored larger than the net sees them
-(`data.resize`), it reads the stored image, so that what lies beyond the centre can be seen.
+(`data.resize`), it reads the stored image, so that what lies beyond the centre can be seen. A crop
+and a mirror alone take the short way of most training: no resampling but the crop's own, on bytes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,7 @@ from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline import photo
 from tlrun.data.pipeline.hashing import Draws
 from tlrun.data.pipeline.mixing import MIXING
-from tlrun.data.pipeline.preprocess import Preprocess, centre_corner
+from tlrun.data.pipeline.preprocess import Preprocess, centre, centre_corner
 from tlrun.errors import ConfigError
 
 # name -> what its number means (its range: schema.Augmentation); 0 switches the operation off
@@ -49,10 +51,11 @@ OPS = {
     "mixup": "alpha of Beta(alpha, alpha): shares of two images and of their labels",
     "cutmix": "the same, of the areas: a box of another image, and labels by area",
 }
-AFFINE = ("flip", "shift", "rotate", "scale", "shear")
+WARPS = ("shift", "rotate", "scale", "shear")
+AFFINE = ("flip", *WARPS)
 POLICIES = ("rand_augment", "trivial_augment")
 PHOTO = ("random_resized_crop", "color_jitter", *POLICIES)  # on pixels
-SPATIAL = {"cutout", "background", "blend", "cutmix"}  # need rows and columns
+IMAGES_ONLY = {*PHOTO, *AFFINE, "cutout", "background", "blend", "cutmix"}
 GEOMETRY = (*AFFINE, "random_resized_crop", *POLICIES)  # what moves an image
 
 
@@ -71,7 +74,7 @@ class Augment:
         for name, value in (ops or {}).items():
             if value:
                 self.ops[name] = float(value)
-        self.geometric = any(name in self.ops for name in AFFINE)
+        self.warps = any(name in self.ops for name in WARPS)
         self.photo = any(name in self.ops for name in PHOTO)
         self.mixing = {name: self.ops[name] for name in MIXING if name in self.ops}
         if "rand_augment_ops" in self.ops and "rand_augment" not in self.ops:
@@ -82,13 +85,14 @@ class Augment:
 
     def reads_raw(self, preprocess: Preprocess) -> bool:
         """Whether it begins with images as stored, not with preprocessed ones."""
-        return preprocess.images and (self.photo or (self.geometric and preprocess.crops))
+        return preprocess.images and (self.photo or (self.warps and preprocess.crops))
 
     def of_raw(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
         """Images as stored -> what the net is given: preprocessed and augmented."""
         if not self.reads_raw(preprocess):
             return self(preprocess(raw), draws)
-        x = preprocess.normalize(self._pixels(raw, preprocess, draws))
+        x = self._pixels(raw, preprocess, draws)
+        x = preprocess.normalize(x, in_place=raw.dtype == torch.uint8)
         return self._normalised(x, draws)
 
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
@@ -96,35 +100,36 @@ class Augment:
         same shape."""
         if not self.ops:
             return x
-        images_only = self.geometric or self.photo
-        if x.ndim == 2 and (images_only or SPATIAL & self.ops.keys()):
+        if x.ndim == 2 and IMAGES_ONLY & self.ops.keys():
             raise ConfigError(
                 f"augmentations {sorted(self.ops)}: features know only invert, gain, offset, noise "
                 "and mixup."
             )
-        if self.geometric:
+        if self.warps:
             x = self._resample(x, self._affine(draws), list(x.shape))
+        else:
+            x = self._mirrored(x, draws)
         return self._normalised(x, draws)
 
     def _pixels(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
         """raw: (B, C, H, W) as stored -> (B, C, S, S) float32 in [0, 1]: moves, then colours."""
         policies = self._policies(draws)
-        if "random_resized_crop" in self.ops or self.geometric or policies:
-            x = preprocess.to_unit(raw, whole=True)
-            stored, size = x.shape[-1], preprocess.output_shape[-1]
+        size = preprocess.output_shape[-1]
+        if self.warps or policies:
+            x = preprocess.to_unit(raw, lambda images: images)
+            stored = x.shape[-1]
             if smallest := self.ops.get("random_resized_crop"):
                 boxes = photo.crop_boxes(draws, smallest, stored)
             else:
                 centre = torch.tensor([*centre_corner(stored, size), size, size], device=x.device)
                 boxes = centre.float().expand(len(x), 4)
             matrix = photo.box_matrix(boxes, stored)
-            if self.geometric:
-                matrix = matrix @ photo.affine(*self._affine(draws).flatten(1).unbind(1))
+            matrix = matrix @ photo.affine(*self._affine(draws).flatten(1).unbind(1))
             for policy in policies:
                 matrix = matrix @ policy.matrix()
             x = self._resample(x, matrix[:, :2], [*x.shape[:2], size, size])
         else:
-            x = preprocess.to_unit(raw)
+            x = preprocess.to_unit(raw, partial(self._cropped, size=size, draws=draws))
         if strength := self.ops.get("color_jitter"):
             x = photo.color_jitter(x, draws, strength)
         for policy in policies:
@@ -168,7 +173,7 @@ class Augment:
         shear = symmetric[:, 2] * get("shear", 0.0)
         shift = symmetric[:, 3:] * (2 * get("shift", 0.0))  # the side is 2 in grid units
         cos, sin = torch.cos(angle) * inverse, torch.sin(angle) * inverse
-        mirror = self._sign(draws.uniform("flip", 1)[:, 0], get("flip", 0.0))
+        mirror = torch.where(self._to_mirror(draws), -1.0, 1.0)
         return torch.stack(
             [
                 torch.stack([mirror * cos, mirror * (shear * cos - sin), shift[:, 0]], 1),
@@ -176,6 +181,21 @@ class Augment:
             ],
             1,
         )
+
+    def _cropped(self, images: Tensor, size: int, draws: Draws) -> Tensor:
+        """images: (B, C, H, H) as stored -> (B, C, size, size): a crop or the centre, mirrored."""
+        if not (smallest := self.ops.get("random_resized_crop")):
+            return self._mirrored(centre(images, size), draws)
+        boxes = photo.crop_boxes(draws, smallest, images.shape[-1])
+        return photo.resized_crops(images, boxes, size, self._to_mirror(draws))
+
+    def _mirrored(self, x: Tensor, draws: Draws) -> Tensor:
+        """x: (B, C, H, W) with `flip` alone."""
+        return photo.mirrored(x, self._to_mirror(draws)) if "flip" in self.ops else x
+
+    def _to_mirror(self, draws: Draws) -> Tensor:
+        """(B,) bool."""
+        return draws.uniform("flip", 1)[:, 0] < self.ops.get("flip", 0.0)
 
     @staticmethod
     def _sign(u: Tensor, probability: float) -> Tensor:

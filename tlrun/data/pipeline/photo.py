@@ -12,9 +12,11 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.data.pipeline.hashing import Draws
+from tlrun.data.pipeline.preprocess import unit
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's grey
 TRIES = 10  # of random_resized_crop, as torchvision's
@@ -82,6 +84,44 @@ def crop_boxes(draws: Draws, smallest: float, side: int) -> Tensor:
     chosen = torch.where(fits.any(1)[:, None], chosen, torch.full_like(chosen, side))
     corner = draws.uniform("random_resized_crop/place", 2)
     return torch.cat([(corner * (side - chosen + 1)).floor(), chosen], 1)
+
+
+def mirrored(x: Tensor, chosen: Tensor) -> Tensor:
+    """x: (B, C, H, W), those `chosen` (B,) left-right."""
+    return torch.where(chosen.view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def resized_crops(images: Tensor, boxes: Tensor, size: int, mirror: Tensor) -> Tensor:
+    """What the boxes (B, 4) of `crop_boxes` show, as (B, C, size, size) float32 in [0, 1].
+
+    images: (B, C, H, H) uint8 or float in [0, 1]. mirror: (B,) bool. Bilinear with antialiasing, as
+    torchvision's resized_crop. A CPU has a fast kernel for bytes, whose results are bytes too; else
+    nothing is rounded.
+    """
+    if images.dtype == torch.uint8 and images.device.type == "cpu":
+        # one image at a time, so that only the result needs new memory, which is slow to get
+        out = torch.empty(*images.shape[:2], size, size)
+        parts = zip(images.split(1), boxes.long().tolist(), mirror.tolist(), strict=True)
+        for i, (image, (top, left, height, width), flip) in enumerate(parts):
+            box = image[:, :, top : top + height, left : left + width]
+            crop = F.interpolate(box, (size, size), mode="bilinear", antialias=True)[0]
+            out[i] = crop.flip(2) if flip else crop
+        return out.div_(255.0)
+    rows = crop_weights(boxes[:, 0], boxes[:, 2], size, images.shape[-1])
+    columns = crop_weights(boxes[:, 1], boxes[:, 3], size, images.shape[-1])
+    return mirrored(rows[:, None] @ unit(images) @ columns[:, None].transpose(2, 3), mirror)
+
+
+def crop_weights(start: Tensor, length: Tensor, size: int, stored: int) -> Tensor:
+    """(B, size, stored): what each pixel of a side has of the stored ones between start and start +
+    length (B,): a triangle as wide as a pixel of the result, but at least one of the image."""
+    scale = (length / size)[:, None, None]
+    pixel = torch.arange(stored, device=start.device) + 0.5
+    centre = start[:, None, None] + scale * (torch.arange(size, device=start.device)[:, None] + 0.5)
+    weights = (1 - (pixel - centre).abs() / scale.clamp_min(1)).clamp_min(0)
+    start, length = start[:, None, None], length[:, None, None]
+    weights = weights * ((pixel > start) & (pixel < start + length))
+    return weights / weights.sum(2, keepdim=True)
 
 
 def box_matrix(boxes: Tensor, side: int) -> Tensor:

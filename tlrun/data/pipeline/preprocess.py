@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -44,6 +44,12 @@ def centre(images: Tensor, size: int) -> Tensor:
     """images: (B, C, H, H) -> (B, C, size, size)."""
     top, left = centre_corner(images.shape[-1], size)
     return images[:, :, top : top + size, left : left + size]
+
+
+def unit(raw: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]; floats and features as they are."""
+    x = raw.to(torch.float32)
+    return x.div_(255.0) if raw.dtype == torch.uint8 else x
 
 
 class Preprocess(nn.Module):
@@ -135,21 +141,26 @@ class Preprocess(nn.Module):
         stored = (self.resize, self.resize) if self.images else ()
         return (self.output_shape[0], *stored)
 
-    def to_unit(self, raw: Tensor, whole: bool = False) -> Tensor:
+    def to_unit(self, raw: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """uint8 -> float32 in [0, 1] with the right channels; floats and features as they are.
 
-        whole: of a stored image all, not its centre alone.
+        view: what is taken of images as stored (default: their centre), while a value is a byte.
         """
-        return self._colour(self._float(raw, whole))
+        return self._colour(self._float(raw, view))
 
-    def normalize(self, x: Tensor) -> Tensor:
-        """x: (B, ...) float32 in [0, 1] (or features) -> normalised."""
+    def normalize(self, x: Tensor, in_place: bool = False) -> Tensor:
+        """x: (B, ...) float32 in [0, 1] (or features) -> normalised.
+
+        in_place: x may be written over, which spares new memory.
+        """
         if self.mode == "none":
             return x
         if self.mode == "instance":  # layer_norm is the fastest kernel for "zero mean, unit std"
             return F.layer_norm(x, x.shape[2:] if self.images else x.shape[1:], eps=1e-8)
         if self.mean.device != x.device:  # training hands over images that lie on its device
             self.to(x.device)
+        if in_place and x.shape[1] >= len(self.mean):  # grey of colour statistics grows here
+            return x.sub_(self.mean).div_(self.std)
         return x.sub(self.mean).div_(self.std)
 
     def to_unit_range(self, x: Tensor) -> Tensor:
@@ -170,15 +181,16 @@ class Preprocess(nn.Module):
         x = self._float(raw)
         if self.images and x.shape[1] > self.output_shape[0]:
             x = self._colour(x)
-        return self._colour(self.normalize(x))
+        return self._colour(self.normalize(x, in_place=raw.dtype == torch.uint8))
 
-    def _float(self, raw: Tensor, whole: bool = False) -> Tensor:
+    def _float(self, raw: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         if self.images:
             self._check(raw)
-            if self.crops and not whole:
+            if view is not None:
+                raw = view(raw)
+            elif self.crops:
                 raw = centre(raw, self.output_shape[1])
-        x = raw.to(torch.float32)
-        return x.div_(255.0) if raw.dtype == torch.uint8 else x
+        return unit(raw)
 
     def _check(self, raw: Tensor) -> None:
         side = self.resize
