@@ -87,10 +87,11 @@ def is_deep(image: Image.Image) -> bool:
 
 def to_mode(image: Image.Image, channels: int, grey: GreyRange | None = None) -> Image.Image:
     """Any PIL mode -> "L" or "RGB". Deep grey is scaled by the rule `grey`, transparency laid over
-    white, the orientation that the camera noted applied."""
+    white, the orientation that the camera noted applied. Nothing is copied without need: the image
+    given may be the one returned, and is itself turned."""
     tags: Any = getattr(image, "tag_v2", {})
     inverted = is_deep(image) and tags.get(PHOTOMETRIC) == MIN_IS_WHITE
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if is_deep(image):
         kind = image.mode[0]
         black, white = {**FULL, **(grey or {})}[kind]
@@ -109,7 +110,8 @@ def to_mode(image: Image.Image, channels: int, grey: GreyRange | None = None) ->
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def read_image(

@@ -148,7 +148,12 @@ class Augment:
     @staticmethod
     def _resample(x: Tensor, theta: Tensor, shape: list[int]) -> Tensor:
         """theta: (B, 2, 3), from positions in the result, of `shape`, to those in x."""
-        grid = F.affine_grid(theta, shape, align_corners=False)
+        height, width = shape[2:]
+        entries = theta[..., None, None]  # affine_grid's product of matrices takes half of the time
+        rows = (torch.arange(height, device=x.device)[:, None] * 2 + 1) / height - 1
+        columns = (torch.arange(width, device=x.device) * 2 + 1) / width - 1
+        grid = entries[:, :, 0] * columns + (entries[:, :, 1] * rows + entries[:, :, 2])
+        grid = grid.permute(0, 2, 3, 1)  # (B, H, W, 2)
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _normalised(self, x: Tensor, draws: Draws) -> Tensor:
