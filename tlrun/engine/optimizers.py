@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tlrun.errors import ConfigError, did_you_mean
-from tlrun.models.net import Net
+from tlrun.models.net import PUBLISHED_HEAD, Net
 
 SCHEDULES = ("constant", "cosine", "dann", "step")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -46,10 +46,10 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """One optimizer with a group per part, named like the part; frozen parameters are left out.
 
-    `head_lr_multiplier` scales the learning rate of every part but the backbone, `layer_decay` that
-    of the backbone's stages, which then have a group each. Weight decay is applied to all
-    parameters of a group, as the papers of this field do, but to none of a module that says
-    `no_weight_decay`.
+    `head_lr_multiplier` scales the learning rate of every part but the backbone and the head that
+    its weights came with, `layer_decay` that of the backbone's stages, which then have a group
+    each. Weight decay is applied to all parameters of a group, as the papers of this field do, but
+    to none of a module that says `no_weight_decay`.
     """
     groups: list[dict[str, Any]] = []
     for name, scale in learning_rate_scales(cfg, net, parts).items():
@@ -98,7 +98,9 @@ def learning_rate_scales(
     head, decay = float(cfg.get("head_lr_multiplier", 1.0)), float(cfg.get("layer_decay", 1.0))
     scales: dict[str, float] = {}
     for part in net.parts if parts is None else parts:
-        if not part.startswith("backbone"):
+        if part == PUBLISHED_HEAD:  # learned already, as the backbone
+            scales[part] = 1.0
+        elif not part.startswith("backbone"):
             scales[part] = head
         elif decay == 1.0 or "." in part:
             scales[part] = 1.0

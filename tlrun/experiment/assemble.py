@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from tlrun.config.build import build
 from tlrun.config.one_set import has_source
@@ -22,9 +23,11 @@ from tlrun.data.problems.label_space import LabelSpace
 from tlrun.data.problems.options import Labels, Options
 from tlrun.data.problems.pair import Data, build_data
 from tlrun.data.problems.trained import as_trained, check_columns, with_statistics
+from tlrun.engine import checkpoint
 from tlrun.engine.distributed import Process
 from tlrun.engine.optimizers import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
+from tlrun.errors import ConfigError
 from tlrun.evaluate.evaluators.class_figures import Evaluator, evaluator_of
 from tlrun.experiment import checks
 from tlrun.experiment.initial_weights import InitialWeights
@@ -34,8 +37,8 @@ from tlrun.methods.balances.base import Balance
 from tlrun.methods.balances.equal import Equal
 from tlrun.methods.base import Method, Phase, Term
 from tlrun.methods.build import build_method
-from tlrun.models.build import build_net
-from tlrun.models.net import Net
+from tlrun.models.build import build_classifier, build_net
+from tlrun.models.net import PUBLISHED_HEAD, Net
 from tlrun.process import prepare_process
 from tlrun.run_folder.run_dir import RunDir
 
@@ -76,6 +79,9 @@ def open_session(
         Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     )
     terms = build_terms(cfg, method, phases)
+    if wants_published_head(method, phases, terms):
+        head = saved_head(run_dir) if trained else published_head(cfg, initial_weights, net, terms)
+        net.add(PUBLISHED_HEAD, head)
     if space is None:
         checks.check_mixing(cfg, method, data, phases, terms)
     balance = build_balance(cfg, method)
@@ -214,6 +220,38 @@ def build_terms(cfg: Config, method: Method, phases: list[Phase]) -> dict[str, T
     checks.check_one_target(method, terms)
     checks.check_frozen_statistics(cfg, terms)
     return terms
+
+
+def wants_published_head(method: Method, phases: list[Phase], terms: Mapping[str, Term]) -> bool:
+    """Whether a term asks for the head of published weights where these stand for the source."""
+    carries = method.init == "pretrained" and any(phase.transfer for phase in phases)
+    return carries and any(term.published_head for term in terms.values())
+
+
+def published_head(
+    cfg: Config, initial_weights: InitialWeights, net: Net, terms: Mapping[str, Term]
+) -> nn.Linear:
+    """The head that the weights of the backbone came with. Raises ConfigError without one."""
+    weights = initial_weights.weights(cfg["backbone"].get("weights"))
+    head = build_classifier(cfg["backbone"], weights, net.backbone)
+    if head is None:
+        name = next(name for name, term in terms.items() if term.published_head)
+        backbone = cfg["backbone"].get("name") or cfg["backbone"]["_target_"]
+        raise ConfigError(
+            f"terms=[{name}] needs the head that the weights were learned with, and "
+            f"{weights if is_weight_file(weights) else f'those of {backbone}'} come without one "
+            "linear layer of classes: choose weights that have one, init=source, or init=RUN_DIR"
+        )
+    return head
+
+
+def saved_head(run_dir: RunDir) -> nn.Linear:
+    """A layer of the size of the published head in the last checkpoint, which fills it."""
+    saved = checkpoint.load_last(run_dir.checkpoints)
+    assert saved is not None
+    head = saved["parts"][PUBLISHED_HEAD]
+    with torch.random.fork_rng(devices=[]):
+        return nn.Linear(*reversed(head["weight"].shape), bias="bias" in head)
 
 
 def build_balance(cfg: Config, method: Method) -> Balance | None:

@@ -137,7 +137,7 @@ class InitialWeights:
                 net, prediction_parts_of(run, state), self._other_classes(net, run, classes)
             )
         else:
-            held = before if index > 0 else ({"backbone"} if self.pretrained else set())
+            held = before if index > 0 or self.pretrained else set()
             known = {stage: "" for stage in net.stages() if stage.partition(".")[0] in held}
         return transfer(
             net,

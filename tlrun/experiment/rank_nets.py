@@ -27,8 +27,8 @@ from tlrun.experiment.features import (
 from tlrun.experiment.initial_weights import pretrained_weights
 from tlrun.inference import predict
 from tlrun.methods.query import Query
+from tlrun.models.build import build_classifier
 from tlrun.models.net import Net
-from tlrun.models.published import published_classifier
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ def of_configs(overrides: Sequence[str], config_dir: Path | None) -> Iterator[Ca
             log.warning("%s has random weights; init=pretrained gives it learned ones", name)
         data = labelled(config)
         net = backbone_net(config, data, weights)
-        classifier = published_classifier(backbone, weights)
-        if classifier is not None and classifier.in_features == net.feature_dim:
+        classifier = build_classifier(backbone, weights, net.backbone)
+        if classifier is not None:
             forward = _with_classifier(net, classifier.to(device_of(config, 0, 1)))
             yield Candidate(name, config, data, net, forward)
         else:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tlrun.evaluate.figures import Figures
 from tlrun.evaluate.selection import why_none
 from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.models.build import build_net
-from tlrun.models.net import Net
+from tlrun.models.net import PUBLISHED_HEAD, Net
 from tlrun.models.transfer import print_table
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,10 @@ class Session(TrainingSetup):
             for phase in self.phases[: index + 1]:
                 self.method.build(phase, net, self.data)
                 self.finish_build(net)
+            if PUBLISHED_HEAD in self.net.parts:
+                head = copy.deepcopy(self.net[PUBLISHED_HEAD])
+                head.reset_parameters()  # type: ignore[operator]
+                net.add(PUBLISHED_HEAD, head)
             return net
 
         initial = self.initial_weights

@@ -255,12 +255,15 @@ class Term:
     decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
     then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
     several tasks. batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen`
-    leaves it nothing to do. needs_images, takes_soft_labels: as a method's.
+    leaves it nothing to do. published_head: whether it wants the head that published weights came
+    with: under `init=pretrained` it is then a part of the net. needs_images, takes_soft_labels: as
+    a method's.
     """
 
     decays_weights: bool = False
     one_target: bool = False
     batch_statistics: bool = False
+    published_head: bool = False
     needs_images: bool = True
     takes_soft_labels: bool = False
 

@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from tlrun.config.build import build, check_values, locate, plain
@@ -24,8 +25,9 @@ from tlrun.config.weight_files import is_weight_file
 from tlrun.errors import ConfigError
 from tlrun.models.heads import Classifier
 from tlrun.models.net import Net
+from tlrun.models.published import Adapt, published_classifier
 from tlrun.models.shapes import describe, feature_dim
-from tlrun.models.weight_file import load_weight_file
+from tlrun.models.weight_file import classifier_in, load_weight_file
 
 
 def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Module:
@@ -61,9 +63,27 @@ def build_backbone(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> nn.Mod
             f"backbone '{name}' says feature_dim={module.feature_dim} but returns {found}"
         )
     if file is not None:
-        adapt = getattr(locate(str(arguments["_target_"])), "adapt", None)
-        load_weight_file(module, file, name, adapt)
+        load_weight_file(module, file, name, _adapt_of(arguments))
     return module
+
+
+def build_classifier(cfg: Mapping[str, Any], weights: Any, module: nn.Module) -> nn.Linear | None:
+    """The linear layer that the weights of a backbone came with, in eval mode: features (B, D) ->
+    logits (B, Z) of the classes that they were trained on.
+
+    cfg: of the backbone `module`; weights: in place of its own. None where there are no weights, or
+    they come without such a layer. No random number is drawn.
+    """
+    features: Any = module.feature_dim
+    found: nn.Module | None
+    with torch.random.fork_rng(devices=[]):
+        if is_weight_file(weights):
+            found = classifier_in(module, weights, features, _adapt_of(cfg))
+        else:
+            found = published_classifier(cfg, weights)
+    if isinstance(found, nn.Linear) and found.in_features == features:
+        return found.eval()
+    return None
 
 
 def build_net(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Net:
@@ -71,6 +91,11 @@ def build_net(cfg: Mapping[str, Any], input_shape: Sequence[int]) -> Net:
     backbone = plain(cfg["backbone"])
     check_values(Classifier, backbone.get("head") or {}, "backbone.head")
     return Net(build_backbone(backbone, input_shape), input_shape, head=backbone.get("head"))
+
+
+def _adapt_of(cfg: Mapping[str, Any]) -> Adapt | None:
+    """What gives tensors of published files the names of this backbone, where they differ."""
+    return getattr(locate(str(cfg["_target_"])), "adapt", None)
 
 
 def _arguments_of(target: Any) -> set[str]:

@@ -30,6 +30,7 @@ from tlrun.models.batch_norm import (
 from tlrun.models.heads import Classifier
 from tlrun.models.prefix import Entry
 
+PUBLISHED_HEAD = "published_classifier"  # the part that the backbone's weights came with, if kept
 CARRIED = "@carried"  # as a pattern: the stages whose weights were carried over
 NO_STATISTICS = (
     "batch_norm=frozen keeps those that a net has learned elsewhere; set init=pretrained or "

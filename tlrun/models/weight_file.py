@@ -3,7 +3,7 @@
 A file is a state dict, or holds one under some key (`state_dict`, `model`, `teacher`), with any
 prefix before its names (`module.`, `model.`, `backbone.encoder.`). The key and the prefix are those
 under which most tensors of the net are found by name and shape, so no list of them is kept. The
-head has no place in a backbone and is left out.
+head has no place in a backbone and is left out; `classifier_in` gives it to who asks.
 """
 
 from __future__ import annotations
@@ -61,21 +61,44 @@ def load_weight_file(module: nn.Module, file: str, name: str, adapt: Adapt | Non
     adapt: from published names to those of the net, where they differ. Raises DataError for a file
     that cannot be read, ConfigError for one of which less than half fits.
     """
-    found = read_weight_file(Path(file))
-    matches = [
-        match
-        for where, state in state_dicts(found)
-        for match in _matches(module, state, where, adapt)
-    ]
-    if not matches:
-        raise DataError(f"{file} holds no tensors by name: give a state dict")
-    best = max(matches, key=lambda m: (m.share, any(word in m.where for word in PREFERRED)))
+    best = _best_match(module, file, adapt)
     _check_channels(module, best, file)
     if best.share < HALF:
         raise ConfigError(_refusal(best, file, name))
     module.load_state_dict({key: best.state[key] for key in best.fits}, strict=False)
     news = best.missing or best.reshaped
     log.log(logging.WARNING if news else logging.INFO, "%s", _line(best, file, name))
+
+
+def classifier_in(
+    module: nn.Module, file: str, features: int, adapt: Adapt | None = None
+) -> nn.Linear | None:
+    """The head that `load_weight_file` leaves out; None where it is not one linear layer from so
+    many features."""
+    best = _best_match(module, file, adapt)
+    head = {key: best.state[key] for key in best.left if HEAD.search(key)}
+    names = sorted(key.rpartition(".")[2] for key in head)
+    if names not in (["weight"], ["bias", "weight"]):
+        return None
+    state = {key.rpartition(".")[2]: value for key, value in head.items()}
+    weight = state["weight"]
+    if weight.ndim != 2 or weight.shape[1] != features:
+        return None
+    linear = nn.Linear(features, weight.shape[0], bias="bias" in state)
+    linear.load_state_dict(state)
+    return linear
+
+
+def _best_match(module: nn.Module, file: str, adapt: Adapt | None) -> Match:
+    """Where in the file, and under which prefix, most is found. Raises DataError."""
+    matches = [
+        match
+        for where, state in state_dicts(read_weight_file(Path(file)))
+        for match in _matches(module, state, where, adapt)
+    ]
+    if not matches:
+        raise DataError(f"{file} holds no tensors by name: give a state dict")
+    return max(matches, key=lambda m: (m.share, any(word in m.where for word in PREFERRED)))
 
 
 def read_weight_file(path: Path) -> Mapping[str, Any]:

@@ -63,6 +63,9 @@ def test_other_classes_keep_the_sources_own_head():
     net.add("source_classifier", net.new_head(3))
     net.add("classifier", net.new_head(4))
     term = LwF()
+    with pytest.raises(ConfigError, match="head that was learned on the source"):
+        term.start(net, None)  # it is there, but was not carried over
+    net.carried = tuple(net.select(["backbone", "source_classifier"]))
     term.start(net, None)
     assert term.heads == ["source_classifier"]
     batch = small.batch("target")["target"]

@@ -7,8 +7,9 @@
 h_S is the head of the source classes, z_S⁰ (B, K_S) its logits at the start of the target phase in
 eval mode: the relation between the classes in the paper's direct form. You et al., "Co-Tuning for
 transfer learning", NeurIPS 2020 (λ = 2.3 there). It is made for classes that differ, where the
-source keeps its own head; with the same classes h_S is the classifier that was carried over and the
-term softens the labels by what the source model confuses.
+source keeps its own head: with `init=pretrained`, the paper's case, the one that the weights were
+published with. With the same classes h_S is the classifier that was carried over and the term
+softens the labels by what the source model confuses.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class CoTuning(Term):
 
     needs_images = False
     one_target = True
+    published_head = True
 
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 1.0) -> None:
         self.weight, self.temperature = weight, temperature

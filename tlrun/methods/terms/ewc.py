@@ -24,7 +24,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients
-from tlrun.methods.terms.shown import old_heads
+from tlrun.methods.terms.shown import source_heads
 from tlrun.models.net import Net
 
 HELD = 2**24  # numbers of gradients held at once; one gradient is as large as the net
@@ -50,7 +50,7 @@ class EWC(Term):
         copied.remember(net)  # in eval mode, without hooks
         device, names = next(net.parameters()).device, list(self.anchor.values)
         self.fisher = {}
-        for head, stream in old_heads(net, "ewc").items():
+        for head, stream in source_heads(net, "ewc").items():
             examples = data.role(f"{stream}_train")
             if examples is None:
                 raise ConfigError(

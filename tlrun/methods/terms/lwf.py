@@ -4,9 +4,9 @@
 
 z⁰ are the old head's logits (B, K_old) of the net as it was at the start of the target phase (a
 copy, in eval mode), z those of the net that trains, both on the same augmented target images. The
-old head is the source's own where the classes differ, else the classifier that was carried over; of
-several old heads the divergences are summed. Li and Hoiem, "Learning without forgetting", ECCV 2016
-(T = 2).
+old head is the source's own where the classes differ (with `init=pretrained` that of the published
+weights), else the classifier that was carried over; of several old heads the divergences are
+summed. Li and Hoiem, "Learning without forgetting", ECCV 2016 (T = 2).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tlrun.models.net import Net
 class LwF(Term):
     """weight: λ. temperature: T, above 0."""
 
+    published_head = True
     takes_soft_labels = True
 
     def __init__(self, weight: Weight = 1.0, temperature: Positive = 2.0) -> None:

@@ -5,24 +5,47 @@ from __future__ import annotations
 from tlrun.errors import ConfigError
 from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
-from tlrun.models.net import Net
+from tlrun.models.net import PUBLISHED_HEAD, Net
 
 
 def old_head(net: Net, term: str) -> str:
-    """The head that was learned before: the source's own, or the classifier if it was carried."""
-    if SOURCE_HEAD in net.parts:
-        return SOURCE_HEAD
-    if "classifier" in net.parts and set(net.select(["classifier"])) <= set(net.carried):
-        return "classifier"
-    raise ConfigError(
-        f"terms=[{term}] needs the head that was learned on the source: method=finetune with "
-        "init=source, or init=RUN_DIR of a run with the same classes"
+    """The head that was learned before, and carried over: the source's own, that of published
+    weights, or the classifier."""
+    return _learned_before(
+        net,
+        (SOURCE_HEAD, PUBLISHED_HEAD, "classifier"),
+        f"terms=[{term}] needs the head that was learned on the source, and its backbone: "
+        "method=finetune with init=source, init=pretrained (the head of the published weights), or "
+        "init=RUN_DIR of a run with the same classes, all carried over",
     )
 
 
 def old_heads(net: Net, term: str) -> dict[str, str]:
     """Every head that was learned before -> the name of the stream whose images it judges."""
     return net.learned or {old_head(net, term): "source"}
+
+
+def source_heads(net: Net, term: str) -> dict[str, str]:
+    """As `old_heads`, but only what was learned from images of this run's source."""
+    if net.learned:
+        return net.learned
+    why = (
+        f"terms=[{term}] needs the head that was learned on the source, and its backbone: "
+        "method=finetune with init=source, or init=RUN_DIR of a run with the same classes, all "
+        "carried over"
+    )
+    return {_learned_before(net, (SOURCE_HEAD, "classifier"), why): "source"}
+
+
+def _learned_before(net: Net, names: tuple[str, ...], why: str) -> str:
+    """The first of these parts that was carried over, with the backbone that it was learned on.
+
+    Raises ConfigError(why) without one.
+    """
+    for name in names:
+        if name in net.parts and set(net.select(["backbone", name])) <= set(net.carried):
+            return name
+    raise ConfigError(why)
 
 
 def target_output(update: Update, term: str) -> DomainOutput:
