@@ -1,5 +1,7 @@
 """Scores of stages beside the figures of a sweep over transfer.cut."""
 
+import re
+
 from helpers.html_page import Page
 from helpers.run_folders import make_run
 from tlrun.experiment.rank import beside_trained
@@ -7,7 +9,7 @@ from tlrun.report.pages.write import find_jobs, write_report
 from tlrun.report.read.rank import StageScores, read_scores, write_scores
 from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.groups import group_jobs, primary_metric
-from tlrun.report.statistics.rank_correlation import rank_correlations
+from tlrun.report.statistics.rank_correlation import figures_by_cut, rank_correlations
 
 
 def sweep(folder, finals):
@@ -44,4 +46,12 @@ def test_a_score_that_orders_as_training_does_has_one_and_the_reverse_minus_one(
     assert [line.values["logme"] for line in read_scores(folder / "rank.csv")] == [1, 2, 3]
     beside_trained(folder)
     assert "LogME +1.00 (n=3)" in capsys.readouterr().out
-    assert "Scores without training" in Page(folder / "report.html").text
+    page = Page(folder / "report.html")
+    assert "Scores without training" in page.text
+    html = (folder / "report.html").read_text()
+    table = html.partition('id="scores"')[2].partition("</table>")[0]
+    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in table.split("<tr>")[2:]]
+    by_cut = figures_by_cut(groups, metric)
+    ((_, trained),) = by_cut.items()
+    assert [row[1:3] for row in rows] == [[f"backbone.s{k}", str(k)] for k in (1, 2, 3)]
+    assert [float(row[-1]) for row in rows] == [round(100 * trained[k], 1) for k in (1, 2, 3)]

@@ -17,7 +17,7 @@ from tlrun.report.figures.sweep_curves import draw_learning_curves
 from tlrun.report.formats import NONE, in_percent, in_points, sentence_case
 from tlrun.report.pages.render import render
 from tlrun.report.read.entries import Missing
-from tlrun.report.read.rank import FILE, read_scores
+from tlrun.report.read.rank import FILE, SHARES, TITLES, read_scores
 from tlrun.report.read.run_record import RunRecord
 from tlrun.report.statistics import search
 from tlrun.report.statistics.chosen import at_chosen_settings, chosen_settings
@@ -26,7 +26,7 @@ from tlrun.report.statistics.leaderboard import Leaderboard
 from tlrun.report.statistics.matrix import chosen_matrix, matrices, settings_of_sweeps
 from tlrun.report.statistics.over_data import MeanGroup
 from tlrun.report.statistics.provenance import provenance
-from tlrun.report.statistics.rank_correlation import rank_correlations
+from tlrun.report.statistics.rank_correlation import figures_by_cut, rank_correlations
 from tlrun.report.statistics.regrets import over_runs
 from tlrun.report.statistics.significance import verdict
 
@@ -77,6 +77,8 @@ def leaderboard_html(board: Leaderboard, context: Context, folder: Path) -> str:
     drawn = board.groups if alone else board.candidates
     chosen = [] if alone else chosen_settings([*board.means, *board.candidates], board.metric)
     by_data = matrices(board.candidates, board.metric, board.rules)
+    scores = read_scores(folder / FILE)
+    ranks = rank_correlations(scores, board.candidates, board.metric)
     return render(
         "sweep.html",
         subtitle=str(folder.resolve()),
@@ -100,7 +102,11 @@ def leaderboard_html(board: Leaderboard, context: Context, folder: Path) -> str:
         pictures=_draw(folder, {"learning_curves": lambda path: draw_learning_curves(drawn, path)}),
         validators=over_runs(board.jobs),
         axes=draw_axes(board.candidates, board.metric, folder / "plots"),
-        ranks=rank_correlations(read_scores(folder / FILE), board.candidates, board.metric),
+        ranks=ranks,
+        scores=scores if ranks else [],
+        score_titles=TITLES,
+        shares=SHARES,
+        by_cut=figures_by_cut(board.candidates, board.metric) if ranks else {},
         jobs=[_job(board, place, folder) for place in range(len(board.jobs))],
         provenance=provenance(board.jobs),
     )

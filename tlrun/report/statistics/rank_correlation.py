@@ -29,10 +29,8 @@ class RankCorrelation:
     n: int
 
 
-def rank_correlations(
-    scores: Sequence[StageScores], groups: Sequence[Group], metric: str
-) -> list[RankCorrelation]:
-    """For each net, line and score; [] without three cuts that have both."""
+def figures_by_cut(groups: Sequence[Group], metric: str) -> dict[str, dict[int, float]]:
+    """Method and other settings -> {transfer.cut: mean figure over seeds}."""
     lines: dict[str, dict[int, float]] = {}
     for group in groups:
         mean = group.row("selected", metric).mean
@@ -40,6 +38,14 @@ def rank_correlations(
             others = [f"{k}={v}" for k, v in group.settings.items() if k != CUT]
             name = " ".join([group.data, group.method, *others])
             lines.setdefault(name, {})[int(group.settings[CUT])] = mean
+    return lines
+
+
+def rank_correlations(
+    scores: Sequence[StageScores], groups: Sequence[Group], metric: str
+) -> list[RankCorrelation]:
+    """For each net, line and score; [] without three cuts that have both."""
+    lines = figures_by_cut(groups, metric)
     found: list[RankCorrelation] = []
     for net in dict.fromkeys(stage.net for stage in scores):
         for line, means in lines.items():
