@@ -18,6 +18,8 @@ from tlrun.cli.help_text import HELP
 from tlrun.cli.main import main
 from tlrun.cli.parsers import VERBS, parser_of
 from tlrun.cli.train import variants
+from tlrun.config.compose import compose
+from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted, RunError
 from tlrun.run_folder.run_dir import RunDir, runs_in
 from tlrun.sweep.state import current_sweep
@@ -454,3 +456,21 @@ def test_what_is_missing_is_named_alone(verb: str, capsys: pytest.CaptureFixture
 def test_cfg_is_for_one_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--cfg", "job", "-m", "seed=0,1"]) == 2
     assert "leave -m out" in capsys.readouterr().err
+
+
+def test_a_warning_of_the_configuration_is_given_once(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read before torch is imported, and again by the work itself."""
+    run = RunDir.create(in_tmp / "run")
+    words = ["data=pacs", "data.source=photo", "data.target=sketch"]
+    OmegaConf.save(compose(words), run.config)
+    run.set_status("completed")
+    monkeypatch.setattr(
+        "tlrun.experiment.evaluate.evaluate", lambda path, words: load_config(run.config, words)
+    )
+    assert main(["evaluate", "run", "data.target=photo"]) == 0
+    assert [m for m in caplog.messages if "figures are of what" in m] == [
+        "data.source and data.target are both 'photo': these figures are of what the run has "
+        "learned from"
+    ]

@@ -1,9 +1,16 @@
 """What a dry run prints of the phases, and what it does not do."""
 
 import logging
+import signal
+
+import pytest
 
 from helpers import small
+from tlrun.config.compose import compose
+from tlrun.engine.hooks import Hooks
+from tlrun.errors import Interrupted
 from tlrun.experiment.dry_run import rehearse
+from tlrun.experiment.start import create_run_folder, run_experiment
 
 
 def test_a_step_of_each_phase_without_an_evaluation(tmp_path, capsys, caplog):
@@ -25,3 +32,18 @@ def test_a_closed_form_is_not_solved(tmp_path, capsys):
     session = small.session(tmp_path / "run", "phases.train.steps=0")
     rehearse(session, tmp_path)
     assert capsys.readouterr().out == "phase train: no steps\n"
+
+
+def test_an_interrupted_one_offers_nothing_to_go_on_with(in_tmp, monkeypatch):
+    def interrupting(before_step):
+        return Hooks(
+            before_step=lambda step: (before_step(step), signal.raise_signal(signal.SIGINT))
+        )
+
+    monkeypatch.setattr("tlrun.experiment.dry_run.Hooks", interrupting)
+    words = [*small.QUICK, "method=source_only", "dry_run=true"]
+    run = create_run_folder(compose(words), in_tmp / "run", words)
+    with pytest.raises(Interrupted, match=r"^stopped; a dry run keeps nothing$") as stop:
+        run_experiment(run)
+    assert stop.value.exit_code == 130
+    assert not run.path.exists()

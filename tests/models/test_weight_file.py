@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import pickle
 import sys
 from pathlib import Path
 
@@ -127,6 +128,21 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "lfs.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0")
     with pytest.raises(DataError, match="git lfs pull"):
         loaded(tmp_path / "lfs.bin")
+    pickled, onnx = pickle.dumps([1, 2]), b"\x08\x08\x12\x07pytorch\x1a\x052.1.0"
+    for content in (b"no weights, but a letter", b"", pickled, onnx):
+        for name in ("no.pth", "no.safetensors"):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(DataError, match=r"no\.\w+ is no file of weights: give a") as raised:
+                loaded(tmp_path / name)
+            assert "Error" not in str(raised.value)
+    (tmp_path / "model.onnx").write_bytes(onnx)
+    with pytest.raises(DataError, match=r"\.safetensors.*are read; save the net's state dict"):
+        loaded(tmp_path / "model.onnx")
+    torch.save(other_state(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert is_taken(loaded(tmp_path / "old.pth"))
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "old.pth").read_bytes()[:300])
+    with pytest.raises(DataError, match="cannot be read"):
+        loaded(tmp_path / "cut.pth")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(DataError, match="holds a list"):
         loaded(tmp_path / "list.pt")

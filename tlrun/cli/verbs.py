@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tlrun.cli.parsers import parser_of
@@ -123,7 +125,8 @@ def _check_words(args: argparse.Namespace) -> None:
     elif (config := Path(first) / "config.yaml").is_file():
         from tlrun.config.saved import load_config
 
-        load_config(config, rest)
+        with _unsaid():
+            load_config(config, rest)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -184,7 +187,18 @@ def _check_overrides(args: argparse.Namespace) -> None:
     if config.is_file():  # not so for a sweep
         from tlrun.config.saved import load_config
 
-        load_config(config, args.overrides)
+        with _unsaid():
+            load_config(config, args.overrides)
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without the warnings, which come when the work itself reads the configuration."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def predict(args: argparse.Namespace) -> int:

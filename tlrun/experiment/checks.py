@@ -116,7 +116,10 @@ def check_has_source(cfg: Config, method: Method) -> None:
         return
     name, give = cfg["choices"].get("method", "this method"), give_source(cfg["data"])
     if "source" in method.requirements.streams:
-        raise ConfigError(f"method={name} needs a labelled source: {give}")
+        raise ConfigError(
+            f"method={name} needs a labelled source: {give}; to train on these data alone, "
+            "fine-tune a network that has learned elsewhere: method=finetune init=pretrained"
+        )
     raise ConfigError(
         f"method={name} learns on a source first, and there is none: set init=pretrained "
         f"(published weights), init=RUN_DIR or init=scratch, or {give}"

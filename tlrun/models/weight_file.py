@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 READ = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 HALF = 0.5  # a file of which less fits is another net's
 SHOWN = 3  # names in the line before "and 9 others"
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of torch's magic number
 DEPTH = 3  # how deep a state dict may lie in a checkpoint
 # of two that fit alike: averaged weights before those that were averaged, as timm and DINO do it
 PREFERRED = ("ema", "teacher")
@@ -110,6 +112,7 @@ def read_weight_file(path: Path) -> Mapping[str, Any]:
             f"backbone.weights={path}: files that end in {', '.join(READ)} are read; save the "
             "net's state dict as one, torch.save(net.state_dict(), 'weights.pth')"
         )
+    _check_kind(path)
     try:
         if suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -224,9 +227,6 @@ def _few(names: list[str]) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    start = path.read_bytes()[:40]
-    if start.startswith(b"version https://git-lfs"):
-        return f"{path} is a pointer of Git LFS, not the file itself: git lfs pull"
     said = " ".join(str(error).split())
     if "Unsupported" in said:  # torch's word for what is no tensor
         return (
@@ -235,3 +235,21 @@ def _unreadable(path: Path, error: Exception) -> str:
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
         )
     return f"{path} cannot be read ({type(error).__name__}: {said[:100]}): it may be cut short"
+
+
+def _check_kind(path: Path) -> None:
+    """Raises DataError unless the first bytes are those of safetensors, or of what torch.save
+    writes or wrote: a zip, a pickle that begins with torch's own number, a tar."""
+    with path.open("rb") as file:
+        start = file.read(40)
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} is a pointer of Git LFS, not the file itself: git lfs pull")
+    if path.suffix.lower() == ".safetensors":
+        right = start[8:9] == b"{"
+    else:
+        right = start.startswith((b"PK", LEGACY)) or tarfile.is_tarfile(path)
+    if not right:
+        raise DataError(
+            f"{path} is no file of weights: give a .safetensors file, or what "
+            "torch.save(net.state_dict(), 'weights.pth') writes"
+        )

@@ -86,6 +86,11 @@ def close_sweep(folder: Path, failed: int) -> int:
             from tlrun.report.pages.write import write_report  # matplotlib comes in here
 
             write_report(folder)
+    if any(run.is_finished() for run in runs):
+        from tlrun.report.pages.terminal import sweep_table
+
+        if table := sweep_table(folder):
+            print(table)
     left = [run for run in runs if run.read_status().get("state") != "completed"]
     elsewhere = [run for run in left if held_by_another(run)]
     note = f" ({len(elsewhere)} run by another process)" if elsewhere else ""

@@ -60,7 +60,8 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> None:
 
             queue_again()
             raise  # for the launcher to pass on
-        say(f"to go on with the sweep: tlrun resume {hydra_cfg.sweep.dir}")
+        if not cfg.dry_run:
+            say(f"to go on with the sweep: tlrun resume {hydra_cfg.sweep.dir}")
         sys.exit(report_error(error))
     except Exception as error:
         report_error(error, where=name)

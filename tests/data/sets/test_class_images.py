@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import pickle
 import socket
 import urllib.request
@@ -310,6 +311,32 @@ def test_arrays_are_enlarged_by_the_interpolation_asked_for(root):
         want = fit_arrays(small, 40, "crop", how)
         assert np.array_equal(parts.read(torch.arange(2)).numpy(), want)
     assert plain.checksum != fine.checksum
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_enlarged_arrays_beyond_memory_gb_stay_small(root, interpolation, monkeypatch, caplog):
+    cifar10(root)
+    options = {"set": "cifar10", "size": 40, "download": False, "interpolation": interpolation}
+    kept = class_images(**options)
+    whole = kept.train.read(torch.arange(10))
+    caplog.clear()
+    monkeypatch.setattr(
+        "tlrun.data.sets.class_images.fit_arrays", lambda *_: pytest.fail("all of them enlarged")
+    )
+    with caplog.at_level(logging.INFO):
+        small = class_images(**options, memory_gb=12 * 3 * 40 * 40 / 1e9 - 1e-9)
+    assert [m for m in caplog.messages if "exceed memory_gb" in m] == [
+        "data.target: 12 images of 40 pixels exceed memory_gb=5.7599e-05: they stay as small as "
+        "they are and are brought to size each time they are seen"
+    ]
+    assert not small.train.in_memory
+    assert small.train.shape == (3, 40, 40)
+    assert torch.equal(small.train.read(torch.tensor([7, 2])), whole[[7, 2]])
+    assert torch.equal(small.train.labels, kept.train.labels)
+    other = class_images(**{**options, "size": 48}, memory_gb=0)
+    assert len({small.train.checksum, other.train.checksum, small.test.checksum}) == 3
+    plain = class_images(**{**options, "size": 32}, memory_gb=0)  # nothing to enlarge
+    assert plain.train.in_memory
 
 
 def test_options_belong_to_sets(root):

@@ -382,3 +382,39 @@ def test_a_head_of_other_classes_leaves_no_trace_of_the_target_in_the_source_pha
     session.phases[:] = session.phases[:1]
     session.trainer().fit()
     assert "classifier" not in session.net.parts
+
+
+LOSS = "loss/classification"
+
+
+def test_few_labels_in_tiny_batches_leave_frozen_statistics_as_they_were(in_tmp, no_pages):
+    """A net that has learned something is fine-tuned on 2 labels a class, 4 images a step."""
+    longer = ("trainer.steps=80", "trainer.batch_size=32", "trainer.eval_every=80", "select=last")
+    words = [*small.QUICK, *longer, "optimizer.lr=0.01", "backbone.batch_norm=true"]
+    start = create_run_folder(compose([*words, "method=source_only"]), in_tmp / "start", words)
+    run_experiment(start)
+    few = ("method=finetune", "target_labels=2", f"init={start.path}", "trainer.batch_size=4")
+    more = ("trainer.steps=60", "optimizer.lr=0.01", "trainer.eval_every=60", "select=last")
+    statistics, losses = {}, {}
+    for mode in ("frozen", "auto"):
+        session = small.session(
+            in_tmp / mode, *few, *more, "backbone.batch_norm=true", f"batch_norm={mode}"
+        )
+        began = {}
+
+        def watch(step, session=session, began=began):
+            if step.global_step == 0:
+                began.update({k: v.clone() for k, v in session.net.state_dict().items()})
+
+        session.trainer(Hooks(before_step=watch)).fit()
+        after = session.net.state_dict()
+        buffers = [key for key in after if "running_" in key or "num_batches" in key]
+        statistics[mode] = {key: torch.equal(began[key], after[key]) for key in buffers}
+        weights = [k for k, p in session.net.named_parameters() if "backbone" in k and p.ndim > 1]
+        assert not any(torch.equal(began[key], after[key]) for key in weights)
+        rows = session.run_dir.read_metrics()
+        losses[mode] = [row[LOSS] for row in rows if LOSS in row]
+    assert statistics["frozen"]
+    assert all(statistics["frozen"].values())
+    assert not any(statistics["auto"].values())
+    assert sum(losses["frozen"][-10:]) < sum(losses["frozen"][:10])

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from helpers import small
+from helpers.hooks import Crash
+from helpers.sessions import shaken
 from tlrun import load
 from tlrun.config.compose import compose
 from tlrun.engine.hooks import Hooks
 from tlrun.experiment.start import create_run_folder, run_experiment
+from tlrun.methods.base import Progress
 from tlrun.methods.fine_tuning.lora import adapt
 from tlrun.models.efficientnet_lite import SameConv2d
 
@@ -87,3 +90,34 @@ def test_it_starts_from_another_run_and_can_be_loaded(tmp_path):
     held, start_of_it = ours.state_dict(), theirs.state_dict()
     assert torch.equal(held[f"{stage}.base_layer.weight"], start_of_it[f"{stage}.weight"])
     assert ours(x).shape == (2, 10)
+
+
+def test_the_loss_of_mixed_images_is_that_of_their_shares(tmp_path):
+    words = ("method=lora", "data.augment.target.mixup=0.4", "backbone.dropout=0", *SHORT)
+    session = small.session(tmp_path / "run", *words)
+    caught = []
+
+    def stop(step):
+        if step.phase.name == "target":
+            caught.append(step.batch)
+            raise Crash
+
+    with pytest.raises(Crash):
+        session.trainer(Hooks(before_step=stop)).fit()
+    shaken(session)  # of fresh adapters the product is 0
+    (batch,) = caught
+    shares, index = batch["target"].y, batch["target"].index
+    labels = session.data.domains["target"].train.labels[index]
+    assert shares.dtype == torch.float32
+    assert (shares.max(1).values < 0.999).any()
+    for share, own, other in zip(shares, labels, labels.roll(1), strict=True):
+        assert share.nonzero().flatten().tolist() == sorted({int(own), int(other)})
+        assert share.sum() == pytest.approx(1)
+    update = next(session.method.step(session.net, batch, session.phases[-1], Progress(0, 10)))
+    logits = update.outputs["target"].logits
+    want = -sum(row @ (z - z.logsumexp(0)) for row, z in zip(shares, logits, strict=True))
+    torch.testing.assert_close(update.losses["classification"], want / len(shares))
+    update.losses["classification"].backward()
+    moved = {n for n, p in session.net.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any("lora_A" in name for name in moved)
+    assert all("lora_" in name or name.startswith("parts.classifier") for name in moved)

@@ -9,6 +9,7 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run, make_sweep
+from tlrun.report.pages.terminal import sweep_table
 from tlrun.report.pages.write import find_jobs, write_report
 from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.groups import group_jobs, primary_metric
@@ -154,3 +155,27 @@ def test_metric_of_other_families(tmp_path: Path) -> None:
     (run / "summary.json").write_text(json.dumps(summary))
     assert primary_metric([read_record(run)]) == "harmonic_mean"
     assert "harmonic mean" in Page(write_report(tmp_path)).text
+
+
+def test_the_end_of_a_sweep_is_its_table_and_where_the_rest_lies(sweep):
+    lines = sweep_table(sweep).splitlines()
+    assert lines[0].split() == ["method", "mnist_usps", "usps_mnist", "mean"]
+    assert [line.split("  ")[0] for line in lines[1:-1]] == [
+        "dann optimizer.lr=0.01",
+        "dann optimizer.lr=0.03",
+        "source_only",
+    ]
+    assert lines[3].split()[1:4] == ["61.0", "±", "1.0"]
+    assert lines[-1] == f"Leaderboard: {sweep / 'leaderboard.md'}, {sweep / 'report.html'}"
+
+
+def test_one_pair_has_the_table_of_its_groups_and_a_long_one_is_cut(tmp_path):
+    for i in range(20):
+        make_run(tmp_path / f"{i:02}", method="dann", overrides=(f"optimizer.lr={i / 100}",))
+    write_report(tmp_path)
+    lines = sweep_table(tmp_path).splitlines()
+    assert lines[0].split()[:2] == ["data", "method"]
+    assert len(lines) == 1 + 15 + 1 + 1
+    assert lines[-2] == "(and 5 more)"
+    (tmp_path / "leaderboard.md").unlink()
+    assert sweep_table(tmp_path) == ""

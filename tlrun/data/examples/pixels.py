@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.decode import SKIP, GreyRange, read_image
-from tlrun.data.examples.fit import BILINEAR
+from tlrun.data.examples.fit import BILINEAR, fit_arrays
 from tlrun.data.examples.image_files import text_of
 
 if TYPE_CHECKING:
@@ -133,6 +133,37 @@ class FilePixels(Pixels):
         return hashlib.sha256(
             "\n".join([repr(self._shape), self.fit, *rule, *content]).encode()
         ).hexdigest()
+
+
+class ResizedPixels(Pixels):
+    """An array of small images that are brought to size each time they are read, ahead of their
+    step as files are.
+
+    images: uint8 (N, C, H, W). size: the side that they are brought to, by fit and interpolation.
+    """
+
+    in_memory = False
+
+    def __init__(
+        self, images: np.ndarray, size: int, fit: str, interpolation: str = BILINEAR
+    ) -> None:
+        self.images, self.rules = images, (size, fit, interpolation)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.images.shape[1], self.rules[0], self.rules[0])
+
+    def read(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(fit_arrays(self.images[rows.cpu().numpy()], *self.rules))
+
+    def checksum(self, rows: Tensor) -> str:
+        digest = hashlib.sha256(repr((self.images.shape[1:], *self.rules)).encode())
+        for block in rows.split(CHECKSUM_ROWS):
+            digest.update(np.ascontiguousarray(self.images[block.cpu().numpy()]).data)
+        return digest.hexdigest()
 
 
 class JoinedPixels(Pixels):

@@ -23,6 +23,7 @@ from tlrun.data.examples.download import cached_images, data_roots, missing
 from tlrun.data.examples.fit import BILINEAR, check_fit, fit_arrays
 from tlrun.data.examples.image_files import text_of
 from tlrun.data.examples.image_set import ImageSet
+from tlrun.data.examples.pixels import ResizedPixels
 from tlrun.data.examples.splits import Card, Splits, carve, draw_per_class
 from tlrun.data.sets import listed_sets, torchvision_sets
 from tlrun.data.sets.folder import Reader, add_note, contents
@@ -171,10 +172,13 @@ def image_sets(
 ) -> tuple[dict[str, ImageSet], GreyRange, dict[str, str]]:
     """The sets of all splits, the rule for deep grey, and path -> hash of the content of files.
 
-    Arrays are brought to size and kept in the cache; files go through the reader of `folder`.
+    Arrays are brought to size and kept in the cache, above memory_gb when they are read; files go
+    through the reader of `folder`.
     """
     if isinstance(items["train"].images, np.ndarray):
-        return {s: _array_set(name, s, found, reader) for s, found in items.items()}, {}, {}
+        in_memory = _fits(items, card, reader)
+        sets = {s: _array_set(name, s, found, reader, in_memory) for s, found in items.items()}
+        return sets, {}, {}
     listings = {split: _listing(found).with_prints() for split, found in items.items()}
     for note in copy_notes(listings):
         add_note(card, reader.key, note, quietly=True)
@@ -204,10 +208,27 @@ def _listing(items: Items) -> Listing:
     return Listing([Path(f) for f in items.images], [items.classes[i] for i in items.labels])
 
 
-def _array_set(name: str, split: str, items: Items, reader: Reader) -> ImageSet:
+def _fits(items: Mapping[str, Items], card: Card, reader: Reader) -> bool:
+    """Whether arrays may be brought to size all at once. A note says so if not."""
+    shape = items["train"].images.shape
+    size, count = reader.size or shape[-1], sum(len(found) for found in items.values())
+    if size == shape[-1] or count * shape[1] * size * size <= reader.memory_gb * 1e9:
+        return True
+    note = (
+        f"{count:,} images of {size} pixels exceed memory_gb={reader.memory_gb:g}: they stay as "
+        "small as they are and are brought to size each time they are seen"
+    )
+    add_note(card, reader.key, note, quietly=True)
+    return False
+
+
+def _array_set(name: str, split: str, items: Items, reader: Reader, in_memory: bool) -> ImageSet:
     pixels = np.ascontiguousarray(items.images)
     size = reader.size or pixels.shape[-1]
     fit, how = reader.fit, reader.interpolation
+    if not in_memory:
+        small = ResizedPixels(pixels, size, fit, how)
+        return ImageSet(name, small, torch.tensor(items.labels), items.classes)
     rule = () if how == BILINEAR else (how,)
     recipe = (hashlib.sha256(pixels.data).hexdigest(), size, fit, *rule)
     images = cached_images(f"{name}-{split}", recipe, lambda: fit_arrays(pixels, size, fit, how))

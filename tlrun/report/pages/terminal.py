@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tlrun.evaluate.figures import finite
@@ -17,6 +18,7 @@ from tlrun.report.statistics.findings import (
     times,
 )
 
+ROWS = 15  # of a leaderboard
 CLASSES = 12  # with more, the hardest ones stand for all
 TABLE = {"source_test/accuracy": "source test", "target_test/accuracy": "target test"}
 FIGURES = 12  # of other kinds; the page has all of them
@@ -48,6 +50,32 @@ def text_summary(run_dir: Path) -> str:
     page = record.run.report
     lines.append(f"Report: {page}" if page.exists() else f"Run folder: {record.path}")
     return "\n".join(lines)
+
+
+def sweep_table(folder: Path) -> str:
+    """What leaderboard.md begins with: its table of methods and data where there are several data,
+    else that of the groups. At most ROWS lines of it, and where all of it lies; "" without it."""
+    written = folder / "leaderboard.md"
+    if not written.is_file():
+        return ""
+    blocks = written.read_text(encoding="utf-8").split("\n\n")
+    by_data = [i + 1 for i, block in enumerate(blocks[:-1]) if block.startswith("By ")]
+    tables = [blocks[i] for i in by_data] or [b for b in blocks if b.startswith("| ")]
+    if not tables:
+        return ""
+    head, _rule, *rows = [_cells(line) for line in tables[0].strip().splitlines()]
+    shown = [head, *rows[:ROWS]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in shown]
+    if len(rows) > ROWS:
+        lines.append(f"(and {len(rows) - ROWS} more)")
+    return "\n".join([*lines, f"Leaderboard: {written}, {folder / 'report.html'}"])
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table, as they are read."""
+    cells = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [re.sub(r"\\(.)", r"\1", cell.strip().replace("**", "")) for cell in cells]
 
 
 def _title(record: RunRecord) -> str:
