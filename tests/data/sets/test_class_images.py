@@ -320,10 +320,9 @@ def test_enlarged_arrays_beyond_memory_gb_stay_small(root, interpolation, monkey
     kept = class_images(**options)
     whole = kept.train.read(torch.arange(10))
     caplog.clear()
-    monkeypatch.setattr(
-        "tlrun.data.sets.class_images.fit_arrays", lambda *_: pytest.fail("all of them enlarged")
-    )
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), monkeypatch.context() as patch:
+        all_at_once = "tlrun.data.sets.class_images.fit_arrays"
+        patch.setattr(all_at_once, lambda *_: pytest.fail("all of them enlarged"))
         small = class_images(**options, memory_gb=12 * 3 * 40 * 40 / 1e9 - 1e-9)
     assert [m for m in caplog.messages if "exceed memory_gb" in m] == [
         "data.target: 12 images of 40 pixels exceed memory_gb=5.7599e-05: they stay as small as "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -175,8 +175,10 @@ def image_sets(
     Arrays are brought to size and kept in the cache, above memory_gb when they are read; files go
     through the reader of `folder`.
     """
-    if isinstance(items["train"].images, np.ndarray):
-        in_memory = _fits(items, card, reader)
+    first = items["train"].images
+    if isinstance(first, np.ndarray):
+        count = sum(len(found) for found in items.values())
+        in_memory = _fits(count, first.shape[1:], card, reader)
         sets = {s: _array_set(name, s, found, reader, in_memory) for s, found in items.items()}
         return sets, {}, {}
     listings = {split: _listing(found).with_prints() for split, found in items.items()}
@@ -208,11 +210,10 @@ def _listing(items: Items) -> Listing:
     return Listing([Path(f) for f in items.images], [items.classes[i] for i in items.labels])
 
 
-def _fits(items: Mapping[str, Items], card: Card, reader: Reader) -> bool:
-    """Whether arrays may be brought to size all at once. A note says so if not."""
-    shape = items["train"].images.shape
-    size, count = reader.size or shape[-1], sum(len(found) for found in items.values())
-    if size == shape[-1] or count * shape[1] * size * size <= reader.memory_gb * 1e9:
+def _fits(count: int, shape: Sequence[int], card: Card, reader: Reader) -> bool:
+    """Whether `count` images (C, H, W) may be brought to size all at once. A note says so if not."""
+    size = reader.size or shape[-1]
+    if size == shape[-1] or count * shape[0] * size * size <= reader.memory_gb * 1e9:
         return True
     note = (
         f"{count:,} images of {size} pixels exceed memory_gb={reader.memory_gb:g}: they stay as "
