@@ -211,7 +211,7 @@ def _listing(items: Items) -> Listing:
 
 
 def _fits(count: int, shape: Sequence[int], card: Card, reader: Reader) -> bool:
-    """Whether `count` images (C, H, W) may be brought to size all at once. A note says so if not."""
+    """Whether `count` images (C, H, W) may be brought to size all at once; a note says if not."""
     size = reader.size or shape[-1]
     if size == shape[-1] or count * shape[0] * size * size <= reader.memory_gb * 1e9:
         return True
