@@ -250,8 +250,9 @@ def saved_head(run_dir: RunDir) -> nn.Linear:
     saved = checkpoint.load_last(run_dir.checkpoints)
     assert saved is not None
     head = saved["parts"][PUBLISHED_HEAD]
+    classes, features = head["weight"].shape
     with torch.random.fork_rng(devices=[]):
-        return nn.Linear(*reversed(head["weight"].shape), bias="bias" in head)
+        return nn.Linear(features, classes, bias="bias" in head)
 
 
 def build_balance(cfg: Config, method: Method) -> Balance | None:
