@@ -17,8 +17,8 @@ from tlrun.config.build import plain
 from tlrun.config.overrides import key_of, override_list
 
 PATH_KEYS = {"root", "roots", "list", "path", "paths", "file", "files", "test", "cache"}
-NOT_IN_HASH = ("logger", "baseline", "tags", "choices", "dry_run", "sweep")
-NOT_IN_HASH_OF_JOB = ("tags", "choices", "dry_run", "sweep", "hydra")
+NOT_IN_HASH = ("logger", "report", "baseline", "tags", "choices", "dry_run", "sweep")
+NOT_IN_HASH_OF_JOB = ("report", "tags", "choices", "dry_run", "sweep", "hydra")
 NOT_IN_HASH_OF_TRAINER = (
     "device",
     "devices",
@@ -43,7 +43,8 @@ NOT_REPEATED = (
 def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
     """12 hex digits that two configs share iff they mean the same experiment.
 
-    Left out: where the data lie, devices, threads, loggers, cadence of logs, baseline, tags.
+    Left out: where the data lie, devices, threads, loggers, cadence of logs, report, baseline,
+    tags.
     """
     tree = {k: v for k, v in plain(cfg).items() if k not in (*NOT_IN_HASH, "hydra")}
     trainer = tree.get("trainer", {})

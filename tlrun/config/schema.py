@@ -239,6 +239,7 @@ class Experiment:
     init: str
     transfer: Transfer
     batch_norm: Literal["auto", "joint", "separate_forward", "per_domain", "frozen"]
+    report: Literal["auto", "full", "light", "none"]
     baseline: Literal["auto"] | bool
     terms: dict[str, Any]
     balance: dict[str, Any]

@@ -25,7 +25,15 @@ from tlrun.run_folder.run_dir import RunDir
 TOLERANCE = 0.03
 FIRST = 1e-3  # of losses before training, where nothing has carried a rounding on; bf16: 1e-2
 SHOWN = 10  # differences of one kind that are printed
-SILENT = ("baseline", "choices", "tags", "sweep", "dry_run", "logger")  # keys that are not compared
+SILENT = (
+    "report",
+    "baseline",
+    "choices",
+    "tags",
+    "sweep",
+    "dry_run",
+    "logger",
+)  # keys that are not compared
 HARMLESS = (*FREE, "trainer.threads", "trainer.device")  # keys told as a note
 MACHINE = ("cpu.model", "cpu.capability", "threads", "device", "versions.torch")
 

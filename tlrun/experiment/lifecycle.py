@@ -112,20 +112,23 @@ def train_worker(path: Path, rank: int, world: int, began: float) -> None:
 
 
 def show(run_dir: RunDir) -> None:
-    """Plots, page and closing table. The run is complete by now: a fault here must not lose it.
+    """Plots and page as `report` says, and the closing table.
 
-    A model that is only there for comparison is shown on the page of its run.
+    The run is complete by now: a fault here must not lose it. A model that is only there for
+    comparison is shown on the page of its run.
     """
     if is_baseline(run_dir):
         return
     from tlrun.report.pages.terminal import text_summary
     from tlrun.report.pages.write import write_report
 
+    kind = run_dir.page_kind()
     try:
-        began = time.time()
-        write_report(run_dir.path)
-        summary = with_part(run_dir.read_json(run_dir.summary), "report", time.time() - began)
-        run_dir.write_json(run_dir.summary, summary)
+        if kind != "none":
+            began = time.time()
+            write_report(run_dir.path, light=kind == "light")
+            summary = with_part(run_dir.read_json(run_dir.summary), "report", time.time() - began)
+            run_dir.write_json(run_dir.summary, summary)
         log.info("%s", text_summary(run_dir.path))
     except OSError as error:
         log.warning(

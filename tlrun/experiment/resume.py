@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 LONGER = ("trainer.steps", "trainer.epochs")  # may grow
 FREE = (
     "logger",
+    "report",
     "tags",
     "baseline",
     "choices",

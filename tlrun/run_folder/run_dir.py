@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 from tlrun.config.ranges import Count
 from tlrun.config.value_types import describe, matches
 from tlrun.errors import ConfigError, RunError
+from tlrun.files.yaml_file import read_yaml
 from tlrun.run_folder import json_file, metrics_file
 from tlrun.run_folder.json_file import Damaged
 from tlrun.run_folder.locks import LOCK
@@ -167,11 +168,19 @@ class RunDir:
                 )
         return label_space
 
+    def page_kind(self) -> str:
+        """`report` of its configuration: full, light or none; full where that cannot be read."""
+        try:
+            kind = read_yaml(self.config).get("report")
+        except (ConfigError, AttributeError):
+            kind = None
+        return kind if kind in ("light", "none") else "full"
+
     def missing(self, *, page: bool = True) -> list[str]:
         """Names of the files of a complete run that are lost or damaged, as far as can be told.
 
-        page: whether it has a report of its own. The weights (`checkpoints/`) are not among them:
-        all else can be made from these.
+        page: whether it may have a report of its own. The weights (`checkpoints/`) are not among
+        them: all else can be made from these.
         """
         try:
             summary = self.read_json(self.summary)
@@ -185,7 +194,8 @@ class RunDir:
             self.read_label_space()
         except Damaged:
             names.append(self.label_space.name)
-        if page and not (self.report.is_file() and self.plots.is_dir()):
+        has_page = self.report.is_file() and self.plots.is_dir()
+        if page and not has_page and self.page_kind() != "none":
             names.append(self.report.name)
         return names
 

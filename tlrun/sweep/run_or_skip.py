@@ -124,7 +124,7 @@ def _ensure_whole(run: RunDir) -> None:
     Without checkpoints (removed to save space) only the page can be made.
     """
     weights = (run.checkpoints / "last.pt").is_file()
-    missing = run.missing() if weights else not run.report.is_file()
+    missing = run.missing() if weights else run.report.name in run.missing()
     if missing and not held_by_another(run):
         from tlrun.experiment.lifecycle import show  # torch comes in here
         from tlrun.experiment.missing_files import make_missing_files
@@ -166,6 +166,8 @@ def _write_config(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
         raise
     if config.baseline == "auto":
         config.baseline = False  # a sweep names its own baselines
+    if config.report == "auto":
+        config.report = "light"  # seconds a job, for pictures that few are looked at
     if config.trainer.threads == "auto" and (threads := threads_of_job(hydra_cfg.launcher)):
         config.trainer.threads = threads
     if hydra_cfg.output_subdir is None:

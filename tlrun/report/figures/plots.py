@@ -17,7 +17,7 @@ from tlrun.report.figures.pictures import Picture, read_pictures
 from tlrun.report.figures.regrets import draw_regrets
 from tlrun.report.figures.style import SOURCE, TARGET, figure, short
 from tlrun.report.figures.validators import draw_validators
-from tlrun.report.formats import number
+from tlrun.report.formats import command, number
 from tlrun.report.read.entries import Missing
 from tlrun.report.read.predictions import UNLABELLED
 from tlrun.report.read.run_record import RunRecord
@@ -27,8 +27,8 @@ UPRIGHT = 12  # more classes than this: the bars lie on their side
 BARS = 40  # more classes than this: only those that changed most
 
 
-def draw_plots(record: RunRecord) -> tuple[dict[str, Path], dict[str, str]]:
-    """({name: file}, {name of a plot left out: why})."""
+def draw_plots(record: RunRecord, light: bool = False) -> tuple[dict[str, Path], dict[str, str]]:
+    """({name: file}, {name of a plot left out: why}). light: without those of SLOW."""
     drawn: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     draws: dict[str, Callable[[Path], None]]
@@ -37,6 +37,11 @@ def draw_plots(record: RunRecord) -> tuple[dict[str, Path], dict[str, str]]:
     if PLOTS and record.newly_labelled:  # instead of what compares with labels
         draws["predicted"] = partial(draw_predicted, record)
         draws = {name: draw for name, draw in draws.items() if name not in OF_LABELS}
+    for name in SLOW if light else ():
+        if draws.pop(name, None):
+            left_out[name] = (
+                f"report=light; {command('report', str(record.path.resolve()))} draws it"
+            )
     for name, draw in draws.items():
         path = record.page.plots / f"{name}.png"
         try:
@@ -217,6 +222,7 @@ def _by_class_title(after: dict[str, float], gain: dict[str, float], shown: int)
 
 
 OF_LABELS = ("confusion", "by_class", "regrets", "validators")  # and say nothing without any
+SLOW = ("embedding", "regrets", "validators")  # seconds for what a sweep's job is not opened for
 PLOTS: dict[str, Callable[[RunRecord, Path], None]] = {
     "curves": draw_curves,
     "embedding": draw_embedding,

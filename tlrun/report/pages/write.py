@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from tlrun.errors import ConfigError
 from tlrun.files.atomic import write_atomic
 from tlrun.report.formats import command
@@ -35,15 +37,22 @@ class Source:
         return [self.path] if is_run(self.path) else find_jobs(self.path)
 
 
-def write_report(path: Path, output: Path | None = None) -> Path:
+def write_report(path: Path, output: Path | None = None, *, light: bool = False) -> Path:
     """(Re)write the report of a run, or the leaderboard of a sweep; returns the page's path.
 
-    output: another folder for the page of a run. Raises ConfigError when `path` is neither.
+    output: another folder for the page of a run. light: leave out the slow pictures of a run.
+    Raises ConfigError when `path` is neither.
     """
-    path = Path(path)
+    with threadpool_limits(
+        1
+    ):  # threads of small products spin: on a busy machine far slower than one
+        return _write(Path(path), output, light)
+
+
+def _write(path: Path, output: Path | None, light: bool) -> Path:
     if is_run(path):
         record = read_record(path, output)
-        html = run_html(record)
+        html = run_html(record, light)
         record.page.path.mkdir(parents=True, exist_ok=True)
         write_atomic(record.page.report, html)
         return record.page.report
