@@ -106,6 +106,13 @@ def test_the_same_command_in_any_order_finds_its_sweep(
     assert sweeps() == [name]
 
 
+def test_pages_of_jobs_are_light_unless_asked_for(jobs: Jobs) -> None:
+    assert jobs.again(*SEEDS, NAMED)[0] == 0
+    assert jobs.again("-m", "method=source_only", "seed=3", "report=full", NAMED)[0] == 0
+    kinds = [RunDir(path).page_kind() for path in runs_in("sweep")]
+    assert kinds == ["light", "light", "light", "full"]
+
+
 def test_another_command_has_another_folder(jobs: Jobs) -> None:
     for words in (["seed=0,1"], ["seed=0,1", "optimizer.lr=0.1"], ["seed=1,0"]):
         assert main(["-m", *words]) == 0

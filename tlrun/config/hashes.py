@@ -78,8 +78,8 @@ def command_hash(cfg: DictConfig) -> str:
 
 
 def names_jobs(key: str) -> bool:
-    """Not so: where a sweep lies, which launcher runs it, how long a search goes on."""
-    if key in ("launcher", "hydra.sweeper.trials", "hydra.sweeper.parallel"):
+    """Not so: where a sweep lies, which launcher runs it, how long a search goes on, its pages."""
+    if key in ("report", "launcher", "hydra.sweeper.trials", "hydra.sweeper.parallel"):
         return False
     of_hydra = key.startswith(("hydra.sweeper", "hydra/sweeper", "hydra.searchpath"))
     return of_hydra or not key.startswith(("hydra.", "hydra/", "sweep."))

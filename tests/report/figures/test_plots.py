@@ -11,7 +11,13 @@ import pytest
 from helpers.run_folders import make_run
 from tlrun.errors import ConfigError
 from tlrun.report.figures import curves
-from tlrun.report.figures.embedding import Features, read_features, source_share, to_plane
+from tlrun.report.figures.embedding import (
+    POINTS_PER_DOMAIN,
+    Features,
+    read_features,
+    source_share,
+    to_plane,
+)
 from tlrun.report.figures.plots import confusion, draw_plots
 from tlrun.report.figures.style import figure, short
 from tlrun.report.read.entries import Missing
@@ -164,14 +170,14 @@ def test_map_is_repeatable_and_quick(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", baseline=False, images=10)
     features = read_features(run / "features.npz")
     assert np.isfinite(features.x).all()
-    assert len(features.x) == 999  # of 1000, one row is NaN
+    assert len(features.x) == 2 * POINTS_PER_DOMAIN  # of 1000, one row is NaN
     begin = time.process_time()
     plane = to_plane(features.x)
     # CPU time: 1.5 s on a quiet core. With scikit-learn's own 1000 iterations and threads that spin
     # it was ten times as much.
     assert time.process_time() - begin < 20
-    assert plane.shape == (999, 2)
-    few = np.arange(0, 999, 10)
+    assert plane.shape == (len(features.x), 2)
+    few = np.arange(0, len(features.x), 10)
     assert np.array_equal(to_plane(features.x[few]), to_plane(features.x[few]))
 
 

@@ -4,14 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run
 from tlrun.errors import ConfigError
+from tlrun.experiment.lifecycle import show
 from tlrun.report.formats import number, plain
 from tlrun.report.pages.terminal import text_summary
 from tlrun.report.pages.write import write_report
 from tlrun.report.statistics.significance import wilson
+from tlrun.run_folder.run_dir import RunDir
 
 
 @pytest.mark.usefixtures("no_map")
@@ -44,6 +47,35 @@ def test_whole_page(tmp_path: Path) -> None:
         assert expected in page.text, expected
     assert page.text.index("93.0") < page.text.index("Curves") < page.text.index("Configuration")
     assert "warn" not in page.source.split("<body>")[1]
+
+
+def test_a_light_page_leaves_the_slow_pictures_to_another_command(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    page = Page(write_report(run, light=True))
+    drawn = {path.stem for path in (run / "plots").iterdir()}
+    assert drawn == {"curves", "confusion", "by_class"}
+    assert f"report=light; tlrun report {run} draws it" in page.text
+
+
+@pytest.mark.parametrize("kind", ["full", "light", "none"])
+def test_a_run_is_shown_as_its_configuration_says(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(make_run(tmp_path / "run"))
+    config = OmegaConf.load(run.config)
+    config.report = kind
+    OmegaConf.save(config, run.config)
+    asked = []
+
+    def write(path: Path, *, light: bool) -> None:
+        asked.append(light)
+        run.report.touch()
+        run.plots.mkdir()
+
+    monkeypatch.setattr("tlrun.report.pages.write.write_report", write)
+    show(run)
+    assert asked == {"full": [False], "light": [True], "none": []}[kind]
+    assert run.report.name not in run.missing()
 
 
 @pytest.mark.usefixtures("no_plots")
