@@ -38,7 +38,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes no page, which saves seconds."""
     page = importlib.import_module("tlrun.report.pages.write")
-    monkeypatch.setattr(page, "write_report", lambda path: Path(path) / "report.html")
+    monkeypatch.setattr(page, "write_report", lambda path, **_: Path(path) / "report.html")
 
 
 @pytest.fixture
