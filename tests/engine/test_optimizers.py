@@ -43,8 +43,14 @@ def test_step_and_constant():
     assert learning_rate_factor({"name": "constant"}, 3, 4) == 1.0
 
 
-def test_a_warm_up_longer_than_the_phase_still_ends():
-    assert learning_rate_factor({"name": "cosine", "warmup_steps": 100}, 3, 4) > 0
+def test_a_warm_up_takes_at_most_half_of_a_short_phase():
+    schedule = {"name": "cosine", "warmup_steps": 100}
+    factors = [learning_rate_factor(schedule, step, 60) for step in range(60)]
+    assert factors[29] == factors[30] == 1.0
+    assert factors[45] == pytest.approx(0.5)
+    assert factors[-1] < 0.01
+    assert learning_rate_factor(schedule, 0, 1) == 1.0
+    assert all(learning_rate_factor(schedule, step, 4) > 0 for step in range(4))
 
 
 def test_unknown_names():

@@ -22,10 +22,10 @@ def learning_rate_factor(schedule: Mapping[str, Any], step: int, total: int) -> 
     constant: 1. cosine: ½(1 + cos πp). step: gamma^(milestones passed, given as shares of `total`).
     dann: (1 + αp)^−β with p = step/total, α = 10, β = 0.75 (Ganin et al., JMLR 2016, section
     5.2.2). All but `dann` accept `warmup_steps`: a linear rise from 1/warmup to 1 before p starts
-    to count.
+    to count, over at most half of `total`, so that a short phase does not end at its highest rate.
     """
     name = str(schedule["name"])
-    warmup = min(int(schedule.get("warmup_steps") or 0), max(total - 1, 0))
+    warmup = min(int(schedule.get("warmup_steps") or 0), total // 2)
     if step < warmup:
         return (step + 1) / warmup
     p = (step - warmup) / max(total - warmup, 1)
