@@ -9,7 +9,8 @@ side, so that all of them take one resampling (`augment.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -99,17 +100,31 @@ def resized_crops(images: Tensor, boxes: Tensor, size: int, mirror: Tensor) -> T
     nothing is rounded.
     """
     if images.dtype == torch.uint8 and images.device.type == "cpu":
-        # one image at a time, so that only the result needs new memory, which is slow to get
+        # one image at a time, so that only the result needs new memory, which is slow to get; the
+        # kernel is 2.4 times as fast where a pixel's channels lie side by side
+        images = images.contiguous(memory_format=torch.channels_last)
         out = torch.empty(*images.shape[:2], size, size)
         parts = zip(images.split(1), boxes.long().tolist(), mirror.tolist(), strict=True)
-        for i, (image, (top, left, height, width), flip) in enumerate(parts):
-            box = image[:, :, top : top + height, left : left + width]
-            crop = F.interpolate(box, (size, size), mode="bilinear", antialias=True)[0]
-            out[i] = crop.flip(2) if flip else crop
+        with one_thread():
+            for i, (image, (top, left, height, width), flip) in enumerate(parts):
+                box = image[:, :, top : top + height, left : left + width]
+                crop = F.interpolate(box, (size, size), mode="bilinear", antialias=True)[0]
+                out[i] = crop.flip(2) if flip else crop
         return out.div_(255.0)
     rows = crop_weights(boxes[:, 0], boxes[:, 2], size, images.shape[-1])
     columns = crop_weights(boxes[:, 1], boxes[:, 3], size, images.shape[-1])
     return mirrored(rows[:, None] @ unit(images) @ columns[:, None].transpose(2, 3), mirror)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For many small calls of torch: to share one of them costs more than it saves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def crop_weights(start: Tensor, length: Tensor, size: int, stored: int) -> Tensor:
