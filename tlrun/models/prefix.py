@@ -90,6 +90,16 @@ def find_entry(net: Net, taps: Iterable[str] = ()) -> Entry | None:
     return None
 
 
+def entry_before(net: Net, layer: str) -> Entry | None:
+    """The entry behind the stage before that of a layer ("backbone.conv2.conv"); None without one.
+
+    net: frozen and in eval mode, so that all below may be left out.
+    """
+    stages = [stage for stage in net.stages() if stage.partition(".")[0] == WHOLE]
+    own = [i for i, stage in enumerate(stages) if f"{layer}.".startswith(f"{stage}.")]
+    return _tried(net, stages[own[0] - 1], trial_input(net)) if own and own[0] else None
+
+
 @torch.no_grad()
 def prefix(net: Net, entry: Entry, x: Tensor) -> Tensor:
     """x: images (B, ...) -> what the frozen stages make of them (B, *entry.shape).

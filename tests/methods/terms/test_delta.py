@@ -5,12 +5,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers import sessions, small
+from tlrun.data.pipeline.hashing import permutation
+from tlrun.data.pipeline.streams import batches
 from tlrun.errors import ConfigError
 from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.terms.delta import Delta
 from tlrun.methods.terms.feature_maps import attention, fitted, layers
 from tlrun.models.backbones import MLP
 from tlrun.models.net import Net
+from tlrun.models.prefix import entry_before
 
 TERM = "terms=[delta]"
 
@@ -51,6 +54,20 @@ def test_attention_is_the_softmax_of_the_rise_in_loss(tmp_path):
     assert torch.allclose(ours, torch.stack(rise).softmax(0), atol=1e-6)
     assert float(ours.sum()) == pytest.approx(1)
     assert float(ours.std()) > 0
+
+
+def test_attention_from_the_layers_stage_on_is_that_of_whole_passes(tmp_path):
+    session, _ = sessions.paused(tmp_path / "run", TERM)
+    term = session.terms["delta"]
+    assert entry_before(term.teacher.of(session.net), "backbone.conv2.conv") is not None
+    data, net = session.data, term.teacher.of(session.net)
+    some = data.role("target_train")
+    some = some.subset(permutation(len(some), "delta")[: term.images])
+    x, y, _ = next(batches(some, data.preprocess, torch.device("cpu"), term.images))
+    with torch.no_grad():
+        for name, weights in term.weights.items():
+            whole = attention(net.module_of(name), lambda: cross_entropy(net(x).logits, y))
+            torch.testing.assert_close(weights, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_reach_the_backbone_and_new_weights_decay(tmp_path):

@@ -36,6 +36,7 @@ from tlrun.methods.terms.feature_maps import (
 from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients
 from tlrun.methods.terms.shown import target_output
 from tlrun.models.net import Net
+from tlrun.models.prefix import entry_before, prefix
 
 
 class Delta(Term):
@@ -84,10 +85,15 @@ class Delta(Term):
             carried = set(net.select([net.main_head])) <= set(net.carried)
             head = teacher[net.main_head] if carried else fitted(teacher.features(x), y)
 
-            def loss() -> Tensor:
-                return cross_entropy(head(teacher.features(x)), y)
-
-            self.weights = {name: attention(teacher.module_of(name), loss) for name in found}
+            for name in found:
+                # every channel takes a pass: what lies before the layer's stage is run once
+                teacher.entry = entry = entry_before(teacher, name)
+                start = x if entry is None else prefix(teacher, entry, x)
+                self.weights[name] = attention(
+                    teacher.module_of(name),
+                    lambda given=start: cross_entropy(head(teacher.features(given)), y),
+                )
+            teacher.entry = None
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         x = target_output(update, "delta").x
