@@ -30,6 +30,7 @@ from tlrun.run_folder.run_dir import RunDir, runs_in
 WORDS = (
     *QUICK,
     "trainer.steps=60",
+    "schedule=constant",  # as few steps as this teach something all the same
     "trainer.eval_every=30",
     "optimizer.lr=0.01",
     "select.source_floor=0",
