@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tlrun.config.build import plain
-from tlrun.config.hashes import PATH_KEYS, config_hash
+from tlrun.config.hashes import NOT_IN_HASH, PATH_KEYS, config_hash
 from tlrun.config.saved import load_config
 from tlrun.engine import checkpoint
 from tlrun.experiment.resume import FREE, differences
@@ -25,15 +25,6 @@ from tlrun.run_folder.run_dir import RunDir
 TOLERANCE = 0.03
 FIRST = 1e-3  # of losses before training, where nothing has carried a rounding on; bf16: 1e-2
 SHOWN = 10  # differences of one kind that are printed
-SILENT = (
-    "report",
-    "baseline",
-    "choices",
-    "tags",
-    "sweep",
-    "dry_run",
-    "logger",
-)  # keys that are not compared
 HARMLESS = (*FREE, "trainer.threads", "trainer.device")  # keys told as a note
 MACHINE = ("cpu.model", "cpu.capability", "threads", "device", "versions.torch")
 
@@ -101,7 +92,7 @@ def compare_runs(old: RunDir, new: RunDir, tolerance: float | None = None) -> Co
 def _compare_configs(old: RunDir, new: RunDir, comparison: Comparison) -> None:
     for key, (a, b) in differences(*(plain(load_config(run.config)) for run in (old, new))):
         top, leaf = key.partition(".")[0], key.rpartition(".")[2]
-        if top in SILENT:
+        if top in NOT_IN_HASH:
             continue
         mild = key in HARMLESS or top in HARMLESS or leaf in PATH_KEYS
         (comparison.notes if mild else comparison.settings).append(f"config: {key}: {a} -> {b}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlrun.config.build import locate
 from tlrun.config.one_set import has_source
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
@@ -566,8 +567,6 @@ def preprocess_of(
 def interpolation_of(block: Mapping[str, Any], interpolation: str | None) -> dict[str, str]:
     """`data.interpolation` as an argument of the data set of `block`; {} for one that takes none,
     such as digits of one size."""
-    from tlrun.config.build import locate
-
     takes = inspect.signature(locate(str(block["_target_"]))).parameters
     if interpolation is None or "interpolation" not in takes:
         return {}

@@ -37,19 +37,16 @@ class Source:
         return [self.path] if is_run(self.path) else find_jobs(self.path)
 
 
+# the products of a report are small, and threads that share one spin: on a busy machine they take
+# far longer than one alone
+@threadpool_limits.wrap(limits=1)
 def write_report(path: Path, output: Path | None = None, *, light: bool = False) -> Path:
     """(Re)write the report of a run, or the leaderboard of a sweep; returns the page's path.
 
     output: another folder for the page of a run. light: leave out the slow pictures of a run.
     Raises ConfigError when `path` is neither.
     """
-    with threadpool_limits(
-        1
-    ):  # threads of small products spin: on a busy machine far slower than one
-        return _write(Path(path), output, light)
-
-
-def _write(path: Path, output: Path | None, light: bool) -> Path:
+    path = Path(path)
     if is_run(path):
         record = read_record(path, output)
         html = run_html(record, light)
@@ -73,6 +70,7 @@ def _write(path: Path, output: Path | None, light: bool) -> Path:
     )
 
 
+@threadpool_limits.wrap(limits=1)
 def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
     """Write the three files over the jobs of several folders into `folder`; returns the page.
 
