@@ -13,6 +13,7 @@ last linear layer). The mean over the batch makes α independent of its size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,14 +86,14 @@ class Delta(Term):
             carried = set(net.select([net.main_head])) <= set(net.carried)
             head = teacher[net.main_head] if carried else fitted(teacher.features(x), y)
 
+            def loss(given: Tensor) -> Tensor:
+                return cross_entropy(head(teacher.features(given)), y)
+
             for name in found:
                 # every channel takes a pass: what lies before the layer's stage is run once
                 teacher.entry = entry = entry_before(teacher, name)
                 start = x if entry is None else prefix(teacher, entry, x)
-                self.weights[name] = attention(
-                    teacher.module_of(name),
-                    lambda given=start: cross_entropy(head(teacher.features(given)), y),
-                )
+                self.weights[name] = attention(teacher.module_of(name), partial(loss, start))
             teacher.entry = None
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
