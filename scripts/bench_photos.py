@@ -6,13 +6,15 @@ FOLDER: images in a folder per class (default: 1,024 JPEGs of 227 x 227 pixels, 
 gives normalised float32 batches, cropped at random, resized and mirrored, with labels:
 
     memory       Stream.batch on pixels decoded once, as below memory_gb
-    files        Stream.batch on files, as beyond memory_gb, with trainer.workers=auto
+    files        Stream.batch on files, as beyond memory_gb, with trainer.workers=auto: each was
+                 decoded once and is kept in the cache
+    decoding     the same with TLRUN_CACHE_GB=0, as the first epoch and where the disk is too small
     torchvision  ImageFolder and DataLoader, a process a core that stay; their start is not counted
     tensors      the same with torchvision's own decoder and its transforms of uint8 tensors
 
-A round takes a whole epoch of each, in changing order, nothing decoded beforehand. Printed: median
-and range of images a second and of the time of a core that an image takes in all processes, which
-tells more where other programs run, and of both as multiples of torchvision's.
+A round takes a whole epoch of each, in changing order, after one that is not counted. Printed:
+median and range of images a second and of the time of a core that an image takes in all processes,
+which tells more where other programs run, and of both as multiples of torchvision's.
 """
 
 from __future__ import annotations
@@ -63,6 +65,7 @@ def main() -> None:
         paths: dict[str, Epoch] = {
             "memory": memory,
             "files": tlrun_epoch(root, options, memory_gb=0.0),
+            "decoding": tlrun_epoch(root, options, memory_gb=0.0, cache_gb=0.0),
             "torchvision": torchvision_epoch(root, options),
             "tensors": torchvision_epoch(root, options, tensors=True),
         }
@@ -118,8 +121,11 @@ def make_photographs(root: Path, count: int = 1024, side: int = 227) -> Path:
     return root
 
 
-def tlrun_epoch(root: Path, options: argparse.Namespace, memory_gb: float) -> Epoch:
+def tlrun_epoch(
+    root: Path, options: argparse.Namespace, memory_gb: float, cache_gb: float = 20.0
+) -> Epoch:
     """The stream as a run with `data.augment.target={random_resized_crop: 0.08, flip: 0.5}`."""
+    os.environ["TLRUN_CACHE_GB"] = str(cache_gb)
     stored = round(options.size * 8 / 7)  # what data.resize is by itself
     images = folder(size=stored, root=str(root), transductive=True, memory_gb=memory_gb).train
     stream = Stream(

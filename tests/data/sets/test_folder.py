@@ -129,7 +129,25 @@ def test_above_the_budget_files_stay_files(image_folder):
     assert isinstance(large.train.pixels, FilePixels)
     assert torch.equal(everything(small.train), everything(large.train))
     assert torch.equal(small.train.labels, large.train.labels)
-    assert "decoded each time they are seen" in large.card.notes[0]
+    assert "each decoded once" in large.card.notes[0]
+
+
+def test_files_are_decoded_once_where_the_disk_may_keep_them(image_folder, monkeypatch):
+    root = image_folder("own", {"a": 6, "b": 6})
+
+    def build():
+        return folder(root=str(root), size=12, memory_gb=1e-6, transductive=True)
+
+    first, second = build(), build()
+    want = everything(first.train)
+    monkeypatch.setattr("tlrun.data.examples.pixels.read_image", None)  # nothing is decoded now
+    assert torch.equal(everything(second.train), want)
+    assert second.train.checksum == first.train.checksum
+    monkeypatch.setenv("TLRUN_CACHE_GB", "0")
+    none = build()
+    assert none.train.pixels.kept is None
+    assert "decoded each time they are seen" in none.card.notes[0]
+    assert none.train.checksum == first.train.checksum
 
 
 def test_decoded_once(image_folder, no_data):

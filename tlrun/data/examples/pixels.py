@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.decode import SKIP, GreyRange, read_image
+from tlrun.data.examples.decoded_file import DecodedFile
 from tlrun.data.examples.fit import BILINEAR, fit_arrays
 from tlrun.data.examples.image_files import text_of
 
@@ -89,7 +90,8 @@ class FilePixels(Pixels):
     """Images that stay in their files, decoded when read (by a Stream's threads, ahead).
 
     files: one path per image. content: one hash per image; checksums are made of them. fit,
-    interpolation, grey: how an image is brought to `shape`, and how deep grey becomes 8 bits.
+    interpolation, grey: how an image is brought to `shape`, and how deep grey becomes 8 bits. kept:
+    where its pixels are found once it was decoded; None = nowhere.
     """
 
     in_memory = False
@@ -102,8 +104,10 @@ class FilePixels(Pixels):
         fit: str,
         grey: GreyRange | None = None,
         interpolation: str = BILINEAR,
+        kept: DecodedFile | None = None,
     ) -> None:
         self.files, self.content, self.fit, self._shape = list(files), list(content), fit, shape
+        self.kept = kept
         self.grey, self.interpolation = dict(grey or {}), interpolation
 
     @property
@@ -119,12 +123,14 @@ class FilePixels(Pixels):
         return self._shape
 
     def read(self, rows: Tensor) -> Tensor:
+        if self.kept is not None:
+            return torch.from_numpy(self.kept.read(rows.tolist(), self._decode))
+        return torch.from_numpy(np.stack([self._decode(i) for i in rows.tolist()]))
+
+    def _decode(self, row: int) -> np.ndarray:
         channels, size, _ = self._shape
-        images = [
-            read_image(self.files[i], size, channels, self.fit, SKIP, self.grey, self.interpolation)
-            for i in rows.tolist()
-        ]
-        return torch.from_numpy(np.stack(images))
+        rules = (self.fit, SKIP, self.grey, self.interpolation)
+        return read_image(self.files[row], size, channels, *rules)
 
     def checksum(self, rows: Tensor) -> str:
         rule = [repr(sorted(self.grey.items()))] if self.grey else []

@@ -6,8 +6,8 @@
     root/1.jpg root/2.jpg                          no labels: for a target
 
 Images are ordered by their content, never by path: path order would tell the class. Below
-`memory_gb` they are decoded once to a cache; above it they stay files, which are decoded each time
-they are seen, ahead of their step (`trainer.workers`).
+`memory_gb` they are decoded once to a cache; above it they stay files, each of which is decoded
+when it is first seen, ahead of its step (`trainer.workers`), and kept in a file of the cache.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 
 from tlrun.config.ranges import BelowOne, Interpolation, NotNegative, Number, Pixels
 from tlrun.data.examples.decode import FULL, SKIP, GreyRange, grey_range, read_image
+from tlrun.data.examples.decoded_file import DecodedFile, why_not
 from tlrun.data.examples.download import cached_images
 from tlrun.data.examples.fit import BILINEAR, check_fit, check_interpolation
 from tlrun.data.examples.image_files import LeftOut, text_of
@@ -44,6 +45,7 @@ from tlrun.errors import ConfigError, DataError
 
 log = logging.getLogger("tlrun")
 
+Place = Literal["memory", "disk", "files"]  # where decoded pixels lie; with files: nowhere
 DECODING = 2  # raised when the same file becomes other pixels: older caches are not used then
 
 
@@ -185,13 +187,16 @@ class Reader:
             )
         count = sum(len(found.files) for found in listings.values())
         shape = (self.channels, self.size, self.size)
-        in_memory = count * int(np.prod(shape)) <= self.memory_gb * 1e9
-        if not in_memory:
+        nbytes = count * int(np.prod(shape))
+        place: Place = "memory"
+        if nbytes > self.memory_gb * 1e9:
+            why = why_not(nbytes)
+            place = "files" if why else "disk"
             card.notes.append(
                 f"{count:,} images exceed memory_gb={self.memory_gb:g}: they stay files, "
-                "decoded each time they are seen"
+                + (f"decoded each time they are seen ({why})" if why else "each decoded once")
             )
-        rules = (self.fit, self.interpolation, grey, in_memory)
+        rules = (self.fit, self.interpolation, grey, place)
         return {
             s: _examples(name, found, classes[s], shape, *rules) for s, found in listings.items()
         }, grey
@@ -305,7 +310,7 @@ def _examples(
     fit: str,
     interpolation: str,
     grey: GreyRange,
-    in_memory: bool,
+    place: Place,
 ) -> ImageSet:
     names = [fingerprint.content for fingerprint in listing.prints]
     order = sorted(range(len(names)), key=lambda i: (names[i], str(listing.files[i])))
@@ -314,10 +319,13 @@ def _examples(
     if classes is not None and listing.labels is not None:
         number = {c: i for i, c in enumerate(classes)}
         labels = torch.tensor([number[listing.labels[i]] for i in order])
-    if not in_memory:
-        pixels = FilePixels(files, content, shape, fit, grey, interpolation)
-        return ImageSet(name, pixels, labels, classes, pixels.paths)
     channels, size, _ = shape
+    rule = () if interpolation == BILINEAR else (interpolation,)
+    recipe = (content, shape, fit, sorted(grey.items()), DECODING, *rule)
+    if place != "memory":
+        kept = DecodedFile(f"folder-{name}", recipe, len(files), shape) if place == "disk" else None
+        pixels = FilePixels(files, content, shape, fit, grey, interpolation, kept)
+        return ImageSet(name, pixels, labels, classes, pixels.paths)
 
     def decode() -> np.ndarray:
         def read(file: Path) -> np.ndarray:
@@ -326,7 +334,5 @@ def _examples(
         with ThreadPoolExecutor() as pool:  # PIL decodes without the GIL
             return np.stack([*pool.map(read, files)])
 
-    rule = () if interpolation == BILINEAR else (interpolation,)
-    recipe = (content, shape, fit, sorted(grey.items()), DECODING, *rule)
     images = cached_images(f"folder-{name}", recipe, decode)
     return ImageSet(name, images, labels, classes, [text_of(f) for f in files])
