@@ -14,7 +14,7 @@ from tlrun.config.compose import compose
 from tlrun.evaluate import transferability
 from tlrun.experiment.features import prepared
 from tlrun.experiment.rank import scored_sets
-from tlrun.experiment.rank_nets import labelled
+from tlrun.experiment.rank_nets import labelled, of_configs
 from tlrun.models.pooled import pool, pooled_outputs
 from tlrun.report.read.rank import read_scores
 
@@ -110,6 +110,11 @@ def test_several_values_are_several_nets():
         "b init=pretrained",
     ]
     assert list(combinations(["backbone=resnet18", "backbone.weights=null"])) == ["resnet18"]
+
+
+def test_a_net_of_an_experiment_is_called_by_its_name():
+    (net,) = of_configs([*small.QUICK, "init=source"], None)
+    assert net.name == "dann_cnn"
 
 
 def test_imagenets_classifier_of_the_package_fits_the_features():

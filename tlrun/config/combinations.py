@@ -15,8 +15,8 @@ NAMES = ("backbone", "backbone.name")
 
 
 def combinations(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """Name of the net -> its words, with published weights unless `init` or `backbone.weights` is
-    given. Raises ConfigError where another key takes several values.
+    """Name of the net ("" where no word has it) -> its words, with published weights unless `init`
+    or `backbone.weights` is given. Raises ConfigError where another key takes several values.
 
     >>> combinations(["data=pacs", "backbone=a,b"])["b"]
     ['data=pacs', 'backbone=b', 'init=pretrained']
@@ -45,7 +45,7 @@ def combinations(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _backbone(words: Sequence[str]) -> list[str]:
-    return [word for word in words if key_of(word) in NAMES] or ["backbone=backbone"]
+    return [word for word in words if key_of(word) in NAMES]
 
 
 def _name(words: Sequence[str]) -> str:

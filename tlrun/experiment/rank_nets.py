@@ -55,6 +55,7 @@ def of_configs(overrides: Sequence[str], config_dir: Path | None) -> Iterator[Ca
         cfg = compose(words, config_dir=config_dir)
         _use_labels(cfg)
         config = prepared(cfg)
+        name = name or str(config["backbone"]["name"])
         init = str(config["init"])
         if init not in ("auto", "source", "pretrained"):
             raise ConfigError(
