@@ -7,6 +7,7 @@ from torch import nn
 
 from tlrun.errors import ConfigError
 from tlrun.models.build import build_backbone, build_net
+from tlrun.models.shapes import trial_forward
 
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
@@ -71,3 +72,21 @@ def test_mistakes_in_a_backbone():
         build_backbone({**config_of("dann_cnn"), "weights": "DEFAULT"}, (3, 28, 28))
     with pytest.raises(ConfigError, match="did you mean 'width'"):
         build_backbone({**config_of("dann_cnn"), "witdh": 2}, (3, 28, 28))
+
+
+def test_a_trial_draws_no_number_and_passes_small_nets_only():
+    class Noisy(Plain):
+        def forward(self, x):
+            return super().forward(x + torch.rand_like(x))
+
+    module = Noisy().train()
+    torch.manual_seed(0)
+    assert trial_forward(module, (8,)).shape == (2, 6)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1), drawn)
+    assert module.training
+    large = trial_forward(nn.Conv2d(3, 4, 3), (3, 600, 600))
+    assert large.is_meta
+    assert large.shape == (2, 4, 598, 598)
+    assert not trial_forward(nn.Conv2d(3, 4, 3), (3, 28, 28)).is_meta

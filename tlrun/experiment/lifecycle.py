@@ -120,11 +120,12 @@ def show(run_dir: RunDir) -> None:
     if is_baseline(run_dir):
         return
     from tlrun.report.pages.terminal import text_summary
-    from tlrun.report.pages.write import write_report
 
     kind = run_dir.page_kind()
     try:
         if kind != "none":
+            from tlrun.report.pages.write import write_report  # templates and figures
+
             began = time.time()
             write_report(run_dir.path, light=kind == "light")
             summary = with_part(run_dir.read_json(run_dir.summary), "report", time.time() - began)

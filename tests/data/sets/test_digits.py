@@ -69,3 +69,13 @@ def test_nothing_depends_on_the_seed(data):
     other = build_data(OmegaConf.load(CONF / "digits_digitsm.yaml"), Options(seed=9))
     assert other.role("target_train").checksum == data.role("target_train").checksum
     assert other.role("source_val").checksum == data.role("source_val").checksum
+
+
+def test_files_that_scikit_learn_keeps_elsewhere(tmp_path, monkeypatch):
+    _, labels = digits.enlarged()
+    photos = digits._photos()
+    monkeypatch.setattr(digits, "_sklearn_datasets", lambda: tmp_path)
+    scans, found = digits._scans()
+    assert np.array_equal(scans, load_digits().images)
+    assert np.array_equal(found, labels)
+    assert np.array_equal(digits._photos(), photos)

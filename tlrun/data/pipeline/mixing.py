@@ -17,7 +17,6 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from scipy.special import betaincinv
 from torch import Tensor
 
 from tlrun.data.pipeline.hashing import Draws
@@ -52,6 +51,8 @@ def mixed(
 
 def beta(draws: Draws, name: str, alpha: float) -> Tensor:
     """(B,) float32 of Beta(alpha, alpha): the inverse of its distribution function at a draw."""
+    from scipy.special import betaincinv  # a third of a second to import
+
     u = draws.uniform(f"{name}/beta", 1)[:, 0]
     return torch.from_numpy(betaincinv(alpha, alpha, u.cpu().double().numpy())).to(u)
 

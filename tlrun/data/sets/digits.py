@@ -17,6 +17,8 @@ Nothing depends on the seed of a run. `CHECKSUMS` are recorded; a test recompute
 from __future__ import annotations
 
 import functools
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,16 +60,46 @@ def enlarged() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache  # source, target, and both again for the baseline: all start from the same 1.4 MB
 def _enlarged() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    scans, labels = _scans()
+    small = np.rint(scans * (255 / 16)).astype(np.uint8)
     images = np.zeros((len(small), 1, SIDE, SIDE), np.uint8)
     for i, digit in enumerate(small):
         images[i, 0, 2:26, 2:26] = np.asarray(
             Image.fromarray(digit).resize((24, 24), Image.Resampling.BICUBIC)
         )
-    return images, bunch.target.astype(np.int64)
+    return images, labels.astype(np.int64)
+
+
+# The files are read where scikit-learn keeps them: to import it takes a second, and they 50 ms.
+# A version that keeps them elsewhere is asked for them.
+
+
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    """(1797, 8, 8) float64 from 0 to 16 and labels (1797,)."""
+    file = _sklearn_datasets() / "data" / "digits.csv.gz"
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        return load_digits().images, load_digits().target
+    rows = np.loadtxt(file, delimiter=",")
+    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
+
+
+def _photos() -> np.ndarray:
+    """(2, 427, 640, 3) uint8: china, flower."""
+    files = [_sklearn_datasets() / "images" / f"{name}.jpg" for name in ("china", "flower")]
+    if not all(file.is_file() for file in files):
+        from sklearn.datasets import load_sample_images
+
+        return np.stack(load_sample_images().images)
+    return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+def _sklearn_datasets() -> Path:
+    spec = find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "datasets"
 
 
 def part(domain: str, split: str) -> np.ndarray:
@@ -81,9 +113,7 @@ def part(domain: str, split: str) -> np.ndarray:
 
 def blend(digits: np.ndarray, split: str) -> np.ndarray:
     """uint8 (n, 1, 28, 28) -> uint8 (n, 3, 28, 28): |photo - digit| with a crop per image."""
-    from sklearn.datasets import load_sample_images
-
-    photos = np.stack(load_sample_images().images)  # (2, 427, 640, 3) uint8: china, flower
+    photos = _photos()
     n = len(digits)
     which = integers(n, len(photos), KEY, split, "photo").tolist()
     top = integers(n, photos.shape[1] - SIDE + 1, KEY, split, "top").tolist()
