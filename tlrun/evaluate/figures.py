@@ -53,6 +53,8 @@ KINDS = {
     "harmonic_mean": Kind("harmonic mean of seen and unseen", "share"),
     "seen_unseen_area": Kind("area under unseen against seen", "number"),
     "gamma": Kind("γ", "number", None),
+    "clustering_accuracy": Kind("clustering accuracy of k-means", "share"),
+    "nmi": Kind("normalised mutual information of k-means", "number"),
     "delta_m": Kind("mean relative gain over single tasks Δm", "share"),
 }
 

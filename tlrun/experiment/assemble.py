@@ -117,8 +117,9 @@ def device_of(cfg: Config, rank: int, world: int) -> torch.device:
 
 def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | None) -> Data:
     """The data, checked against the method, under the classes and columns of `space`."""
-    asked = cfg["target_labels"]
-    labels: Labels = method.requirements.target_labels if asked == "auto" else asked  # type: ignore[assignment]
+    labels: Labels = cfg["target_labels"]
+    if labels == "auto" and method.requirements.source_labels:
+        labels = method.requirements.target_labels  # type: ignore[assignment]
     checks.check_target_labels(labels, method)
     tested = space is not None and method.requirements.kind == "class"
     if space is None:
@@ -133,6 +134,7 @@ def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | No
             seed=int(cfg["seed"]),
             target_labels="none" if tested else labels,
             target_val_labels=cfg["target_val_labels"],
+            source_labels=method.requirements.source_labels,
             target_images="none" if tested else str(cfg["target_images"]),
             shared_classes=method.requirements.shared_classes,
             classes=known,
@@ -142,6 +144,8 @@ def load_data(cfg: Config, method: Method, trained: bool, space: LabelSpace | No
     checks.check_kind(method, data)
     checks.check_sources(method, data)
     checks.check_open_set(method, data)
+    if space is None:
+        checks.check_learns_classes(method, data)
     if origin is not None:
         check_columns(data, origin)
     if space is not None:

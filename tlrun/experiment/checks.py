@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 Config = Mapping[str, Any]
 
+WITHHELD = "this method trains on target labels, which target_labels=none withholds"
+
 
 def check_rules(cfg: Config) -> None:
     """`select` and `selectors` name rules that exist and may look at what they need."""
@@ -80,14 +82,23 @@ def check_frozen_statistics(cfg: Config, terms: Mapping[str, Term]) -> None:
 
 def check_target_labels(labels: Labels, method: Method) -> None:
     """Refuse too few labels; warn where labels would only shrink the set of target images."""
-    if labels == "none" and method.requirements.target_labels != "none":
-        raise ConfigError("this method trains on target labels, which target_labels=none withholds")
+    trains_on_them = method.requirements.target_labels != "none"
+    if labels == "none" and trains_on_them and method.requirements.source_labels:
+        raise ConfigError(WITHHELD)
     if isinstance(labels, int) and method.requirements.target_labels == "none":
         log.warning(
             "this method uses no target labels: target_labels=%s leaves it that many images per "
             "class to adapt to; target_labels=none gives it all",
             labels,
         )
+
+
+def check_learns_classes(method: Method, data: Data) -> None:
+    """Where there are no target labels, a method that trains on them learns no classes at all."""
+    target = data.domains["target"].train if "target" in data.domains else None
+    trains_on_them = method.requirements.target_labels != "none" and data.kind == "class"
+    if trains_on_them and target is not None and target.labels is None and data.classes:
+        raise ConfigError(WITHHELD)
 
 
 def check_kind(method: Method, data: Data) -> None:

@@ -138,6 +138,11 @@ class Model(nn.Module):
             )
         if self.task is not None:
             return f"this run did not learn the task '{self.task}': choose one that it did"
+        if not self.classes:
+            return (
+                "this run was given no target labels, so it knows no classes: fine-tune from it, "
+                "method=finetune init=RUN_DIR, and predict with that run"
+            )
         return (
             "this run's method gives no class scores, so there are no labels to predict, and "
             "nothing to export; of a few-shot one: tlrun predict --support FOLDER, a folder per "

@@ -42,6 +42,8 @@ class Requirements:
     kind: of data that it is made for, `Data.kind` (class, or a kind with an evaluator of its own).
     sources: the least number of single sources (`Data.sources`), each a stream of its own.
     open_set: True if the target must have classes that the source lacks (data.label_spaces=open).
+    source_labels: False if it reads no label of the source, which may then have none; without
+    target labels it learns no classes, and its features are scored.
     """
 
     streams: tuple[str, ...] = ("source",)
@@ -51,6 +53,7 @@ class Requirements:
     kind: str = "class"
     sources: int = 1
     open_set: bool = False
+    source_labels: bool = True
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from tlrun.data.problems.class_checks import check_alone, check_source, check_ta
 from tlrun.data.problems.domain_words import data_sets, uses_words
 from tlrun.data.problems.label_space import Facts, LabelSpace, Task
 from tlrun.data.problems.options import Labels, Options
+from tlrun.data.problems.without_source_labels import label_spaces_apart, stand_apart
 from tlrun.errors import ConfigError, DataError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -266,14 +267,18 @@ def build_data(cfg: Mapping[str, Any], options: Options) -> Data:
         domain: with_val(load_splits(conf, domain, options), domain, options.seed)
         for domain in ("source", "target")
     }
-    _require_labels(splits["source"].train)
+    if options.source_labels and options.trains:
+        _require_labels(splits["source"].train)
     label_spaces = str(conf.get("label_spaces") or "shared")
     if label_spaces not in LABEL_SPACES:
         raise ConfigError(
             f"data.label_spaces={label_spaces}: {did_you_mean(label_spaces, LABEL_SPACES)}"
         )
     splits = only_classes(splits, conf)
-    source, target, tasks = _matched(splits, label_spaces, options)
+    options = options.settled(splits["target"].train.labels is not None)
+    apart = stand_apart(splits, options)
+    matched = label_spaces_apart if apart else _matched
+    source, target, tasks = matched(splits, label_spaces, options)
     domain, seen = target_domain(target, options)
     domains = {"source": Domain.of(source), "target": domain}
     few = isinstance(options.target_labels, int) and options.target_labels > 0 and not withheld
@@ -333,6 +338,8 @@ def _require_labels(train: ImageSet, domain: str = "source") -> None:
         if len(train.shape) == 1
         else "give a folder per class or a list of 'path label'"
     )
+    if domain == "source" and len(train.shape) > 1:
+        give += ", or learn without any: method=simclr or method=rotation"
     alone = "" if domain == "source" else ", and there is no source to name the classes"
     raise DataError(f"the {domain} '{train.name}' has no labels{alone}; {give}.")
 
@@ -354,7 +361,8 @@ def _matched(
         name, what = "the run", "a run and the data that it is evaluated on"
     source = match_classes(source, classes, name, what, lacking=is_trained)
     if not is_trained:
-        check_source(source, UNKNOWN_CLASS if label_spaces == "open" else None)
+        if options.source_labels:
+            check_source(source, UNKNOWN_CLASS if label_spaces == "open" else None)
         warn_of_shared_images({"source": source, "target": target})
     if label_spaces == "open":
         classes = (*classes, UNKNOWN_CLASS)
@@ -377,6 +385,7 @@ def target_domain(target: Splits, options: Options) -> tuple[Domain, int]:
 
     Raises ConfigError if it is cut by labels that are not all held.
     """
+    options = options.settled(target.train.labels is not None)
     if options.withholds_target:
         return Domain(target.card.name, None, None, target.test, target.card), 0
     train, val, seen = behind_firewall(target, options)

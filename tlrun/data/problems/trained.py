@@ -107,6 +107,8 @@ def _under(domain: Domain, classes: Sequence[str]) -> Domain:
     def change(examples: ImageSet | None) -> ImageSet | None:
         if examples is None or examples.labels is None or examples.classes is None:
             return examples
+        if not classes:  # a net that has learned none: its features are scored by these
+            return examples
         unknown = class_order(set(present(examples)) - set(classes))
         if unknown:
             raise DataError(

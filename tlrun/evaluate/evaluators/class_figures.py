@@ -269,6 +269,7 @@ def sample(count: int, most: int, seed: int) -> Tensor:
 
 EVALUATORS = {
     "class": "tlrun.evaluate.evaluators.class_figures.ClassEvaluator",
+    "clusters": "tlrun.evaluate.evaluators.cluster_figures.ClusterEvaluator",
     "attributes": "tlrun.evaluate.evaluators.attribute_figures.AttributeEvaluator",
     "episodes": "tlrun.evaluate.evaluators.episode_figures.EpisodeEvaluator",
     "tasks": "tlrun.evaluate.evaluators.task_figures.TaskEvaluator",
@@ -276,8 +277,12 @@ EVALUATORS = {
 
 
 def evaluator_of(data: Data) -> type[Evaluator]:
-    """The evaluator that the data ask for: their own, else by the kind of their task."""
-    if data.kind not in EVALUATORS:
-        raise ConfigError(f"no evaluator '{data.kind}': {did_you_mean(data.kind, EVALUATORS)}")
-    evaluator: type[Evaluator] = locate(EVALUATORS[data.kind])
+    """The evaluator that the data ask for: their own, else by the kind of their task.
+
+    That of clusters where no classes are learned.
+    """
+    kind = "clusters" if data.kind == "class" and not data.classes else data.kind
+    if kind not in EVALUATORS:
+        raise ConfigError(f"no evaluator '{kind}': {did_you_mean(kind, EVALUATORS)}")
+    evaluator: type[Evaluator] = locate(EVALUATORS[kind])
     return evaluator
