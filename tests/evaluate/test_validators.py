@@ -5,17 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_samples
 from sklearn.neighbors import NearestCentroid
 
 from tlrun.errors import ConfigError
-from tlrun.evaluate.validators import (
-    VALIDATORS,
-    SetOutput,
-    compute_validators,
-    density_ratio,
-    validator,
-)
+from tlrun.evaluate.density_ratio import density_ratio, logistic_regression
+from tlrun.evaluate.validators import VALIDATORS, SetOutput, compute_validators, validator
 
 torch.set_num_threads(1)
 N, D, K = 30, 6, 4
@@ -163,6 +159,19 @@ def test_the_density_ratio_is_that_of_two_gaussians():
     same = density_ratio(*torch.randn(2, 2000, 300, generator=draws))
     assert 0.8 < float(same.mean()) < 1.25  # wide, and still no weight explodes
     assert float(same.max()) < 10
+
+
+@pytest.mark.parametrize(("n", "width", "apart"), [(500, 256, 0.0), (500, 256, 0.5), (60, 5, 3.0)])
+def test_the_logistic_regression_is_that_of_scikit_learn(n, width, apart):
+    draws = torch.Generator().manual_seed(n)
+    x = torch.randn(2 * n, width, generator=draws)
+    x[n:] += apart
+    y = torch.arange(2 * n) >= n
+    with torch.no_grad():  # as evaluations are
+        slope, intercept = logistic_regression(x, y, 1 / width)
+    other = LogisticRegression(C=1 / width, tol=1e-10, max_iter=5000).fit(x.double(), y)
+    assert slope.numpy() == pytest.approx(other.coef_[0], abs=2e-4)
+    assert float(intercept) == pytest.approx(float(other.intercept_[0]), abs=5e-4)
 
 
 def test_weighted_validation_finds_the_accuracy_on_the_target():

@@ -15,19 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tlrun.errors import ConfigError
+from tlrun.evaluate.density_ratio import density_ratio
 from tlrun.evaluate.metrics import accuracy
 from tlrun.fp32 import in_fp32
 
 SND_TEMPERATURE = 0.05
 MCC_TEMPERATURE = 2.5
-FEWEST = 4  # images of each domain that a density ratio is estimated from
 
 
 @dataclass
@@ -234,42 +233,6 @@ def class_cluster(sets: Sets) -> float:
     b = others.scatter(1, own, torch.inf).min(1).values
     silhouette = (b - a) / torch.maximum(a, b).clamp_min(1e-9)
     return float(torch.where(among > 0, silhouette, 0.0).mean())
-
-
-@lru_cache(maxsize=1)  # two validators ask for the same one; tensors are told apart by identity
-def density_ratio(source: Tensor, target: Tensor) -> Tensor:
-    """p_target(x) / p_source(x) at the features source (n, D), given target (m, D): (n,) float64.
-
-    By Bayes n/m · p(target|x) / p(source|x) of a logistic regression of the domain. Each half of
-    the images (every second one) is judged by the classifier of the other half: one that has seen
-    an image knows its domain. NaN for fewer than 4 images of a domain or constant features.
-
-    The features are standardised and the coefficients have a prior variance of 1/D, that of the
-    logit then being 1 at any width: with scikit-learn's C = 1, two samples of 2,000 x 768 from one
-    distribution get weights up to 50,000, so up to 5. It also takes few iterations.
-    """
-    both = torch.cat([source, target]).double()
-    varies = both.std(0) > 1e-9 * both.abs().amax(0)
-    if min(len(source), len(target)) < FEWEST or not varies.any():
-        return torch.full((len(source),), math.nan, dtype=torch.float64)
-    from sklearn.linear_model import LogisticRegression  # half a second to import
-    from threadpoolctl import threadpool_limits
-
-    both = both[:, varies]
-    # fp32: half the time of float64, and far more digits than the estimate has
-    x = ((both - both.mean(0)) / both.std(0)).float()
-    is_target = torch.arange(len(x)) >= len(source)
-    half = torch.cat([torch.arange(len(source)), torch.arange(len(target))]) % 2
-    weights = torch.empty(len(source), dtype=torch.float64)
-    for k in (0, 1):
-        known, asked = half != k, (half == k) & ~is_target
-        model = LogisticRegression(C=1 / x.shape[1], max_iter=500)
-        with threadpool_limits(1, user_api="blas"):  # many small products: threads only wait
-            model.fit(x[known].numpy(), is_target[known].numpy())
-        odds = torch.from_numpy(model.decision_function(x[asked].numpy())).double().exp()
-        share = (~is_target[known]).sum() / is_target[known].sum()
-        weights[half[: len(source)] == k] = share * odds
-    return weights
 
 
 def _weighted(sets: Sets) -> tuple[Tensor, Tensor]:
