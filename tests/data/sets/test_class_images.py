@@ -1,12 +1,14 @@
 """Benchmark sets by name: every layout made of tiny pictures, splits, counts, messages."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import logging
 import pickle
 import socket
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,6 +268,36 @@ def test_the_folder_of_a_set_may_have_any_name(name, root, tmp_path):
         assert parts.train.paths[0].startswith(str(mine))
 
 
+@pytest.mark.parametrize(
+    ("name", "made", "place"),
+    [
+        ("aircraft", "fgvc-aircraft-2013b/data", "fgvc_aircraft"),
+        ("aircraft", "fgvc-aircraft-2013b", "fgvc_aircraft"),
+        ("cub", "CUB_200_2011", "CUB_200_2011/CUB_200_2011"),
+        ("imagenet", "imagenet", "imagenet/images"),
+        ("pets", "oxford-iiit-pet", "oxford_pets"),
+        ("eurosat", "eurosat/2750", "EuroSAT_RGB"),
+        ("caltech101", "caltech101/101_ObjectCategories", "caltech-101/101_ObjectCategories"),
+        ("dtd", "dtd/dtd", "dtd"),
+        ("stl10", "stl10_binary", "stl10/stl10_binary"),
+    ],
+)
+def test_places_that_others_use(name, made, place, root, tmp_path):
+    LAYOUTS[name][0](root)
+    (root / made).rename(tmp_path / "moved")
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    if (root / place).is_dir():
+        (root / place).rmdir()
+    (tmp_path / "moved").rename(root / place)
+    assert lengths(load(name)) == LAYOUTS[name][2]
+
+
+def test_the_folder_around_the_data_of_aircraft(root):
+    aircraft(root)
+    parts = load("aircraft", root=str(root / "fgvc-aircraft-2013b"))
+    assert lengths(parts) == LAYOUTS["aircraft"][2]
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_what_is_said_when_absent(name, root, tmp_path):
     row = SETS[name]
@@ -416,6 +448,26 @@ def test_a_download_appears_when_it_is_complete(root, monkeypatch):
     assert parts.card.root == str(place)
     assert socket.getdefaulttimeout() is None
     assert [p.name for p in place.parent.iterdir() if p.is_dir()] == ["oxford-iiit-pet"]
+
+
+def test_an_archive_that_torchvision_does_not_check(root, monkeypatch):
+    monkeypatch.setattr("tlrun.data.sets.torchvision_sets.check_reachable", lambda _: None)
+    content = b"an archive"
+
+    def unpack(self):
+        base = Path(self.root)
+        aircraft(base)
+        lines(base / "fgvc-aircraft-2013b" / "data" / "images_variant_trainval.txt")
+        put(base / "fgvc-aircraft-2013b.tar.gz", content)
+
+    monkeypatch.setattr("torchvision.datasets.FGVCAircraft._download", unpack)
+    with pytest.raises(
+        DataError, match=r"checksum \w+ instead of d4acdd33327262359767eeaa97a4f732"
+    ):
+        class_images(set="aircraft", size=12)
+    row = dataclasses.replace(SETS["aircraft"], md5=hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(SETS, "aircraft", row)
+    assert lengths(class_images(set="aircraft", size=12)) == LAYOUTS["aircraft"][2]
 
 
 def test_stl10_is_turned_upright(root):

@@ -140,15 +140,24 @@ def test_folders_of_pacs(data_root, layout):
     assert len(domain_images(set="pacs", domains=["photo"], size=8, val_fraction=0.0).train) == 20
 
 
-@pytest.mark.parametrize("beside", ["", "train_val_splits/"])
-def test_published_lists_of_pacs(data_root, beside):
+@pytest.mark.parametrize(
+    ("images", "beside", "names"),
+    [
+        ("kfold", "", ("train_kfold", "crossval_kfold")),
+        ("kfold", "train_val_splits/", ("train_kfold", "crossval_kfold")),
+        ("images", "splits/", ("train_kfold", "crossval_kfold")),
+        (".", "image_list/", ("train", "val")),
+    ],
+    ids=["authors", "authors' folder", "Dassl", "TLLib"],
+)
+def test_published_lists_of_pacs(data_root, images, beside, names):
     """Lines `domain/class/file number`; an image that no list names is left out."""
     home = data_root / "PACS"
-    make_pacs(home / "kfold", ["photo"])
+    make_pacs(home / images, ["photo"])
     lines = [f"photo/{c}/pic_{i:03}.jpg {n + 1}" for n, c in enumerate(CLASSES) for i in range(9)]
     (home / beside).mkdir(exist_ok=True)
-    for split, chosen in (("train", lines[3:]), ("crossval", lines[:3]), ("test", lines)):
-        (home / beside / f"photo_{split}_kfold.txt").write_text("\n".join(chosen) + "\n")
+    for name, chosen in zip((*names, "test_kfold"), (lines[3:], lines[:3], lines), strict=True):
+        (home / beside / f"photo_{name}.txt").write_text("\n".join(chosen) + "\n")
     parts = domain_images(set="pacs", domains=["photo"], size=8)
     assert [len(parts.train), len(parts.val), parts.test] == [15, 3, None]
     assert all("dog/pic_00" in path for path in parts.val.paths)
@@ -221,21 +230,40 @@ HOMES = [  # set, domain, the folder of its classes
     ("office31", "webcam", "office31/webcam"),
     ("office31", "dslr", "office31/domain_adaptation_images/dslr/images"),
     ("office31", "dslr", "Office-31/images/dslr"),
+    ("office31", "dslr", "office/Original_images/dslr/images"),
+    ("office31", "amazon", "Office31/Amazon"),
     ("office_home", "real_world", "OfficeHomeDataset_10072016/Real World"),
     ("office_home", "real_world", "office-home/Real_World"),
     ("office_home", "art", "office_home/Art"),
     ("office_home", "art", "office_home/art"),
+    ("office_home", "product", "office-home/images/Product"),
+    ("office_home", "real_world", "OfficeHome/RealWorld"),
+    ("office_home", "real_world", "officehome/real"),
+    ("office_home", "real_world", "office_home/real_world"),
+    ("office_home", "clipart", "OfficeHome/OfficeHomeDataset_10072016/Clipart"),
     ("visda2017", "synthetic", "visda-2017/train"),
     ("visda2017", "real", "visda17/validation"),
+    ("visda2017", "real", "VISDA-C/validation"),
     ("domainnet", "clipart", "domain_net/clipart"),
     ("domainnet", "sketch", "domainnet/images/sketch"),
+    ("domainnet", "real", "DomainNet/Real"),
+    ("domainnet", "infograph", "domainnet_v1.0/infograph"),
+    ("pacs", "art_painting", "pacs/images/art_painting"),
+    ("pacs", "cartoon", "pacs_data/raw_images/cartoon"),
     ("vlcs", "voc2007", "VLCS/VOC2007"),
+    ("vlcs", "caltech101", "VLCS/Caltech101"),
+    ("vlcs", "labelme", "VLCS/LabelMe"),
     ("vlcs", "sun09", "VLCS/SUN/full"),
     ("image_clef", "imagenet", "Image-CLEF/I"),
+    ("image_clef", "pascal", "imageCLEF/images/p"),
     ("office_caltech", "caltech", "office_caltech/caltech"),
     ("office_caltech", "dslr", "office-caltech/dslr/images"),
+    ("office_caltech", "caltech", "Office_Caltech_DA_Dataset/Caltech"),
+    ("office_caltech", "webcam", "office_caltech_10/webcam"),
+    ("office_caltech", "amazon", "OfficeCaltech10/images/amazon"),
     ("terra_incognita", "location_46", "terra_incognita/location_46"),
     ("terra_incognita", "location_46", "terra_incognita/L46"),
+    ("terra_incognita", "location_100", "TerraIncognita/location_100"),
 ]
 
 
@@ -248,11 +276,27 @@ def test_a_folder_per_class(name, domain, home, data_root):
     assert parts.card.citation == SETS[name].citation
 
 
-@pytest.mark.parametrize("place", ["", "image_list/", "splits/"])
-def test_published_lists_of_domainnet(place, data_root):
+def test_own_folders_for_training_and_validation_of_office_home(data_root):
+    """Dassl's office_home_dg: no class is called train."""
+    home = data_root / "office_home_dg" / "art"
+    make(home / "train", ["Bed", "Mug"], 4)
+    make(home / "val", ["Bed", "Mug"], 2, seed=500)
+    parts = domain_images(set="office_home", domains=["art"], size=8)
+    assert parts.train.classes == ("Bed", "Mug")
+    assert [len(parts.train), len(parts.val), parts.test] == [8, 4, None]
+    whole = domain_images(set="office_home", domains=["art"], size=8, transductive=True)
+    assert len(whole.test) == 12
+
+
+@pytest.mark.parametrize(
+    ("place", "folder"),
+    [(place, "clipart") for place in ("", "image_list/", "splits/", "txt/")]
+    + [("splits/", "Clipart")],
+)
+def test_published_lists_of_domainnet(place, folder, data_root):
     """TLLib's, Dassl's and the authors' own places; `domain/class/file number`."""
     home = data_root / "domainnet"
-    make(home / "clipart", count=10, name="clipart_001_{:06}.jpg")
+    make(home / folder, count=10, name="clipart_001_{:06}.jpg")
     lines = [
         f"clipart/{c}/clipart_001_{i:06}.jpg {n}" for n, c in enumerate(CLASSES) for i in range(10)
     ]
@@ -297,16 +341,27 @@ def test_tllib_lists_of_visda(data_root):
     assert parts.test.class_counts() == {"bus": 2, "car": 2}
 
 
-@pytest.mark.parametrize("prefix", ["", "/somebody/image_CLEF/"])
-def test_lists_of_image_clef(prefix, data_root):
-    """Images without class folders; the numbers of a list are the only labels."""
+@pytest.mark.parametrize(
+    ("prefix", "place"),
+    [
+        ("", "list/cList.txt"),
+        ("/somebody/image_CLEF/", "list/cList.txt"),
+        ("", "cList.txt"),
+        ("/data/image-clef/", "c_list.txt"),
+        ("", "list/c_list.txt"),
+        ("", "list/c.txt"),
+    ],
+)
+def test_lists_of_image_clef(prefix, place, data_root):
+    """The numbers of a list are the only labels: folders, if any, are those of Caltech-256."""
     home = data_root / "image_CLEF"
     lines = []
     for i in range(8):
-        write_image(home / "c" / f"{i}.jpg", i)
-        lines.append(f"{prefix}c/{i}.jpg {i % 2 * 11}")
+        name = f"c/{'251.airplanes-101/' if i % 2 == 0 else ''}{i}.jpg"
+        write_image(home / name, i)
+        lines.append(f"{prefix}{name} {i % 2 * 11}")
     (home / "list").mkdir()
-    (home / "list" / "cList.txt").write_text("\n".join(lines))
+    (home / place).write_text("\n".join(lines))
     parts = domain_images(set="image_clef", domains=["caltech"], size=8, transductive=True)
     assert parts.test.class_counts() == {"aeroplane": 4, "people": 4}
 
@@ -343,7 +398,7 @@ def test_the_published_counts():
         "vlcs": 10729,
         "image_clef": 2400,
         "office_caltech": 2533,
-        "terra_incognita": 24330,
+        "terra_incognita": 24788,
     }
     numbers = {name: len(row.classes) for name, row in SETS.items() if row.classes}
     assert numbers == {
@@ -355,6 +410,12 @@ def test_the_published_counts():
         "office_caltech": 10,
         "terra_incognita": 10,
     }
+
+
+def test_what_readers_of_its_figures_should_know_is_on_the_card(data_root):
+    make(data_root / "terra_incognita" / "location_38", ["bird", "cat"], 3)
+    notes = domain_images(set="terra_incognita", domains=["location_38"], size=8).card.notes
+    assert notes == [SETS["terra_incognita"].note, "location_38: 6 of the published 9,767 images"]
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -1,5 +1,6 @@
 """Few-shot benchmarks by name: their layouts made of tiny pictures, class splits, messages."""
 
+import hashlib
 import io
 import pickle
 
@@ -213,8 +214,11 @@ def test_a_wrong_name():
 
 
 def test_the_class_lists_of_cifar_fs():
+    """Hashes of the lists that pytorch-meta has (assets/cifar100/cifar-fs), sorted."""
     assert [len(CIFAR_FS[s]) for s in ("val", "test")] == [16, 20]
     assert not set(CIFAR_FS["val"]) & set(CIFAR_FS["test"])
+    hashes = [hashlib.sha256(" ".join(sorted(CIFAR_FS[s])).encode()) for s in ("val", "test")]
+    assert [h.hexdigest()[:16] for h in hashes] == ["a4d5a75dcb3fc7d1", "fa4f899ce87368b0"]
 
 
 def test_pixels_and_labels_of_a_pickle_belong_together(root):

@@ -43,6 +43,7 @@ from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.files.archives import load_mat
 
 VAL_FRACTION = 0.1
+XLSA17_URL = "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip"
 
 
 def seen_unseen(
@@ -282,7 +283,8 @@ def xlsa17(
     )
     table = from_mat(arrays)
     y = torch.from_numpy(feature_arrays["labels"].ravel().astype(np.int64) - 1)
-    card = Card(name, "Xian, Lampert, Schiele, Akata, TPAMI 2018", "none stated", "", str(folder))
+    citation = "Xian, Lampert, Schiele, Akata, TPAMI 2018"
+    card = Card(name, citation, "none stated", XLSA17_URL, str(folder))
     indices = {
         "train": chosen,
         "seen": rows["test_seen_loc"],

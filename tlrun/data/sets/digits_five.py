@@ -42,7 +42,10 @@ CITATION = (
     "ICCV 2019"
 )
 LICENCE = "those of its parts (MNIST, MNIST-M, SVHN, synthetic digits, USPS); research use"
-URL = "https://github.com/VisionLearningGroup/VisionLearningGroup.github.io/tree/master/M3SDA"
+URL = (
+    "https://github.com/VisionLearningGroup/VisionLearningGroup.github.io/tree/master/M3SDA/"
+    "code_MSDA_digit"
+)
 FOLDERS = ("Digit-Five", "digits_five", "DigitFive", "digit5/Digit-Five", "digit-five")
 FILES = {
     "mnist": ("mnist_data.mat",),

@@ -75,6 +75,7 @@ def domain_images(
     else:
         row = domain_set(set)
         card = Card(f"{set} {name}", row.citation, row.licence, row.url)
+        card.notes += [row.note] if row.note else []
         for domain in domains:
             place = find_domain(row, domain, root)
             card.root = card.root or text_of(place.base)
@@ -147,15 +148,24 @@ def _warn_once(sentence: str) -> None:
 class Place:
     """Where a domain was found. base: what the patterns of the layout are relative to. beside: the
     folder of the archive that it was unpacked from, where lists may lie. spelled: its name there.
+    spellings: all its names: lists may use another one than folders.
     """
 
     layout: Layout
     base: Path
     beside: Path
     spelled: str
+    spellings: tuple[str, ...]
 
-    def at(self, pattern: str, folder: Path | None = None) -> Path:
-        return (folder or self.base) / pattern.format(domain=self.spelled)
+    def at(self, pattern: str) -> Path:
+        return self.base / pattern.format(domain=self.spelled)
+
+    def lists(self, patterns: Sequence[str]) -> Iterator[Path]:
+        """Where a list may lie, in the order of the search."""
+        for folder in dict.fromkeys((self.base, self.beside)):
+            for pattern in patterns:
+                for name in dict.fromkeys((self.spelled, *self.spellings)):
+                    yield folder / pattern.format(domain=name)
 
 
 def find_domain(row: DomainSet, domain: str, root: str | None = None) -> Place:
@@ -168,7 +178,7 @@ def find_domain(row: DomainSet, domain: str, root: str | None = None) -> Place:
         tried.append(base)
         for layout in row.layouts:
             for spelled in row.spellings(domain):
-                place = Place(layout, base, beside, spelled)
+                place = Place(layout, base, beside, spelled, row.spellings(domain))
                 if all(place.at(pattern).exists() for pattern in layout.places):
                     return place
     raise _absent(row, domain, tried)
@@ -286,13 +296,9 @@ def _class_name(row: DomainSet, label: str) -> str:
 
 def _members(place: Place, patterns: Sequence[str]) -> frozenset[str]:
     """`class/file` of every line of the first list that exists."""
-    for folder in dict.fromkeys((place.base, place.beside)):
-        for pattern in patterns:
-            path = place.at(pattern, folder)
-            if path.is_file():
-                names = (line.rpartition(" ")[0] for line in _lines(path))
-                return frozenset("/".join(name.split("/")[-2:]) for name in names)
-    return frozenset()
+    path = next((path for path in place.lists(patterns) if path.is_file()), None)
+    names = (line.rpartition(" ")[0] for line in _lines(path)) if path else ()
+    return frozenset("/".join(name.split("/")[-2:]) for name in names)
 
 
 def _lines(path: Path) -> list[str]:

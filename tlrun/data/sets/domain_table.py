@@ -43,7 +43,8 @@ class DomainSet:
     counts: domain -> published number of images, in the order in which the domains are named.
     classes: in the order of their numbers, where lists or folders have numbers only. folders,
     archives: relative to a data root. spelled: domain -> its names on disk, as published first.
-    tested: figures are published for the images of its test lists, not for all of a target.
+    tested: figures are published for the images of its test lists, not for all of a target. note:
+    what a reader of its figures should know, for the card.
     """
 
     title: str
@@ -57,6 +58,7 @@ class DomainSet:
     archives: tuple[str, ...] = ()
     spelled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tested: bool = False
+    note: str = ""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -97,6 +99,7 @@ SETS = {
         licence="none stated; research use",
         url="https://faculty.cc.gatech.edu/~judy/domainadapt/",
         counts={"amazon": 2817, "dslr": 498, "webcam": 795},
+        note="4,110 images as released, which papers use; the authors' paper counts 4,652",
         classes=tuple(
             "back_pack bike bike_helmet bookcase bottle calculator desk_chair desk_lamp "
             "desktop_computer file_cabinet headphones keyboard laptop_computer letter_tray "
@@ -120,7 +123,7 @@ SETS = {
         title="Office-Home",
         citation="Venkateswara, Eusebio, Chakraborty, Panchanathan, Deep hashing network for "
         "unsupervised domain adaptation, CVPR 2017",
-        licence="non-commercial research and education",
+        licence="fair use notice: non-commercial research and education",
         url="https://www.hemanthdv.org/officeHomeDataset.html",
         counts={"art": 2427, "clipart": 4365, "product": 4439, "real_world": 4357},
         folders=(
@@ -130,19 +133,25 @@ SETS = {
             "Office-Home",
             "OfficeHomeDataset_10072016",
             "office_home_dg",
+            "officehome",
         ),
-        layouts=(PLAIN, Layout("images/{domain}"), Layout("OfficeHomeDataset_10072016/{domain}")),
+        layouts=(
+            Layout(folders={"train": "{domain}/train", "val": "{domain}/val"}),
+            PLAIN,
+            Layout("images/{domain}"),
+            Layout("OfficeHomeDataset_10072016/{domain}"),
+        ),
         archives=_archives(
             "office_home",
             "office-home",
             "OfficeHome",
-            names=("office_home", "OfficeHomeDataset_10072016", "OfficeHome"),
+            names=("office_home", "OfficeHomeDataset_10072016", "OfficeHome", "office_home_dg"),
         ),
         spelled={
             "art": ("Art",),
             "clipart": ("Clipart",),
             "product": ("Product",),
-            "real_world": ("Real World", "Real_World", "RealWorld", "Real"),
+            "real_world": ("Real World", "Real_World", "RealWorld", "Real", "real"),
         },
     ),
     "visda2017": DomainSet(
@@ -164,6 +173,7 @@ SETS = {
             "VisDA-2017",
             "VisDA",
             "visda",
+            "VISDA-C",
             "visda-2017/classification",
         ),
         layouts=(
@@ -178,7 +188,7 @@ SETS = {
         title="DomainNet",
         citation="Peng, Bai, Xia, Huang, Saenko, Wang, Moment matching for multi-source domain "
         "adaptation, ICCV 2019",
-        licence="fair use of images of the web; research use",
+        licence="fair use notice: non-commercial research and education",
         url="https://ai.bu.edu/M3SDA/",
         counts={
             "clipart": 48129,
@@ -188,7 +198,7 @@ SETS = {
             "real": 172947,
             "sketch": 69128,
         },
-        folders=("domainnet", "DomainNet", "domain_net", "DomainNet/domainnet"),
+        folders=("domainnet", "DomainNet", "domain_net", "DomainNet/domainnet", "domainnet_v1.0"),
         layouts=(
             Layout("{domain}", splits=DOMAINNET_LISTS),
             Layout("images/{domain}", splits=DOMAINNET_LISTS),
@@ -266,6 +276,7 @@ SETS = {
         layouts=(
             Layout(listed={"train": "list/{domain}List.txt"}),
             Layout(listed={"train": "{domain}List.txt"}),
+            Layout(listed={"train": "{domain}_list.txt"}),
             Layout(listed={"train": "list/{domain}_list.txt"}),
             Layout(listed={"train": "list/{domain}.txt"}),
             PLAIN,
@@ -316,11 +327,12 @@ SETS = {
         licence="CDLA-Permissive 1.0 (Caltech Camera Traps)",
         url="https://lila.science/datasets/caltech-camera-traps",
         counts={
-            "location_38": 9736,
-            "location_43": 3970,
-            "location_46": 5883,
-            "location_100": 4741,
+            "location_38": 9767,
+            "location_43": 4020,
+            "location_46": 6122,
+            "location_100": 4879,
         },
+        note="24,788 images in papers; of today's annotations DomainBed's script makes 24,330",
         classes=tuple("bird bobcat cat coyote dog empty opossum rabbit raccoon squirrel".split()),
         folders=("terra_incognita", "TerraIncognita", "terra", "terrainc"),
         layouts=(PLAIN,),

@@ -375,7 +375,7 @@ SETS = {
         title="CUB-200-2011",
         citation="Wah et al. 2011; split of Chen et al., A closer look at few-shot classification, "
         "ICLR 2019, after Hilliard et al. 2018",
-        licence="non-commercial research and education",
+        licence=LISTED["cub"].licence,
         url=LISTED["cub"].url,
         classes=(100, 50, 50),
         counts=None,

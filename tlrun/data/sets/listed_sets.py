@@ -180,11 +180,17 @@ SETS = {
         title="CUB-200-2011",
         citation="Wah, Branson, Welinder, Perona, Belongie, The Caltech-UCSD Birds-200-2011 "
         "dataset, 2011",
-        licence="non-commercial research and education",
+        licence="none stated; photographs of Flickr, research use",
         url="https://www.vision.caltech.edu/datasets/cub_200_2011/",
         classes=200,
         counts={"train": 5994, "test": 5794},
-        places=("CUB_200_2011", "cub/CUB_200_2011", "CUB/CUB_200_2011", "CUB"),
+        places=(
+            "CUB_200_2011",
+            "CUB_200_2011/CUB_200_2011",
+            "cub/CUB_200_2011",
+            "CUB/CUB_200_2011",
+            "CUB",
+        ),
         needs=(
             "images",
             "images.txt",
@@ -213,7 +219,7 @@ SETS = {
         url="https://image-net.org/download.php",
         classes=1000,
         counts={"train": 1281167, "test": 50000},
-        places=("imagenet", "ImageNet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC"),
+        places=("imagenet", "ImageNet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "imagenet/images"),
         needs=("train", "val"),
         read=_imagenet,
     ),

@@ -40,7 +40,8 @@ class PublishedSet:
     of each class and the others. classes: their published number. places: names of its folder below
     a data root, the first as published. needs: what must lie in that folder. options: what can be
     chosen -> the counts that hold where something is. loader: of torchvision.datasets, which can
-    download it; `probe` is an address of its server.
+    download it; `probe` is an address of its server. md5: of the archive at `probe`, where
+    torchvision knows none.
     """
 
     title: str
@@ -56,6 +57,7 @@ class PublishedSet:
     options: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     loader: str = ""
     probe: str = ""
+    md5: str = ""
 
     @property
     def splits(self) -> tuple[str, ...]:

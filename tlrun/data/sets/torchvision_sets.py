@@ -18,7 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from tlrun.data.examples.download import STALL_SECONDS, cache_root, check_reachable, locked
+from tlrun.data.examples.download import (
+    STALL_SECONDS,
+    cache_root,
+    check_reachable,
+    file_md5,
+    locked,
+)
 from tlrun.data.sets.published import Items, PublishedSet
 from tlrun.files.archives import described
 
@@ -83,6 +89,8 @@ def download(row: PublishedSet) -> Path:
         socket.setdefaulttimeout(STALL_SECONDS)  # torchvision sets none
         try:
             _loader_class(row.loader)(str(part), download=True)
+            if row.md5 and (found := file_md5(part / Path(row.probe).name)) != row.md5:
+                raise OSError(f"checksum {found} instead of {row.md5}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             os.replace(part / row.places[0], folder)
         except RuntimeError as error:
@@ -124,7 +132,7 @@ def _food101(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
 
 def _aircraft(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
     arguments = {"split": split, "annotation_level": options.get("level", "variant")}
-    return read_by_loader("FGVCAircraft", "fgvc-aircraft-2013b", folder, arguments)
+    return read_by_loader("FGVCAircraft", "fgvc-aircraft-2013b/data", folder, arguments)
 
 
 def _cars(folder: Path, split: str, options: Mapping[str, Any]) -> Items:
@@ -166,7 +174,7 @@ SETS = {
         title="Describable Textures (DTD)",
         citation="Cimpoi, Maji, Kokkinos, Mohamed, Vedaldi, Describing textures in the wild, "
         "CVPR 2014",
-        licence="none stated; research use",
+        licence="research purposes",
         url=f"{OXFORD}dtd/",
         classes=47,
         counts={"train": 1880, "val": 1880, "test": 1880},
@@ -210,7 +218,7 @@ SETS = {
     "food101": PublishedSet(
         title="Food-101",
         citation="Bossard, Guillaumin, Van Gool, Food-101, ECCV 2014",
-        licence="none stated; research use",
+        licence="scientific fair use of photographs of Foodspotting",
         url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         classes=101,
         counts={"train": 75750, "test": 25250},
@@ -228,18 +236,22 @@ SETS = {
         url=f"{OXFORD}fgvc-aircraft/",
         classes=100,
         counts={"train": 3334, "val": 3333, "test": 3333},
-        places=("fgvc-aircraft-2013b", "fgvc_aircraft", "aircraft"),
-        needs=("data/images", "data/variants.txt", "data/images_variant_train.txt"),
+        places=(
+            "fgvc-aircraft-2013b/data",
+            *("fgvc_aircraft/data", "fgvc_aircraft", "aircraft/data", "aircraft", "data"),
+        ),
+        needs=("images", "variants.txt", "images_variant_train.txt"),
         read=_aircraft,
         options={"level": {}},
         loader="FGVCAircraft",
         probe=f"{OXFORD}fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
+        md5="d4acdd33327262359767eeaa97a4f732",
     ),
     "stanford_cars": PublishedSet(
         title="Stanford Cars",
         citation="Krause, Stark, Deng, Fei-Fei, 3D object representations for fine-grained "
         "categorization, 3dRR 2013",
-        licence="non-commercial research use only",
+        licence="none stated; research use",
         url="https://github.com/pytorch/vision/issues/7545",
         classes=196,
         counts={"train": 8144, "test": 8041},
