@@ -27,6 +27,12 @@ def columns(lateral="adapters", count=3, backbone=None, shape=SHAPE, **options):
     return found
 
 
+def test_wide_features_get_an_adapter_of_few_units():
+    second = columns(count=2, max_hidden=4)[1]
+    hidden = {name: adapter.v.weight.shape[0] for name, adapter in second.adapters.items()}
+    assert hidden == {"conv2": 3, "features": 4}  # half of the 6 channels; of the features at most
+
+
 def test_an_adapter_is_u_relu_v_of_the_scaled_maps():
     torch.manual_seed(0)
     adapter = Adapter(6, 2, 3, 0.1, dims=4)

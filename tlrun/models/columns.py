@@ -61,7 +61,8 @@ class Column(nn.Module):
     for the stages but the first and for the features.
 
     backbone: a fresh one. flow: what a forward pass of it looks like (for the shapes). earlier:
-    number of columns before it. width: hidden units of an adapter as a share of its channels.
+    number of columns before it. width, max_hidden: hidden units of an adapter, as a share of its
+    channels and at most.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Column(nn.Module):
         lateral: str = "adapters",
         width: float = 0.5,
         alpha: float = 0.1,
+        max_hidden: int = 32,
     ) -> None:
         super().__init__()
         assert flow.features is not None
@@ -81,7 +83,7 @@ class Column(nn.Module):
         if lateral == "adapters":
             for stage, h in {**flow.inputs, FEATURES: flow.features}.items():
                 channels = h.shape[1] if h.ndim == 4 else h.shape[-1]
-                hidden = max(1, round(channels * width))
+                hidden = max(1, min(max_hidden, round(channels * width)))
                 self.adapters[key(stage)] = Adapter(channels, earlier, hidden, alpha, h.ndim)
             self.stage_names.append("adapters")
         dim = flow.features.shape[1]

@@ -5,9 +5,9 @@ For each task k in the order of the data a column of its own is trained,
     min over θ_k, h_k   E_k L( h_k( f_k(x; θ_k, f_1 .. f_{k-1}) ), y )
 
 with the columns before it frozen (weights and batch statistics), so that no earlier task loses
-anything: its logits stay the same to the bit. `lateral` says how they feed it: `adapters` at every
-stage (tlrun/models/columns.py; Rusu et al., "Progressive neural networks", arXiv 1606.04671,
-2016), or the plain forms, earlier features added to (`add`) or standing beside (`concat`) its own;
+anything: its logits stay the same to the bit. `lateral` says how they feed it: earlier features
+added to its own (`add`) or standing beside them (`concat`), or `adapters` at every stage
+(tlrun/models/columns.py; Rusu et al., "Progressive neural networks", arXiv 1606.04671, 2016);
 `none` is the baseline of independent columns. x: (B, C, H, W); y: (B,) int64. Their games and mazes
 are no data of ours: no figure to compare. Presets: `conf/experiment/progressive/`.
 """
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tlrun.config.ranges import BelowOne, NotNegative, Scale
+from tlrun.config.ranges import BelowOne, Count, NotNegative, Scale
 from tlrun.data.problems.label_space import TaskFacts, facts_as
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
@@ -41,23 +41,25 @@ from tlrun.models.net import Net
 
 
 class Progressive(Method):
-    """lateral: adapters | add | concat | none. freeze: whether earlier columns are held still.
+    """lateral: add | concat | adapters | none. freeze: whether earlier columns are held still.
 
-    alpha: where the scale of the earlier features starts. width: hidden units of an adapter as a
-    share of its channels. label_smoothing: of class labels.
+    alpha: where the adapters' scale of the earlier features starts. width, max_hidden: hidden units
+    of an adapter, as a share of its channels and at most. label_smoothing: of class labels.
     """
 
     requirements = Requirements(streams=(), target_labels="all", kind="tasks")
 
     def __init__(
         self,
-        lateral: Literal["adapters", "add", "concat", "none"] = "adapters",
+        lateral: Literal["add", "concat", "adapters", "none"] = "add",
         freeze: bool = True,
         alpha: NotNegative = 0.1,
         width: Scale = 0.5,
+        max_hidden: Count = 32,
         label_smoothing: BelowOne = 0.0,
     ) -> None:
-        self.lateral, self.freeze, self.alpha, self.width = lateral, freeze, alpha, width
+        self.lateral, self.freeze, self.alpha = lateral, freeze, alpha
+        self.width, self.max_hidden = width, max_hidden
         self.label_smoothing = label_smoothing
 
     def phases(self, data: Data) -> list[Phase]:
@@ -85,7 +87,8 @@ class Progressive(Method):
                 x = torch.zeros(2, *net.input_shape, device=next(net.parameters()).device)
                 net.eval()
                 flow = run(net.backbone, x)
-            made = Column(fresh_copy(net.backbone), flow, k, self.lateral, self.width, self.alpha)
+            fed = (self.lateral, self.width, self.alpha, self.max_hidden)
+            made = Column(fresh_copy(net.backbone), flow, k, *fed)
             dim = made.feature_dim
             net.add(column, made)
         if head not in net.parts:
