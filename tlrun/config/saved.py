@@ -118,6 +118,7 @@ def with_new_keys(cfg: DictConfig) -> DictConfig:
     defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
     for key in ("defaults", "hydra"):
         defaults.pop(key)
+    defaults.evaluate.source_images = None  # rows of a run compare: as it began, with all of them
     for group in ("trainer", "optimizer", "schedule", "select", "logger"):
         section: Any = cfg.get(group)
         if section is not None and not isinstance(section, DictConfig):

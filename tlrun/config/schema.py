@@ -56,6 +56,7 @@ SelectionRule = Literal[
 class Evaluate:
     target_test: bool
     batch_size: BatchSize
+    source_images: Count | None
 
 
 @dataclass

@@ -202,6 +202,7 @@ def build_evaluator(cfg: Config, method: Method, data: Data, device: torch.devic
         max_images=int(cfg["select"]["max_images"]),
         seed=int(cfg["seed"]),
         target_test=bool(cfg["evaluate"]["target_test"]),
+        source_images=cfg["evaluate"].get("source_images"),  # runs of before have no such key
     )
     checks.check_task_rules(cfg, evaluator)
     return evaluator

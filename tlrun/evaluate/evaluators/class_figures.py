@@ -6,8 +6,10 @@ exist and which labels they carry.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from tlrun.methods.query import Query
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
+log = logging.getLogger(__name__)
+
 EMBEDDED = 500  # images of each domain kept in features.npz, for the 2-D map
 
 
@@ -49,7 +53,9 @@ class Evaluator(ABC):
         max_images: int,
         seed: int,
         target_test: bool,
+        source_images: int | None = None,
     ) -> None:
+        """source_images: how many of the source's validation images `row` looks at; None = all."""
         self.data, self.method, self.device = data, method, device
         self.batch_size, self.max_images, self.seed, self.target_test = (
             batch_size,
@@ -57,6 +63,7 @@ class Evaluator(ABC):
             seed,
             target_test,
         )
+        self.source_images = source_images
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -110,18 +117,37 @@ class ClassEvaluator(Evaluator):
 
     def chances(self) -> dict[str, Chance]:
         domain = "source" if self.data.sources else "target"
-        held = self.data.role(f"{domain}_val")
+        held = self.watched(f"{domain}_val")
         trained = {name for phase in self.method.phases(self.data) for name in phase.streams}
         if held is None or trained.isdisjoint({domain, *self.data.sources}):
             return {}
         return {f"{domain}_val/accuracy": found} if (found := chance(held.labels)) else {}
 
-    def set_output(self, net: Net, role: str) -> SetOutput | None:
+    def watched(self, role: str) -> ImageSet | None:
+        """What evaluations during training look at of a role: of the source's validation images at
+        most `source_images`, the same at every evaluation of a run, else all."""
+        return self._watched_source if role == "source_val" else self.data.role(role)
+
+    @cached_property
+    def _watched_source(self) -> ImageSet | None:
+        examples = self.data.role("source_val")
+        if examples is None or self.source_images is None or len(examples) <= self.source_images:
+            return examples
+        log.info(
+            "evaluations during training look at %s of %s validation images of the source "
+            "(evaluate.source_images)",
+            f"{self.source_images:,}",
+            f"{len(examples):,}",
+        )
+        return examples.subset(sample(len(examples), self.source_images, self.seed))
+
+    def set_output(self, net: Net, role: str, examples: ImageSet | None = None) -> SetOutput | None:
         """Scores (n, K) and features (n, D) of a role such as "target_val", on the CPU in fp32.
 
-        None if there is no such set, or if the method cannot judge its domain yet.
+        examples: of that role (None = all). None if there is no such set, or if the method cannot
+        judge its domain yet.
         """
-        examples = self.data.role(role)
+        examples = self.data.role(role) if examples is None else examples
         if examples is None:
             return None
         domain = role.rpartition("_")[0]
@@ -141,7 +167,7 @@ class ClassEvaluator(Evaluator):
         sets = {
             role: output
             for role in ("source_val", "target_val")
-            if (output := self.set_output(net, role)) is not None
+            if (output := self.set_output(net, role, self.watched(role))) is not None
         }
         row: dict[str, float | None] = {}
         for role, output in sets.items():
