@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tlrun.config.explain import explain
 
-OPEN_KEYS = ("phases.", "data.augment.", "balance.weights.")
+OPEN_KEYS = ("phases.", "data.augment.", "data.tasks.", "balance.weights.")
 SHORT_KEYS = {
     "launcher.": "hydra.launcher.",
     "search.": "hydra.sweeper.",
@@ -28,10 +28,11 @@ def parse_overrides(overrides: Iterable[str]) -> list[Override]:
 
 
 def open_keys(overrides: Iterable[str]) -> list[str]:
-    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, weights): no file has them.
+    """Let Hydra add the keys below OPEN_KEYS (phases, augmentations, tasks, weights).
 
-    One by one (`balance.weights.box=2`) or as a mapping (`'balance.weights={box: 2}'`). And
-    `launcher.*`, `search.*` are Hydra's keys by the names of their groups.
+    No file has them. One by one (`balance.weights.box=2`) or as a mapping
+    (`'balance.weights={box: 2}'`). And `launcher.*`, `search.*` are Hydra's keys by the names of
+    their groups.
     """
     beginnings = (*OPEN_KEYS, *(f"{key.rstrip('.')}=" for key in OPEN_KEYS))
     for short, long in SHORT_KEYS.items():

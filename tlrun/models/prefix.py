@@ -53,7 +53,7 @@ class Entry:
         """x: activations (B, *shape) -> features (B, D)."""
         if self.stage == WHOLE:
             return x
-        with _passed_over([backbone.get_submodule(name) for name in self.skipped]):
+        with passed_over([backbone.get_submodule(name) for name in self.skipped]):
             out: Tensor = backbone(x)
         return out
 
@@ -109,7 +109,7 @@ def prefix(net: Net, entry: Entry, x: Tensor) -> Tensor:
     if entry.stage == WHOLE:
         features: Tensor = net.backbone(x)
         return features
-    return _reach(net.backbone, _inner(entry.stage), x)[0]
+    return reach(net.backbone, _inner(entry.stage), x)[0]
 
 
 def frozen_state(net: Net, entry: Entry) -> dict[str, Tensor]:
@@ -132,8 +132,8 @@ def _tried(net: Net, stage: str, x: Tensor) -> Entry | None:
     backbone, inner = net.backbone, _inner(stage)
     try:
         with judging(backbone), torch.enable_grad():
-            out, skipped = _reach(backbone, inner, x)
-            alone, _ = _reach(backbone, inner, x[:1])
+            out, skipped = reach(backbone, inner, x)
+            alone, _ = reach(backbone, inner, x[:1])
         if not isinstance(out, Tensor) or out.requires_grad or not _alike(out[:1], alone):
             return None
         entry = _entry(net, stage, out, skipped)
@@ -165,7 +165,7 @@ def _same_in_training(backbone: nn.Module, entry: Entry, x: Tensor, out: Tensor)
     cuda = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), torch.no_grad():
         before = _random_state(x.device)
-        again, _ = _reach(backbone, _inner(entry.stage), x)
+        again, _ = reach(backbone, _inner(entry.stage), x)
         return torch.equal(again, out) and torch.equal(before, _random_state(x.device))
 
 
@@ -174,7 +174,7 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 
 
-def _reach(backbone: nn.Module, stage: str, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+def reach(backbone: nn.Module, stage: str, x: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     """The output of a stage, and the outermost modules that had been called by then."""
     called: list[str] = []
 
@@ -204,7 +204,7 @@ def _inside(name: str, others: Iterable[str]) -> bool:
 
 
 @contextmanager
-def _passed_over(modules: Sequence[nn.Module]) -> Iterator[None]:
+def passed_over(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Inside, these modules hand on what they are given."""
     own = [vars(module).get("forward") for module in modules]
     for module in modules:

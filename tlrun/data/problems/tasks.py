@@ -21,14 +21,16 @@ a task on shared images does not know is -1 (class) or NaN (box): `Task.truth`.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any, Literal
 
 import torch
 
-from tlrun.config.ranges import Count, Normalize, Pixels
+from tlrun.config.ranges import Count, Interpolation, Normalize, Number, Pixels
 from tlrun.config.schema import check_section
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.match import match_classes, match_columns
@@ -37,8 +39,10 @@ from tlrun.data.pipeline.augment import GEOMETRY, Augment
 from tlrun.data.problems.class_checks import check_trained
 from tlrun.data.problems.label_space import Task, TaskFacts
 from tlrun.data.problems.options import Options
-from tlrun.data.problems.pair import Data, Domain, allowed, preprocess_of
+from tlrun.data.problems.pair import Data, Domain, allowed, interpolation_of, preprocess_of
 from tlrun.errors import ConfigError, DataError, did_you_mean
+
+log = logging.getLogger("tlrun")
 
 
 @dataclass
@@ -61,9 +65,14 @@ def task_data(
     size: Pixels | None = None,
     channels: Literal[1, 3] = 3,
     normalize: Normalize = "none",
+    mean: Sequence[Number] | None = None,
+    std: Sequence[Number] | None = None,
+    interpolation: Interpolation = "auto",
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
     """tasks: as in the module's example. target: null = the last. augment: by task, or `all`.
+
+    mean, std: of normalize=standard, by channel; null = those of the first task's images.
 
     Labels are what these tasks are about: target_labels=k leaves the target k per class,
     target_labels=none is refused. Raises ConfigError or DataError.
@@ -79,7 +88,8 @@ def task_data(
     if target not in tasks:
         raise ConfigError(f"data.target: no task '{target}': {did_you_mean(target, tasks)}")
     augment = dict(augment or {})
-    domains, learned, read = _read_tasks(tasks, augment, options, size)
+    domains, learned, read = _read_tasks(tasks, augment, options, size, interpolation)
+    _warn_of_tested_images(read)
     target_domain = domains[learned[target].domain or target]
     assert target_domain.train is not None
     if options.target_labels != "auto":
@@ -91,7 +101,8 @@ def task_data(
             raise ConfigError(f"unknown key data.augment.{key}: {did_you_mean(key, domains)}")
     trained = {name: d.train for name, d in domains.items() if d.train is not None}
     labelled = (s for s in (target_domain.train, target_domain.val) if s is not None)
-    conf = {"channels": channels, "normalize": normalize}
+    conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
+    conf |= {"interpolation": interpolation}
     first, last = next(iter(read.values())), [*read.values()][-1]
     return Data(
         name=name,
@@ -111,11 +122,30 @@ def _augment_of(augment: Mapping[str, Any], domain: str) -> Mapping[str, Any]:
     return augment.get(domain) or augment.get("all") or {}
 
 
+def _warn_of_tested_images(read: Mapping[str, Splits]) -> None:
+    """Say so where the shared net learns from image files that another task tests on."""
+
+    def files(splits: Splits, examples: ImageSet | None) -> set[str]:
+        paths = () if examples is None else examples.paths or ()
+        return {splits.content[path] for path in paths if path in splits.content}
+
+    for (a, learned), (b, tested) in permutations(read.items(), 2):
+        if count := len(files(learned, learned.train) & files(tested, tested.test)):
+            log.warning(
+                "the task %s trains on %s of the test images of %s (files of equal content): put "
+                "the same files into train/ and test/ of both",
+                a,
+                f"{count:,}",
+                b,
+            )
+
+
 def _read_tasks(
     tasks: Mapping[str, dict[str, Any]],
     augment: Mapping[str, Any],
     options: Options,
     size: int | None,
+    interpolation: str,
 ) -> tuple[dict[str, Domain], dict[str, Task], dict[str, Splits]]:
     """(domains, tasks, the sets of each task with images of its own), in the order of `tasks`."""
     domains: dict[str, Domain] = {}
@@ -127,7 +157,7 @@ def _read_tasks(
         check_section(conf, TaskKeys, f"data.tasks.{task}.", partial=True)
         domain = str(conf.get("same_as") or task)
         if domain == task:
-            splits = _splits(task, conf, options, size)
+            splits = _splits(task, conf, options, size, interpolation)
             read[task] = match_columns(splits, next(iter(read.values()), splits))
             domains[task] = replace(Domain.of(read[task]), name=task)
         elif domain not in domains:
@@ -157,10 +187,17 @@ def _task(
     classes, column = (train.classes or (), "") if kind == "class" else ((), kind)
     if domain != name and (conf.get("classes") or conf.get("per_class") is not None):
         classes, column = _judge_anew(images, name, kind, conf, seed), name
+    if kind == "class" and len(classes) < 2:
+        raise DataError(
+            f"the task {name} has one class only ('{', '.join(classes)}'), so every prediction "
+            "would be right: give it at least two, what is none of them in a class of its own."
+        )
     return Task(name, kind, classes, domain, column)
 
 
-def _splits(task: str, conf: Mapping[str, Any], options: Options, size: int | None) -> Splits:
+def _splits(
+    task: str, conf: Mapping[str, Any], options: Options, size: int | None, interpolation: str
+) -> Splits:
     """The sets of a task under its own classes, training images limited to `per_class`."""
     seed = options.seed
     from tlrun.config.build import build
@@ -171,7 +208,9 @@ def _splits(task: str, conf: Mapping[str, Any], options: Options, size: int | No
             f"which images has the task {task}? Give data.tasks.{task}.images (a data set with its "
             "`_target_`) or data.tasks.<name>.same_as."
         )
-    splits = build(images, f"data.tasks.{task}.images", seed=seed, size=size, download=True)
+    how = interpolation_of(images, interpolation)
+    key = f"data.tasks.{task}.images"
+    splits = build(images, key, seed=seed, size=size, download=True, **how)
     if not isinstance(splits, Splits):
         raise ConfigError(f"data.tasks.{task}.images: {images['_target_']} must return Splits.")
     splits = with_val(splits, "source", seed)
@@ -241,7 +280,10 @@ def positions(
     ConfigError for a class that the set does not have, DataError for a set without labels.
     """
     if examples.labels is None or examples.classes is None:
-        raise DataError(f"the task {task}: {examples.name} has no labels.")
+        raise DataError(
+            f"the task {task}: {examples.name} has no labels; give a folder per class or a list "
+            "of 'path label'."
+        )
     if classes is None:
         return examples.labels, examples.classes
     groups = classes if isinstance(classes, Mapping) else {str(name): [name] for name in classes}
