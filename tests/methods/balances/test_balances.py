@@ -19,7 +19,10 @@ from tlrun.methods.balances.equal import Fixed
 from tlrun.methods.balances.famo import FAMO
 from tlrun.methods.balances.geometric import GLS
 from tlrun.methods.balances.gradients import IMTLG, MGDA, AlignedMTL, CAGrad, PCGrad, UPGrad
+from tlrun.methods.balances.gradnorm import GradNorm
+from tlrun.methods.balances.nash_mtl import NashMTL, bargain
 from tlrun.methods.balances.random import RLW
+from tlrun.methods.balances.stch import STCH
 from tlrun.methods.balances.uncertainty import Uncertainty
 
 NAMES = sorted(path.stem for path in (conf_dir() / "balance").glob("*.yaml"))
@@ -158,6 +161,89 @@ def test_gradients_that_agree_are_followed(kind):
     assert torch.cosine_similarity(got, torch.tensor([1.0, 2.0, 0.0]), 0) > 0.999
 
 
+def test_the_bargain_is_the_papers_equation():
+    """Two tasks by hand: with unit gradients at the cosine c, α = 1/√(1 + c) for both."""
+    c = -0.5
+    gram = torch.tensor([[1.0, c], [c, 1.0]])
+    torch.testing.assert_close(bargain(gram), torch.full((2,), (1 + c) ** -0.5).double())
+    generator = torch.Generator().manual_seed(2)
+    for tasks in (1, 2, 3, 7):
+        rows = torch.randn(tasks, 20, generator=generator) * torch.logspace(-4, 3, tasks)[:, None]
+        alpha = bargain(rows @ rows.T)
+        product = (rows.double() @ rows.double().T) @ alpha * alpha
+        torch.testing.assert_close(product, torch.ones_like(product), rtol=1e-3, atol=0)
+    assert bargain(torch.zeros(2, 2)).tolist() == [0, 0]
+    assert bargain(torch.diag(torch.tensor([4.0, 0.0]))).tolist() == [0.5, 0]
+
+
+def test_nash_mtl_knows_no_scale_and_has_a_longest_step():
+    j = torch.tensor([[3.0, 0.0, 1.0], [-1.0, 2.0, 0.0]])
+    free = NashMTL(max_norm=0)
+    torch.testing.assert_close(free.aggregate(j), free.aggregate(j * torch.tensor([[50.0], [0.1]])))
+    assert (j @ free.aggregate(j) > 0).all()  # no task loses
+    capped = NashMTL(max_norm=0.1).aggregate(j)
+    assert float(capped.norm()) == pytest.approx(0.1)
+    torch.testing.assert_close(capped / 0.1, free.aggregate(j) / free.aggregate(j).norm())
+    shared, heads = nn.Parameter(torch.zeros(3)), [nn.Parameter(torch.zeros(1)) for _ in TASKS]
+    found = {
+        name: row @ shared + 3 * head.sum() for name, row, head in zip(TASKS, j, heads, strict=True)
+    }
+    total, _ = free.combine(found, None, [shared, *heads])
+    got = torch.autograd.grad(total, [shared, *heads])
+    torch.testing.assert_close(got[0], free.aggregate(j))
+    assert [float(g) for g in got[1:]] == [3.0, 3.0]
+
+
+def test_gradnorm_moves_weights_as_its_equation_says():
+    """One shared layer whose gradients are known: 1 and 4 long; losses at 2 and 8, then 1 and 8."""
+    balance = GradNorm(alpha=1.0, lr=0.1)
+    balance.module(TASKS)
+    layer, heads = nn.Parameter(torch.zeros(1, 1)), [nn.Parameter(torch.zeros(1, 1)) for _ in TASKS]
+
+    def combine(values):
+        found = {
+            name: slope * layer.sum() + head.sum() + value
+            for name, slope, head, value in zip(TASKS, (1.0, 4.0), heads, values, strict=True)
+        }
+        return balance.combine(found, None, [layer, *heads])
+
+    total, weights = combine((2.0, 8.0))
+    assert total.item() == pytest.approx(10.0)
+    assert [float(w) for w in weights.values()] == [1.0, 1.0]
+    # lengths 1 and 4 around their mean 2.5: Adam's first step is 0.1 each, then the sum is 2 again
+    assert balance.w.tolist() == pytest.approx([2 * 1.1 / 2.0, 2 * 0.9 / 2.0], abs=1e-5)
+    (total, weights), before = combine((1.0, 8.0)), balance.w.detach().clone()
+    assert list(map(float, weights.values())) == pytest.approx([1.1, 0.9], abs=1e-5)
+    assert total.item() == pytest.approx(1.1 * 1 + 0.9 * 8, abs=1e-4)
+    # r = (1/2, 1)/(3/4) and goals r · (1.1 + 3.6)/2, that is 1.57 and 3.13: both pulls are kept
+    w = torch.tensor([1.1, 0.9], requires_grad=True)
+    lengths, rate = torch.tensor([1.0, 4.0]), torch.tensor([0.5, 1.0]) / 0.75
+    goal = (w * lengths).mean().detach() * rate
+    (slope,) = torch.autograd.grad((w * lengths - goal).abs().sum(), w)
+    assert slope.tolist() == [-1.0, 4.0]
+    assert float(before.sum()) == pytest.approx(2.0)
+    assert float(before[0]) > 1.1
+
+
+def test_stch_is_a_smooth_maximum_of_what_the_losses_fell_to():
+    balance = STCH(mu=0.5, warmup=2)
+    for values in ((2, 10), (4, 30)):  # means 3 and 20; Σ log L meanwhile
+        total, grads, _ = gradients(balance, losses(*values))
+        assert total.item() == pytest.approx(math.log(values[0]) + math.log(values[1]), rel=1e-5)
+        assert [float(g) for g in grads] == pytest.approx([1 / values[0], 1 / values[1]])
+    total, grads, weights = gradients(balance, losses(1.5, 5))
+    f = [math.log(1.5 / 3), math.log(5 / 20)]
+    powers = [math.exp(v / 0.5) for v in f]
+    assert total.item() == pytest.approx(2 * 0.5 * math.log(sum(powers) / 2), rel=1e-5)
+    shares = [2 * p / sum(powers) for p in powers]
+    assert [float(g) for g in grads] == pytest.approx([shares[0] / 1.5, shares[1] / 5], rel=1e-5)
+    assert [float(w) for w in weights.values()] == pytest.approx([float(g) for g in grads])
+    near_max = STCH(mu=1e-3, warmup=0)
+    total, (a, b), _ = gradients(near_max, losses(2, 5))
+    assert total.item() == pytest.approx(2 * math.log(5), abs=0.01)
+    assert (float(a), float(b)) == pytest.approx((0, 2 / 5), abs=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_through_the_engine(name, tmp_path):
     trained = small.session(
@@ -166,14 +252,14 @@ def test_through_the_engine(name, tmp_path):
     trained.trainer().fit()
     rows = [row for row in trained.run_dir.read_metrics() if row["split"] == "train"]
     assert {"loss/digit", "loss/place"} <= set(rows[-1])
-    weighed = {"rlw", "gls", "uncertainty", "dwa", "famo"}
+    weighed = {"rlw", "gls", "uncertainty", "dwa", "famo", "gradnorm", "stch"}
     assert ("metric/weight_digit" in rows[-1]) == (name in weighed)
 
 
-@pytest.mark.parametrize("name", ["rlw", "uncertainty", "dwa", "famo"])
+@pytest.mark.parametrize("name", ["rlw", "uncertainty", "dwa", "famo", "gradnorm", "stch"])
 def test_a_resumed_run_equals_a_straight_one(name, tmp_path):
     words = (*WORDS, f"balance={name}", "trainer.steps=6", "trainer.checkpoint_every=1")
-    words = (*words, "balance.window=2") if name == "dwa" else words
+    words += {"dwa": ("balance.window=2",), "stch": ("balance.warmup=4",)}.get(name, ())
     straight = small.session(tmp_path / "straight", *words)
     straight.trainer().fit()
     broken = small.session(tmp_path / "broken", *words)

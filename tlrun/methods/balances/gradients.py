@@ -28,18 +28,13 @@ from tlrun.models.net import Net
 MISSING = "this balance needs torchjd: pip install 'tlrun[mtl]'"
 
 
-class GradientBalance(Balance):
-    """aggregator: the class in torchjd.aggregation; options: its arguments."""
+class JacobianBalance(Balance):
+    """aggregate: A, of J (T, n) in fp32 -> (n,)."""
 
     several_processes = False  # A of a part of the batch is not that part of A
 
-    def __init__(self, aggregator: str, **options: Any) -> None:
-        try:
-            from torchjd import aggregation
-
-            self.aggregate = getattr(aggregation, aggregator)(**options)
-        except ImportError as error:  # torchjd itself, or what the aggregator needs
-            raise ConfigError(MISSING) from error
+    def aggregate(self, jacobian: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def combine(
         self, losses: dict[str, Tensor], net: Net, parameters: Sequence[nn.Parameter]
@@ -70,6 +65,18 @@ class GradientBalance(Balance):
         # a scalar with just that gradient: the engine scales, averages and clips it as any other
         value = torch.stack([(parameters[i] * g.detach()).sum() for i, g in found.items()]).sum()
         return value, {}
+
+
+class GradientBalance(JacobianBalance):
+    """aggregator: the class in torchjd.aggregation; options: its arguments."""
+
+    def __init__(self, aggregator: str, **options: Any) -> None:
+        try:
+            from torchjd import aggregation
+
+            self.aggregate = getattr(aggregation, aggregator)(**options)  # type: ignore[method-assign]
+        except ImportError as error:  # torchjd itself, or what the aggregator needs
+            raise ConfigError(MISSING) from error
 
 
 def _or_zero(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
