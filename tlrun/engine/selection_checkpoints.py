@@ -13,7 +13,7 @@ from typing import Any
 from tlrun.engine import checkpoint
 from tlrun.engine.metrics_log import MetricsLog, Row
 from tlrun.engine.setup import TrainingSetup
-from tlrun.evaluate.selection import score
+from tlrun.evaluate.selection import Waiting, score
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +24,25 @@ class SelectionCheckpoints:
     def __init__(self, setup: TrainingSetup, metrics_log: MetricsLog) -> None:
         self.folder = setup.run_dir.checkpoints
         self.rules: Sequence[str] = setup.rules
-        self.candidates, self.choose = setup.candidates, setup.choose
+        self.guard, self.competing, self.choose = setup.guard, setup.competing, setup.choose
         self.metrics_log = metrics_log
+        self._rows: list[Row] = []  # of the log, as they were last looked at
+        self._waiting: dict[str, Waiting] = {}
+        self._numbers: dict[int, int] = {}  # of a row: its id, its place
         self._of_last: set[int] = set()  # candidates that the newest last.pt needs
 
     def waiting(self) -> set[int]:
         """Numbers of the evaluations that some rule may still choose."""
-        rows = self.metrics_log.rows
-        numbers = {id(row): number for number, row in enumerate(rows)}
-        return {numbers[id(row)] for rule in self.rules for row in self.candidates(rows, rule)}
+        if self._rows is not self.metrics_log.rows:  # at the beginning, and after a resume
+            self._rows, self._numbers = self.metrics_log.rows, {}
+            self._waiting = {rule: Waiting(rule, self.guard) for rule in self.rules}
+        for number in range(len(self._numbers), len(self._rows)):  # each once: runs may have many
+            row = self._rows[number]
+            self._numbers[id(row)] = number
+            for rule, waiting in self._waiting.items():
+                if self.competing([row], rule):
+                    waiting.add(row)
+        return {self._numbers[id(row)] for of in self._waiting.values() for row in of.rows}
 
     def save_newest(self, state: Callable[[], dict[str, Any]]) -> None:
         """Keep the weights of the newest evaluation if a rule may choose it."""

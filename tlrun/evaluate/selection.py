@@ -166,6 +166,39 @@ class _Candidate(NamedTuple):
     row: Row
 
 
+class Waiting:
+    """The candidates of a rule as evaluations come in: each is looked at once."""
+
+    def __init__(self, rule: str, guard: Guard) -> None:
+        self.rule, self.guard = rule, guard
+        self.rows: list[Row] = []  # those that may still be chosen, the choice so far first
+        self._front: list[_Candidate] = []
+        self._best_source, self._count = 0.0, 0
+
+    def add(self, row: Row) -> None:
+        """The next evaluation in order of time."""
+        self._count += 1
+        if self.rule == "last":
+            self.rows = [row]
+        elif sees_target_labels(self.rule):
+            best = _best([*self.rows, *([row] if _trained(row) else [])], self.rule)
+            self.rows = [] if best is None else [best]
+        else:
+            self._add_guarded(row)
+
+    def _add_guarded(self, row: Row) -> None:
+        guard = self.guard
+        source, value = finite(row.get(SOURCE)), score(row, self.rule)
+        self._best_source = max(self._best_source, source or 0.0)
+        if value is not None and _trained(row) and guard.passes_use(row):
+            highest = guard.source_floor  # no accuracy exceeds 1
+            reach = highest if source is None else min(source, highest)
+            self._front.append(_Candidate(value, self._count, reach, row))
+        floor = guard.source_floor * self._best_source
+        self._front = _front(c for c in self._front if _reaches(c.reach, floor))
+        self.rows = [candidate.row for candidate in self._front]
+
+
 def candidates(rows: Sequence[Row], rule: str, guard: Guard) -> list[Row]:
     """Rows that `rule` may still choose, whatever rows follow; the choice so far comes first.
 
@@ -175,22 +208,10 @@ def candidates(rows: Sequence[Row], rule: str, guard: Guard) -> list[Row]:
     that of the next better one, so that some other stands in for it unless the floor ends between
     the two. A row that is out never comes back.
     """
-    if rule == "last":
-        return list(rows[-1:])
-    if sees_target_labels(rule):
-        best = _best((row for row in rows if _trained(row)), rule)
-        return [] if best is None else [best]
-    highest_floor = guard.source_floor  # no accuracy exceeds 1
-    best_source = 0.0
-    waiting: list[_Candidate] = []
-    for number, row in enumerate(rows):
-        source, value = finite(row.get(SOURCE)), score(row, rule)
-        best_source = max(best_source, source or 0.0)
-        if value is not None and _trained(row) and guard.passes_use(row):
-            reach = highest_floor if source is None else min(source, highest_floor)
-            waiting.append(_Candidate(value, number, reach, row))
-        waiting = _front(c for c in waiting if _reaches(c.reach, guard.source_floor * best_source))
-    return [candidate.row for candidate in waiting]
+    waiting = Waiting(rule, guard)
+    for row in rows:
+        waiting.add(row)
+    return waiting.rows
 
 
 def _front(candidates: Iterable[_Candidate]) -> list[_Candidate]:
