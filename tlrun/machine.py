@@ -17,9 +17,9 @@ def cores() -> int:
     return int(joblib.cpu_count())
 
 
-def parallel_jobs() -> int:
-    """How many jobs a machine takes at once: one per GPU, else one per core."""
-    return visible_gpus() or cores()
+def parallel_jobs(jobs_per_gpu: int = 1) -> int:
+    """How many jobs a machine takes at once: so many on each GPU, without GPUs one per core."""
+    return visible_gpus() * jobs_per_gpu or cores()
 
 
 def visible_gpus() -> int:
@@ -35,6 +35,11 @@ def assigned_gpu(rank: int = 0) -> int | None:
     """The GPU of a job's process; None: none was reserved, PyTorch's own choice holds."""
     mine = [int(gpu) for gpu in os.environ.get(ASSIGNED_GPUS, "").split(",") if gpu]
     return mine[rank % len(mine)] if mine else None
+
+
+def in_slurm() -> bool:
+    """Whether this process belongs to a job that submitit gave to Slurm."""
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def is_alive(pid: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,25 @@ def test_jobs_get_a_gpu_each_then_share_evenly(two_gpus: None, tmp_path: Path) -
     assert machine.assigned_gpu() is None
     with gpus.reserve_gpus(7, "auto", folder=tmp_path) as again:
         assert again == [1]  # all are free: that of its number
+
+
+def test_several_jobs_a_gpu_fill_one_place_of_each_first(two_gpus: None, tmp_path: Path) -> None:
+    """launcher.jobs_per_gpu=2: four jobs at once, two on each, in the order of their numbers."""
+    with ExitStack() as jobs:
+        first = [
+            jobs.enter_context(gpus.reserve_gpus(job, "auto", folder=tmp_path)) for job in range(4)
+        ]
+        assert first == [[0], [1], [0], [1]]
+    assert gpus_of(range(4), tmp_path) == [[0], [1], [0], [1]]
+
+
+def gpus_of(jobs: range, folder: Path) -> list[list[int]]:
+    """Of jobs that run one after another."""
+    found = []
+    for job in jobs:
+        with gpus.reserve_gpus(job, "auto", folder=folder) as mine:
+            found.append(mine)
+    return found
 
 
 def test_a_job_of_two_processes_gets_two(two_gpus: None, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from helpers.small import QUICK
 from tlrun import machine
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
+from tlrun.config.hashes import config_hash, job_hash
 from tlrun.engine import interrupt
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.sweep import launchers
+from tlrun.sweep import launchers, slurm
 
 NAMED = "hydra.sweep.dir=sweep"
 
@@ -85,6 +86,18 @@ def test_threads_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(machine, "visible_gpus", lambda: 4)
     assert settings("launcher=joblib").n_jobs == 4  # one job per GPU
     assert threads(settings("launcher=joblib")) == 2
+    assert settings("launcher=joblib", "launcher.jobs_per_gpu=3").n_jobs == 12
+    assert threads(settings("launcher=joblib", "launcher.jobs_per_gpu=3")) == 1
+
+
+def test_jobs_per_gpu_is_no_part_of_the_experiment_and_nothing_without_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 0)
+    assert settings("launcher=joblib", "launcher.jobs_per_gpu=3").n_jobs == 8
+    alone, shared = compose(["seed=1"]), compose(["seed=1", "launcher.jobs_per_gpu=3"])
+    assert (config_hash(alone), job_hash(alone)) == (config_hash(shared), job_hash(shared))
 
 
 # ---- really run -------------------------------------------------------------------------------
@@ -213,3 +226,78 @@ def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert interrupt.scheduler_signal() is None  # nobody would queue it again
+
+
+TERMINATED = """
+import os, signal
+from tlrun.engine import interrupt
+signal.signal(signal.SIGUSR2, lambda *_: print("queued again", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: print("passed over", flush=True))
+with interrupt.StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends it to all processes of a job
+    print(stop.exit_code, flush=True)
+interrupt.queue_again()
+print("a result", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("executor", "code", "said"),
+    [("slurm", 143, "143\n"), ("local", 0, "passed over\npassed over\nNone\na result\n")],
+)
+def test_sigterm_of_slurm_asks_for_a_stop_and_ends_without_a_result(
+    executor: str, code: int, said: str
+) -> None:
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": executor}
+    words = [sys.executable, "-c", TERMINATED]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, said)
+
+
+# ---- Slurm without accounting -----------------------------------------------------------------
+
+
+@pytest.fixture
+def without_accounting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand-ins for sacct, which fails, and squeue; returns the file that holds squeue's lines."""
+    queue = tmp_path / "queue"
+    for name, line in (("sacct", "echo disabled >&2; exit 1"), ("squeue", f"cat {queue}")):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    return queue
+
+
+def test_without_accounting_the_queue_says_what_became_of_a_job(
+    without_accounting: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    submitit_slurm = pytest.importorskip("submitit.slurm.slurm")
+    monkeypatch.setattr(submitit_slurm.SlurmJob, "watcher", submitit_slurm.SlurmJob.watcher)
+    slurm.ask_the_queue()
+    watcher = submitit_slurm.SlurmJob.watcher
+    for job in ("7_0", "7_1", "7_2", "7_3", "7_4"):
+        watcher.register_job(job)
+    without_accounting.write_text(
+        "7_0|COMPLETED|n1\n7_1|NODE_FAIL|n2\n7_2|PREEMPTED|n1\n77_3|CANCELLED|n1\n7_[3-4%64]|PENDING|\n"
+    )
+    done = [watcher.is_done(f"7_{task}", mode="force") for task in range(5)]
+    assert done == [True, False, False, False, False]
+    without_accounting.write_text("7_3|CANCELLED|n1\n")
+    watcher.update()
+    assert watcher.get_state("7_3", mode="cache") == "CANCELLED"
+    assert watcher.is_done("7_0", mode="cache")  # Slurm has forgotten it, and we have not
+    assert capfd.readouterr() == ("", "")
+
+
+def test_with_accounting_nothing_is_changed(
+    without_accounting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitit_slurm = pytest.importorskip("submitit.slurm.slurm")
+    (without_accounting.parent / "sacct").write_text("#!/bin/sh\n")
+    before = submitit_slurm.SlurmJob.watcher
+    slurm.ask_the_queue()
+    assert submitit_slurm.SlurmJob.watcher is before

@@ -109,8 +109,29 @@ def test_the_same_command_in_any_order_finds_its_sweep(
 def test_pages_of_jobs_are_light_unless_asked_for(jobs: Jobs) -> None:
     assert jobs.again(*SEEDS, NAMED)[0] == 0
     assert jobs.again("-m", "method=source_only", "seed=3", "report=full", NAMED)[0] == 0
+    assert jobs.again("-m", "method=source_only", "seed=4", "trainer.steps=200", NAMED)[0] == 0
+    assert jobs.again("-m", "method=source_only", "seed=5", "trainer.epochs=1", NAMED)[0] == 0
     kinds = [RunDir(path).page_kind() for path in runs_in("sweep")]
-    assert kinds == ["light", "light", "light", "full"]
+    assert kinds == ["light", "light", "light", "full", "text", "light"]
+
+
+def test_one_job_of_each_combination_of_groups_is_composed_before_the_first(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    composed: list[list[str]] = []
+    load = ConfigLoaderImpl.load_sweep_config
+
+    def counted(self: Any, master_config: Any, sweep_overrides: list[str]) -> Any:
+        composed.append(sweep_overrides)
+        return load(self, master_config, sweep_overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    words = ["method=source_only,dann", "seed=range(3)", "optimizer.lr=0.1"]
+    assert jobs.again("-m", *words, NAMED) == (0, [0, 1, 2] * 2)
+    before = [overrides[:2] for overrides in composed[:-6]]  # and then each job by itself
+    assert before == [["method=source_only", "seed=0"], ["method=dann", "seed=0"]]
 
 
 def test_another_command_has_another_folder(jobs: Jobs) -> None:

@@ -150,7 +150,10 @@ def _values(override: Override) -> list[str]:
         return [str(override.input_line)]
     if not override.is_discrete_sweep() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return []  # intervals and globs are for the sweeper to expand
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    values = list(override.sweep_string_iterator())
+    if override.value_type == ValueType.RANGE_SWEEP:
+        values = values[:1] + values[1:][-1:]  # numbers: what holds for both ends holds between
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

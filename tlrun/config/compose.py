@@ -204,8 +204,8 @@ def register_resolvers() -> None:
     def hash_of_command(*, _root_: DictConfig) -> str:
         return command_hash(_root_)[:8]
 
-    def parallel_jobs() -> int:
-        return machine.parallel_jobs()
+    def parallel_jobs(jobs_per_gpu: int) -> int:
+        return machine.parallel_jobs(jobs_per_gpu)
 
     OmegaConf.register_new_resolver("tlrun.parallel_jobs", parallel_jobs, replace=True)
     OmegaConf.register_new_resolver("tlrun.choice", choice, replace=True)

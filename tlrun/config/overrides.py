@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from tlrun.config.explain import explain
 
 OPEN_KEYS = ("phases.", "data.augment.", "data.tasks.", "balance.weights.")
-SHORT_KEYS = {
+SHORT_KEYS = {  # the first that fits
+    "launcher.jobs_per_gpu=": "sweep.jobs_per_gpu=",  # Hydra's launcher would not know it
     "launcher.": "hydra.launcher.",
     "search.": "hydra.sweeper.",
     "search/space=": "search/space@space=",  # as Hydra calls it, below a `_global_` file

@@ -63,6 +63,7 @@ class Evaluate:
 class Sweep:
     new: bool
     fail_fast: bool
+    jobs_per_gpu: int
 
 
 @dataclass
@@ -240,7 +241,7 @@ class Experiment:
     init: str
     transfer: Transfer
     batch_norm: Literal["auto", "joint", "separate_forward", "per_domain", "frozen"]
-    report: Literal["auto", "full", "light", "none"]
+    report: Literal["auto", "full", "light", "text", "none"]
     baseline: Literal["auto"] | bool
     terms: dict[str, Any]
     balance: dict[str, Any]

@@ -2,16 +2,21 @@
 
 In a job of submitit the scheduler announces its end (preemption, time limit) with a signal of its
 own, SIGUSR2, and submitit's handler queues the job again. So there that signal asks for the stop,
-and once the checkpoint is written `queue_again` calls submitit's handler. SIGTERM stays submitit's:
-Slurm sends it along with the announcement.
+and once the checkpoint is written `queue_again` calls submitit's handler. Where a partition knows
+no grace, Slurm sends SIGTERM, gives the job `KillWait` seconds and queues it again itself: that is
+a stop as well, and the process then ends without a result, which submitit would take for the job's.
+To Slurm's step belong all processes of a job, so a signal may reach one of them twice.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
+
+from tlrun.machine import in_slurm
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _announced: set[int] = set()  # signals of a scheduler that were received
@@ -22,6 +27,8 @@ def stop_signals() -> list[signal.Signals]:
     announcement = scheduler_signal()
     if announcement is None:
         return list(EXIT_CODES)
+    if in_slurm():
+        return [*EXIT_CODES, announcement]
     return [signal.SIGINT, announcement]
 
 
@@ -34,12 +41,21 @@ def scheduler_signal() -> signal.Signals | None:
 
 
 def queue_again() -> None:
-    """After an announced stop: let submitit put the job back into the queue, which ends it here."""
+    """After an announced stop: let submitit put the job back into the queue, which ends it here.
+
+    After Slurm's SIGTERM: end without a result, since Slurm queues the job again (or was asked to
+    cancel it). Otherwise nothing.
+    """
+    terminated = signal.SIGTERM in _announced
+    _announced.discard(signal.SIGTERM)
     for number in list(_announced):
         _announced.discard(number)
         handler = signal.getsignal(number)
         if callable(handler):
             handler(number, None)
+    if terminated:
+        logging.shutdown()
+        os._exit(EXIT_CODES[signal.SIGTERM])
 
 
 class StopRequest:
@@ -69,7 +85,7 @@ class StopRequest:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         code = EXIT_CODES.get(signal.Signals(number))
-        if code is None:  # announced, maybe more than once
+        if code is None or (number == signal.SIGTERM and in_slurm()):  # maybe more than once
             _announced.add(number)
             self.exit_code = self.exit_code or EXIT_CODES[signal.SIGTERM]
             return

@@ -127,7 +127,7 @@ def show(run_dir: RunDir) -> None:
             from tlrun.report.pages.write import write_report  # templates and figures
 
             began = time.time()
-            write_report(run_dir.path, light=kind == "light")
+            write_report(run_dir.path, kind=kind)
             summary = with_part(run_dir.read_json(run_dir.summary), "report", time.time() - began)
             run_dir.write_json(run_dir.summary, summary)
         log.info("%s", text_summary(run_dir.path))

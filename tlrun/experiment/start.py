@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.files.atomic import write_atomic
+from tlrun.machine import in_slurm
 from tlrun.run_folder.record import recorded
 from tlrun.run_folder.run_dir import RunDir
 
@@ -55,10 +56,12 @@ class Terminated(KeyboardInterrupt):
 def termination_told() -> Iterator[None]:
     """SIGTERM raises Terminated where it would end the process without a word.
 
-    The trainer has a handler of its own (engine/interrupt.py), and so has submitit.
+    The trainer has a handler of its own (engine/interrupt.py). submitit's passes it over, and then
+    Slurm, which queues the job again, would end it without a word.
     """
     main_thread = threading.current_thread() is threading.main_thread()
-    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    before = signal.getsignal(signal.SIGTERM)
+    if not main_thread or (before is not signal.SIG_DFL and not in_slurm()):
         yield
         return
 
@@ -69,4 +72,4 @@ def termination_told() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ PACKAGES = (
     "tlrun torch torchvision numpy scipy scikit-learn pillow hydra-core omegaconf timm safetensors "
     "peft torchjd quadprog"
 ).split()
+INSTALLED = tuple(f"{root}{os.sep}" for root in (PACKAGE, sys.base_prefix + f"{os.sep}lib"))
 COMPARED = ("versions", "cpu", "device", "threads", "git", "code")  # what may change a result
 
 
@@ -48,6 +50,7 @@ def collect_environment(data_info: dict[str, Any], device: Any = None) -> dict[s
     }
 
 
+@cache
 def package_versions() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
@@ -120,7 +123,9 @@ def own_modules() -> dict[str, str]:
     here, hashes = Path.cwd().resolve(), {}
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if not file or not Path(file).is_file():
+        if not file or f"{os.sep}site-packages{os.sep}" in file or file.startswith(INSTALLED):
+            continue  # thousands, and to resolve the path of each takes a fifth of a second
+        if not Path(file).is_file():
             continue
         path = Path(file).resolve()
         if "site-packages" in path.parts or any(

@@ -169,12 +169,12 @@ class RunDir:
         return label_space
 
     def page_kind(self) -> str:
-        """`report` of its configuration: full, light or none; full where that cannot be read."""
+        """`report` of its configuration, but for `auto`; full where that cannot be read."""
         try:
             kind = read_yaml(self.config).get("report")
         except (ConfigError, AttributeError):
             kind = None
-        return kind if kind in ("light", "none") else "full"
+        return kind if kind in ("light", "text", "none") else "full"
 
     def missing(self, *, page: bool = True) -> list[str]:
         """Names of the files of a complete run that are lost or damaged, as far as can be told.
@@ -194,8 +194,9 @@ class RunDir:
             self.read_label_space()
         except Damaged:
             names.append(self.label_space.name)
-        has_page = self.report.is_file() and self.plots.is_dir()
-        if page and not has_page and self.page_kind() != "none":
+        kind = self.page_kind()
+        has_page = self.report.is_file() and (kind == "text" or self.plots.is_dir())
+        if page and not has_page and kind != "none":
             names.append(self.report.name)
         return names
 

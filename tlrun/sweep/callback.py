@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from tlrun.sweep.folder import open_sweep
 from tlrun.sweep.progress import start_progress
+from tlrun.sweep.slurm import ask_the_queue
 from tlrun.sweep.state import current_sweep
 
 
@@ -21,6 +22,8 @@ class SweepCallback(Callback):
         assert state is not None  # `cli.train.train` made it around Hydra
         try:
             open_sweep(config, state)
+            if str(config.hydra.launcher.get("_target_")).endswith(".SlurmLauncher"):
+                ask_the_queue()
             state.progress = start_progress(config)
         except Exception as error:  # Hydra would warn and go on
             state.problem = error

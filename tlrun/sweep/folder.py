@@ -20,6 +20,7 @@ from tlrun.sweep.own_targets import SKIP, skipped_jobs, sweeps_over_pairs
 from tlrun.sweep.search import is_search
 from tlrun.sweep.state import SweepState
 
+SWEEPER = "hydra_plugins.tlrun_jobs.Jobs"  # Hydra takes sweepers of this package alone
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
 
 
@@ -51,6 +52,9 @@ def _tell_jobs(folder: Path, config: DictConfig, *, pairs: bool) -> None:
     more = [f"hydra.sweep.dir={quoted(str(folder))}"]
     if config.hydra.output_subdir == ".hydra":
         more.append("hydra.output_subdir=null")  # Hydra would write .hydra of finished jobs too
+    if str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
+        with flag_override(config, ["struct", "readonly"], [False, False]):
+            config.hydra.sweeper._target_ = SWEEPER
     if pairs:
         more.append(f"++hydra.job.env_set.{SKIP}='1'")
     if trust.current() != trust.Trust():  # to the processes of a launcher; no reader asks for it

@@ -23,13 +23,14 @@ from tqdm import tqdm
 from tlrun.config.overrides import override_list, parse_overrides
 from tlrun.evaluate.score import selected_score
 from tlrun.messages import say
-from tlrun.run_folder.run_dir import RunDir, runs_in
+from tlrun.run_folder.run_dir import RunDir, is_run_dir, runs_in
 from tlrun.sweep.own_targets import skipped_jobs
 from tlrun.sweep.state import SweepState
 
 QUIET = "TLRUN_QUIET"  # environment: the bar's process speaks for those of its launcher
 SECONDS = 1.0  # between two looks at the folders
 ENDED = ("completed", "failed")
+UNKNOWN = ("", (0, 0))  # the stamp of a job without status.json
 
 
 @contextmanager
@@ -99,13 +100,22 @@ class SweepProgress:
     def look(self) -> None:
         """Tell what has ended since the last look."""
         with self._lock, suppress(OSError, ValueError):
-            for path in runs_in(self.folder):
-                stamp = self._stamp(path)
-                if stamp == self._stamps.get(path.name):
-                    continue
-                self._stamps[path.name] = stamp
+            for path in self._not_completed():
+                if self._written(path) == self._stamps.get(path.name, UNKNOWN)[1]:
+                    continue  # of thousands of jobs few have changed: the others are not read
+                self._stamps[path.name] = stamp = self._stamp(path)
                 if stamp[0] in ENDED:
                     self._tell_end(RunDir(path), stamp[0])
+
+    def _not_completed(self) -> list[Path]:
+        with os.scandir(self.folder) as entries:
+            paths = {entry.name: Path(entry.path) for entry in entries}
+        states = {name: self._stamps[name][0] for name in paths if name in self._stamps}
+        return [
+            paths[name]
+            for name in sorted(paths)
+            if states.get(name) != "completed" and (name in states or is_run_dir(paths[name]))
+        ]
 
     def _look_again(self) -> None:
         while not self._stop.wait(SECONDS):
@@ -137,12 +147,20 @@ class SweepProgress:
         return f"; {ended} of {self.total} jobs done, about {minutes:.1f} min left"
 
     @staticmethod
-    def _stamp(path: Path) -> tuple[str, int]:
-        """(state, time of its status.json in ns) of a job: it changes with every new status."""
-        run = RunDir(path)
+    def _written(path: Path) -> tuple[int, int]:
+        """Time in ns and inode of a job's status.json: each new status has another pair."""
         with suppress(OSError):
-            return str(run.read_status().get("state")), run.status.stat().st_mtime_ns
-        return "", 0
+            about = RunDir(path).status.stat()
+            return about.st_mtime_ns, about.st_ino
+        return UNKNOWN[1]
+
+    @classmethod
+    def _stamp(cls, path: Path) -> tuple[str, tuple[int, int]]:
+        """(state, when it was written) of a job; the time first, so that no later state is lost."""
+        written = cls._written(path)
+        with suppress(OSError):
+            return str(RunDir(path).read_status().get("state")), written
+        return UNKNOWN
 
 
 class LogAboveBar:

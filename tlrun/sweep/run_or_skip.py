@@ -35,6 +35,8 @@ from tlrun.sweep.own_targets import SKIP
 from tlrun.sweep.progress import QUIET
 from tlrun.sweep.state import current_sweep
 
+SHORT = 200  # steps: about ten seconds of the smallest nets
+
 
 def run_job(cfg: DictConfig, hydra_cfg: Any) -> None:
     """Do what is missing of one job.
@@ -168,13 +170,19 @@ def _write_config(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     if config.baseline == "auto":
         config.baseline = False  # a sweep names its own baselines
     if config.report == "auto":
-        config.report = "light"  # seconds a job, for pictures that few are looked at
+        config.report = _page_of_job(config)
     if config.trainer.threads == "auto" and (threads := threads_of_job(hydra_cfg.launcher)):
         config.trainer.threads = threads
     if hydra_cfg.output_subdir is None:
         _write_hydra(run.path / ".hydra", cfg, hydra_cfg)
     start.write_config(run, config, override_list(hydra_cfg.overrides.task))
     return config
+
+
+def _page_of_job(config: DictConfig) -> str:
+    """Pictures cost a second a job, and few are looked at: none where training takes no longer."""
+    trainer = config.trainer
+    return "text" if trainer.epochs is None and int(trainer.steps) <= SHORT else "light"
 
 
 @contextmanager

@@ -51,13 +51,22 @@ def test_whole_page(tmp_path: Path) -> None:
 
 def test_a_light_page_leaves_the_slow_pictures_to_another_command(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    page = Page(write_report(run, light=True))
+    page = Page(write_report(run, kind="light"))
     drawn = {path.stem for path in (run / "plots").iterdir()}
     assert drawn == {"curves", "confusion", "by_class"}
     assert f"report=light; tlrun report {run} draws it" in page.text
 
 
-@pytest.mark.parametrize("kind", ["full", "light", "none"])
+def test_a_page_of_text_draws_nothing_and_names_the_command_that_does(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    page = Page(write_report(run, kind="text"))
+    assert not (run / "plots").exists()
+    assert f"report=text; tlrun report {run} draws it" in page.text
+    write_report(run)
+    assert (run / "plots" / "curves.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["full", "light", "text", "none"])
 def test_a_run_is_shown_as_its_configuration_says(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,14 +76,15 @@ def test_a_run_is_shown_as_its_configuration_says(
     OmegaConf.save(config, run.config)
     asked = []
 
-    def write(path: Path, *, light: bool) -> None:
-        asked.append(light)
+    def write(path: Path, *, kind: str) -> None:
+        asked.append(kind)
         run.report.touch()
-        run.plots.mkdir()
+        if kind != "text":
+            run.plots.mkdir()
 
     monkeypatch.setattr("tlrun.report.pages.write.write_report", write)
     show(run)
-    assert asked == {"full": [False], "light": [True], "none": []}[kind]
+    assert asked == ([] if kind == "none" else [kind])
     assert run.report.name not in run.missing()
 
 

@@ -27,8 +27,9 @@ UPRIGHT = 12  # more classes than this: the bars lie on their side
 BARS = 40  # more classes than this: only those that changed most
 
 
-def draw_plots(record: RunRecord, light: bool = False) -> tuple[dict[str, Path], dict[str, str]]:
-    """({name: file}, {name of a plot left out: why}). light: without those of SLOW."""
+def draw_plots(record: RunRecord, kind: str = "full") -> tuple[dict[str, Path], dict[str, str]]:
+    """({name: file}, {name of a plot left out: why}). kind: "full", "light" (without those of SLOW)
+    or "text" (none at all)."""
     drawn: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     draws: dict[str, Callable[[Path], None]]
@@ -37,10 +38,10 @@ def draw_plots(record: RunRecord, light: bool = False) -> tuple[dict[str, Path],
     if PLOTS and record.newly_labelled:  # instead of what compares with labels
         draws["predicted"] = partial(draw_predicted, record)
         draws = {name: draw for name, draw in draws.items() if name not in OF_LABELS}
-    for name in SLOW if light else ():
+    for name in {"light": SLOW, "text": tuple(draws)}.get(kind, ()):
         if draws.pop(name, None):
             left_out[name] = (
-                f"report=light; {command('report', str(record.path.resolve()))} draws it"
+                f"report={kind}; {command('report', str(record.path.resolve()))} draws it"
             )
     for name, draw in draws.items():
         path = record.page.plots / f"{name}.png"

@@ -71,9 +71,9 @@ TITLES = {
 DIAGNOSTICS = ("regrets", "validators")  # about selection rules, not about this model: last
 
 
-def run_html(record: RunRecord, light: bool = False) -> str:
-    """The page; its pictures are drawn into the run folder. light: without those that are slow."""
-    drawn, missing = draw_plots(record, light)
+def run_html(record: RunRecord, kind: str = "full") -> str:
+    """The page; its pictures are drawn into the run folder, as many as `kind` says (draw_plots)."""
+    drawn, missing = draw_plots(record, kind)
     titles = TITLES | {
         picture.name: (picture.title, picture.text) for picture in own_pictures(record)
     }

@@ -40,16 +40,17 @@ class Source:
 # the products of a report are small, and threads that share one spin: on a busy machine they take
 # far longer than one alone
 @threadpool_limits.wrap(limits=1)
-def write_report(path: Path, output: Path | None = None, *, light: bool = False) -> Path:
+def write_report(path: Path, output: Path | None = None, *, kind: str = "full") -> Path:
     """(Re)write the report of a run, or the leaderboard of a sweep; returns the page's path.
 
-    output: another folder for the page of a run. light: leave out the slow pictures of a run.
+    output: another folder for the page of a run. kind: of the page of a run, "full", "light"
+    (without the slow pictures) or "text" (without any).
     Raises ConfigError when `path` is neither.
     """
     path = Path(path)
     if is_run(path):
         record = read_record(path, output)
-        html = run_html(record, light)
+        html = run_html(record, kind)
         record.page.path.mkdir(parents=True, exist_ok=True)
         write_atomic(record.page.report, html)
         return record.page.report
