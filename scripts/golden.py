@@ -60,7 +60,7 @@ RUNS = {
     "canvas": "method=multitask data=digits_canvas backbone=dann_cnn balance=dwa",
     "progressive": "experiment=bundled/progressive",
     "sequential": "experiment=bundled/progressive method=sequential",
-    "eszsl": "experiment=bundled/zero_shot",
+    "eszsl": "method=eszsl data=digits_attributes backbone=dann_cnn select=source_accuracy",
     "conse": "method=conse data=digits_attributes backbone=dann_cnn select=source_accuracy",
     "protonet": "experiment=bundled/protonet",
     "maml": "experiment=bundled/maml",

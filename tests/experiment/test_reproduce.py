@@ -31,7 +31,7 @@ FAMILIES = {
     "multitask": ["experiment=bundled/multitask"],
     "multitask_balance": ["experiment=bundled/multitask", "balance=famo"],
     "progressive": ["experiment=bundled/progressive"],
-    "zero_shot": ["experiment=bundled/zero_shot"],
+    "zero_shot": ["method=eszsl", "data=digits_attributes", "backbone=dann_cnn"],
     "protonet": ["experiment=bundled/protonet"],
     "maml": ["experiment=bundled/maml"],
     "two_processes": ["method=dann", "trainer.devices=2"],

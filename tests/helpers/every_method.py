@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from helpers import small
 from tlrun.config.build import locate
 from tlrun.config.packaged import conf_dir
 from tlrun.experiment.session import Session
+from tlrun.models.backbones import DannCNN
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 DATA = {
@@ -19,6 +21,7 @@ DATA = {
     "tasks": "digits_fours_nines",
 }  # kind of data -> the bundled set of that kind
 SEVERAL_SOURCES = "digits_styles_digitsm"
+FEATURES = DannCNN((3, 28, 28), width=0.1).feature_dim
 
 
 def session_of(name: str, folder: Path) -> Session:
@@ -31,4 +34,9 @@ def session_of(name: str, folder: Path) -> Session:
         overrides += ["data.label_spaces=open", "data.source_classes=[0, 1, 2, 3, 4]"]
     if needs.kind == "episodes":  # MAML learns anew in every one
         overrides += ["data.val_episodes=2", "data.test_episodes=10"]
+    if "text" in cfg:  # vectors of the classes' names, as many numbers as the narrow net's features
+        file = Path(folder).with_name("texts.npz")
+        vectors = np.random.default_rng(0).standard_normal((10, FEATURES))
+        np.savez(file, features=vectors, classes=np.arange(10).astype(str))
+        overrides += [f"method.text={file}"]
     return small.session(folder, *overrides)

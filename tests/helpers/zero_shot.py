@@ -19,9 +19,18 @@ GROUPS = {
     "validation": ["bee", "hen"],
     "unseen": ["dog", "fox"],
 }
+EVERY = {"training": list(CLASSES), "validation": [], "unseen": []}
+NO_VALIDATION = {"training": list(CLASSES[:6]), "validation": [], "unseen": ["gnu", "hen"]}
 
 
-def data(noise: float = 0.3, missing: bool = False, attributes: int = 6, **more) -> Data:
+def data(
+    noise: float = 0.3,
+    missing: bool = False,
+    attributes: int = 6,
+    groups=GROUPS,
+    leave_out=0,
+    **more,
+) -> Data:
     """40 examples a class of 10 features, a noisy linear map of 6 attributes."""
     draws = np.random.default_rng(3)
     rows = (draws.random((len(CLASSES), attributes)) > 0.5) * 0.9 + 0.05
@@ -38,7 +47,17 @@ def data(noise: float = 0.3, missing: bool = False, attributes: int = 6, **more)
     table = Table(CLASSES, tuple(f"a{k}" for k in range(attributes)), values)
     conf = {"normalize": "none", **more}
     sets = {"train": train, "seen": test, "unseen": test}
-    return assemble("zoo", table, GROUPS, sets, Card("zoo", "", ""), seed=0, gamma=None, conf=conf)
+    return assemble(
+        "zoo",
+        table,
+        groups,
+        sets,
+        Card("zoo", "", ""),
+        seed=0,
+        gamma=None,
+        leave_out=leave_out,
+        conf=conf,
+    )
 
 
 def built(method, data_: Data) -> Net:

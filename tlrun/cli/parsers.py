@@ -82,6 +82,17 @@ def predict_parser() -> Parser:
         help="further classes by name and attribute row, for a zero-shot run",
     )
     parser.add_argument(
+        "--candidates",
+        choices=("all", "unseen"),
+        help="which classes may be the answer, for a zero-shot run (default: all)",
+    )
+    parser.add_argument(
+        "--gamma",
+        type=float,
+        metavar="G",
+        help="taken off the scores of the seen classes, in place of the run's own calibration",
+    )
+    parser.add_argument(
         "--unknown-below",
         type=float,
         default=0.0,

@@ -213,6 +213,8 @@ def predict(args: argparse.Namespace) -> int:
         args.support,
         args.classes,
         args.unknown_below,
+        args.candidates,
+        args.gamma,
     )
     return 0
 

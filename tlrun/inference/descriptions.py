@@ -50,9 +50,32 @@ def with_classes(space: LabelSpace, path: str | Path) -> LabelSpace:
     )
 
 
-def handicap(space: LabelSpace, summary: Mapping[str, Any]) -> Tensor | None:
-    """(C,) γ for the classes that were trained on, 0 for the others; None without a γ."""
-    gamma = (summary.get("selected") or {}).get("calibration/gamma")
-    if gamma is None or not isinstance(space.facts, AttributeFacts):
+def handicap(
+    space: LabelSpace,
+    summary: Mapping[str, Any],
+    gamma: float | None = None,
+    candidates: str | None = None,
+) -> Tensor | None:
+    """(C,) what is taken off the scores: γ for seen classes, 0 for the others; None for nothing.
+
+    Seen are the training and the validation classes of the run. gamma: in place of the run's own.
+    candidates: "all", or "unseen": the seen classes are then no candidates, inf. Raises ConfigError
+    for a run without attributes, or without an unseen class.
+    """
+    facts = space.facts
+    if not isinstance(facts, AttributeFacts):
+        if gamma is not None or candidates is not None:
+            raise ConfigError(
+                "--candidates and --gamma are for runs of a zero-shot method, such as method=conse"
+            )
         return None
-    return torch.tensor([float(gamma) * (c in space.facts.training) for c in space.classes])
+    seen = torch.tensor([c in {*facts.training, *facts.validation} for c in space.classes])
+    if candidates == "unseen":
+        if seen.all():
+            raise ConfigError(
+                "--candidates unseen: this run knows no unseen class; add some by --classes FILE"
+            )
+        return torch.where(seen, torch.inf, 0.0)
+    if gamma is None:
+        gamma = (summary.get("selected") or {}).get("calibration/gamma")
+    return None if gamma is None else float(gamma) * seen.float()

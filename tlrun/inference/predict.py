@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class Model(nn.Module):
         self.classes, self.task, self.boxes = tuple(classes), task, boxes
         self.feature_names: tuple[str, ...] | None = None  # columns of features, where named
         self.support: Support | None = None  # labelled images of new classes (learn)
-        self.handicap: Tensor | None = None  # (K,), taken off the scores
+        self.handicap: Tensor | None = None  # (K,), taken off the scores; inf: no candidate
         self.unknown_below = 0.0  # confidence under which the answer is NO_LABEL
         self.eval()
 
@@ -216,6 +216,8 @@ def load(
     task: str | None = None,
     classes: str | Path | None = None,
     trust: Sequence[str] = (),
+    candidates: Literal["all", "unseen"] | None = None,
+    gamma: float | None = None,
 ) -> Model:
     """The model of a run folder, on the CPU, in eval mode.
 
@@ -223,8 +225,9 @@ def load(
 
     checkpoint: "selected" (what the run's rule chose, the last step if it chose none), "last", or a
     selector's name. task: of a run with several; "selected" is then the best checkpoint of that
-    task. classes: a csv of further classes by their attributes. Raises ConfigError, DataError or
-    RunError if the folder does not hold one.
+    task. classes: a csv of further classes by their attributes. candidates, gamma: of a zero-shot
+    run, which classes may be the answer and what is taken off the scores of the seen ones. Raises
+    ConfigError, DataError or RunError if the folder does not hold one.
     """
     run = RunDir.open(run_dir)
     with trusting(trust):
@@ -247,7 +250,7 @@ def load(
     judged = space.tasks[task or space.main_task]
     model = Model(net, method, preprocess, judged.classes, task, boxes=judged.kind == "box")
     model.feature_names = space.feature_names
-    model.handicap = handicap(space, run.read_summary())
+    model.handicap = handicap(space, run.read_summary(), gamma, candidates)
     return model
 
 
@@ -274,12 +277,15 @@ def main(
     support: str | Path | None = None,
     classes: str | Path | None = None,
     unknown_below: float = 0.0,
+    candidates: Literal["all", "unseen"] | None = None,
+    gamma: float | None = None,
 ) -> list[Prediction] | list[Box]:
     """`tlrun predict`: print a short table; write path,label,confidence to `output` if given.
 
     task: of a run with several; one that says where gives path,left,top,right,bottom. support: a
     folder per new class, for a few-shot run. classes: a csv of further classes, for a zero-shot
-    run. unknown_below: confidence under which the answer is "none of these".
+    run. unknown_below: confidence under which the answer is "none of these". candidates, gamma: as
+    of `load`.
     """
     if not 0 <= unknown_below <= 1:
         raise ConfigError(f"--unknown-below {unknown_below}: give a confidence from 0 to 1")
@@ -287,7 +293,7 @@ def main(
     paths = image_files(images, left_out)
     if not left_out.only_hidden:
         log.warning("left out: %s", left_out)
-    model = load(run_dir, checkpoint, task, classes)
+    model = load(run_dir, checkpoint, task, classes, candidates=candidates, gamma=gamma)
     model.unknown_below = unknown_below
     if support is not None:
         model.learn(support)

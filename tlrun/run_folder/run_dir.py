@@ -205,6 +205,7 @@ class RunDir:
         patterns = (
             "predictions*.csv",
             "episodes.csv",
+            "unseen_sets.csv",
             "features.npz",
             "pictures.json",
             "tables.json",

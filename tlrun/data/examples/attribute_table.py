@@ -4,6 +4,7 @@
     AwA folder    classes.txt, predicates.txt, predicate-matrix-{continuous,binary}.txt
     CUB folder    classes.txt, attributes.txt, class_attribute_labels_continuous.txt
     .mat          xlsa17's att_splits.mat: `att` (attributes x classes), `allclasses_names`
+    .npz .txt     vectors of the classes' names or of texts about them (class_vectors.py)
 
 -1 in AwA's and xlsa17's tables means missing (Lampert et al., TPAMI 2014). Missing values are NaN.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tlrun.data.examples.class_vectors import FILES, read_class_vectors
 from tlrun.data.examples.csv_table import read_csv_table
 from tlrun.data.examples.download import data_roots, missing
 from tlrun.errors import ConfigError, DataError, did_you_mean
@@ -63,10 +65,14 @@ class Table:
 
 
 def read_table(
-    path: str | Path | None = None, bundled: str | None = None, matrix: str = ""
+    path: str | Path | None = None,
+    bundled: str | None = None,
+    matrix: str = "",
+    classes: Sequence[str] = (),
 ) -> Table:
     """path: a file or folder as above. bundled: a table of the package (digit_strokes), or a folder
     below the data folders (awa2, cub). matrix: of an AwA folder, continuous (default) or binary.
+    classes: those whose vectors are read from a file of vectors.
 
     Raises ConfigError or DataError that names the file.
     """
@@ -82,6 +88,8 @@ def read_table(
         if place.is_dir():
             cub = (place / "attributes.txt").is_file()
             return _read_cub(place) if cub else _read_awa(place, matrix)
+        if place.suffix.lower() in FILES:
+            return _of_vectors(place, classes)
         return from_mat(load_mat(place)) if place.suffix == ".mat" else read_csv(place)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot read the attribute table '{place}' ({error}).") from error
@@ -104,6 +112,11 @@ def read_csv(path: Path) -> Table:
         raise DataError(f"'{path}': an attribute table begins with a line 'class,attribute,...'.")
     values = table.numbers(range(1, len(table.columns)), empty="nan")
     return Table(tuple(table.column(0)), table.columns[1:], values)
+
+
+def _of_vectors(path: Path, classes: Sequence[str]) -> Table:
+    values = read_class_vectors(path, classes)
+    return Table(tuple(classes), tuple(f"v{k}" for k in range(1, values.shape[1] + 1)), values)
 
 
 def _names(path: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ data when a method builds its parts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Annotated, Any, Self, TypeVar
 
 from torch import Tensor
@@ -75,7 +75,7 @@ class Facts:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**{f.name: values[f.name] for f in fields(cls)})
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,7 +115,8 @@ class AttributeFacts(Facts):
 
     attribute_names: of its columns. training, validation, unseen: names of the classes of each
     group. ready_features: whether the examples are features rather than images. gamma: calibration
-    that the data set; None = chosen on the validation classes.
+    that the data set; None = chosen on held-out classes. leave_out: how many of the classes are
+    unseen in turn; 0 = those of `unseen`.
     """
 
     attributes: list[list[float | None]]
@@ -125,6 +126,7 @@ class AttributeFacts(Facts):
     unseen: list[str]
     ready_features: bool
     gamma: float | None
+    leave_out: int = 0
 
     def group(self, name: str) -> list[str]:
         """The classes of "training", "validation" or "unseen"."""
@@ -139,7 +141,7 @@ AnyFacts = TypeVar("AnyFacts", bound=Facts)
 def facts_from_json(values: Mapping[str, Any]) -> Facts:
     """The facts of the problem whose keys these are."""
     for problem in PROBLEMS:
-        if {f.name for f in fields(problem)} <= set(values):
+        if {f.name for f in fields(problem) if f.default is MISSING} <= set(values):
             return problem.from_json(values)
     return Facts()
 

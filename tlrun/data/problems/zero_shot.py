@@ -12,6 +12,9 @@ training images of the validation classes; source_test: test images of the train
 target_test: test images of the unseen classes. Validation classes are left out of the test: they
 are neither seen nor unseen. Labels are positions in the list of all classes: training, validation,
 unseen.
+
+With `leave_out` every set of so many classes is unseen in turn: all classes are then training
+classes of the data, and a method in closed form is fitted anew without each set.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from tlrun.files.archives import load_mat
 
 VAL_FRACTION = 0.1
 XLSA17_URL = "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip"
+LEAST_SEEN = 4  # classes: half of them are held out at a time to choose settings on
 
 
 def seen_unseen(
@@ -55,6 +59,7 @@ def seen_unseen(
     unseen: Sequence[str] = (),
     validation: Sequence[str] = (),
     draw_validation: Size = 0,
+    leave_out: Size = 0,
     per_class: Count | None = None,
     gamma: NotNegative | None = None,
     size: Pixels | None = None,
@@ -66,15 +71,15 @@ def seen_unseen(
     """images: a data set (`_target_`) with the images of all classes. table: see `read_table`.
 
     unseen: names of the classes without training images. validation: names of seen classes to
-    hold out. draw_validation: how many to draw by seed instead. per_class: at most so many training
-    images of each class (null = all). gamma: calibration; null = chosen on the validation classes.
-    The rest: as of other data. Raises ConfigError or DataError.
+    hold out. draw_validation: how many to draw by seed instead. leave_out: in place of these, every
+    set of so many classes is unseen in turn. per_class: at most so many training images of each
+    class (null = all). gamma: calibration; null = chosen on held-out classes. The rest: as of other
+    data. Raises ConfigError or DataError.
     """
     from tlrun.config.build import build
 
     if not images:
         raise ConfigError("which images? Give data.images (a data set with its `_target_`).")
-    attributes = read_table(**dict(table or {}))
     seed = options.seed
     how = interpolation_of(images, interpolation)
     splits = build(images, "data.images", seed=seed, size=size, download=True, **how)
@@ -91,7 +96,11 @@ def seen_unseen(
         "augment": augment,
     }
     classes = classes_of(splits)  # unseen ones may stand in the test set alone
-    groups = class_groups(classes, unseen, validation, draw_validation, seed)
+    attributes = read_table(**dict(table or {}), classes=classes)
+    if leave_out:
+        groups = all_in_turn(classes, leave_out, [*unseen, *validation], draw_validation)
+    else:
+        groups = class_groups(classes, unseen, validation, draw_validation, seed)
     train = splits.train
     if per_class is not None:
         train = train.subset(draw_per_class(train, per_class, seed))
@@ -104,6 +113,7 @@ def seen_unseen(
         splits.card,
         seed=seed,
         gamma=gamma,
+        leave_out=leave_out,
         conf=conf,
         fit=splits.fit,
         grey=splits.grey,
@@ -141,6 +151,23 @@ def class_groups(
     return {"training": training, **ordered}
 
 
+def all_in_turn(
+    classes: Sequence[str], leave_out: int, named: Sequence[str], draw: int
+) -> dict[str, list[str]]:
+    """The groups where every set of `leave_out` classes is unseen in turn. Raises ConfigError."""
+    if named or draw:
+        raise ConfigError(
+            f"data.leave_out={leave_out} makes every set of {leave_out} classes unseen in turn: "
+            "data.unseen=[] data.validation=[] data.draw_validation=0 then"
+        )
+    if not 2 <= leave_out <= len(classes) - LEAST_SEEN:
+        raise ConfigError(
+            f"data.leave_out={leave_out} of {len(classes)} classes: leave out 2 or more, and at "
+            f"least {LEAST_SEEN} to learn from"
+        )
+    return {"training": list(classes), "validation": [], "unseen": []}
+
+
 def assemble(
     name: str,
     table: Table,
@@ -151,6 +178,7 @@ def assemble(
     seed: int,
     gamma: float | None,
     conf: Mapping[str, Any],
+    leave_out: int = 0,
     fit: str = "squash",
     grey: GreyRange | None = None,
 ) -> Data:
@@ -163,9 +191,8 @@ def assemble(
     if groups["validation"]:
         val = _join(held, _of(sets["train"], groups["validation"], classes, "validation"))
     source = Domain(name, train, val, _of(sets["seen"], groups["training"], classes, "seen"), card)
-    target = Domain(
-        name, None, None, _of(sets["unseen"], groups["unseen"], classes, "unseen"), card
-    )
+    test = _of(sets["unseen"], groups["unseen"], classes, "unseen") if groups["unseen"] else None
+    target = Domain(name, None, None, test, card)
     refuse_shared_rows(train, source.test, target.test)
     values = table.rows_of(classes)
     facts = AttributeFacts(
@@ -176,6 +203,7 @@ def assemble(
         unseen=list(groups["unseen"]),
         ready_features=len(train.shape) == 1,
         gamma=gamma,
+        leave_out=leave_out,
     )
     augment = dict(conf.get("augment") or {})
     return Data(

@@ -4,13 +4,14 @@ T1                  candidates are the unseen classes; mean over classes of thei
 S, U, H             candidates are all classes; S and U are means over seen and unseen classes,
                     H = 2SU / (S + U) (Xian et al., TPAMI 2018)
 calibrated          the same with argmax_c s_c − γ·1[c seen] (Chao et al., ECCV 2016); γ is the best
-                    for H on the validation classes as if they were unseen, never on the test
+                    for H on classes that are held out as if they were unseen (the validation
+                    classes, else groups of seen ones in turn), never on the test
 area                under U against S as γ runs over all numbers
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from tlrun.evaluate.evaluators.class_figures import ClassEvaluator
 from tlrun.evaluate.figures import KINDS, MEAN_ACCURACY, Figure, Figures
 from tlrun.evaluate.metrics import accuracy, per_class_accuracy
 from tlrun.evaluate.validators import SetOutput
+from tlrun.methods.zero_shot.class_attributes import AttributeMethod
+from tlrun.methods.zero_shot.held_out import HeldOut
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
@@ -63,16 +66,34 @@ class Curve:
         s, u = self.seen[::-1], self.unseen[::-1]  # S from 0 up
         return float(((s[1:] - s[:-1]) * (u[1:] + u[:-1]) / 2).sum())
 
+    def harmonic(self, gammas: np.ndarray) -> np.ndarray:
+        """(k,) H at each γ."""
+        step = np.searchsorted(self.gammas, gammas, side="left")
+        s, u = self.seen[step], self.unseen[step]
+        total = s + u
+        return np.where(total > 0, 2 * s * u / np.where(total > 0, total, 1), 0.0)
+
     def best(self) -> float:
         """γ of the largest H: the middle of its interval."""
-        total = self.seen + self.unseen
-        h = np.where(total > 0, 2 * self.seen * self.unseen / np.where(total > 0, total, 1), 0.0)
-        top = np.flatnonzero(h >= h.max() - 1e-12)
-        k = int(top[len(top) // 2])
-        inner = self.gammas
-        low = inner[k - 1] if k > 0 else inner[0] - 1.0
-        high = inner[k] if k < len(inner) else inner[-1] + 1.0
-        return float((low + high) / 2)
+        return best_gamma([self])
+
+
+def best_gamma(curves: Sequence[Curve]) -> float:
+    """γ of the largest mean H over the curves: the middle of the interval in which it is so."""
+    inner = np.unique(np.concatenate([c.gammas for c in curves]))
+    ends = np.concatenate([inner[:1] - 2.0, inner, inner[-1:] + 2.0])
+    middles = (ends[1:] + ends[:-1]) / 2
+    h = np.mean([c.harmonic(middles) for c in curves], axis=0)
+    top = np.flatnonzero(h >= h.max() - 1e-12)
+    return float(middles[top[len(top) // 2]])
+
+
+def curve_of(turn: HeldOut, classes: int) -> Curve:
+    """Of a group of held-out classes against the others."""
+    is_seen, held = (torch.zeros(classes, dtype=torch.bool) for _ in range(2))
+    is_seen[list(turn.others)], held[list(turn.held)] = True, True
+    seen, unseen = ((s.scores.cpu(), s.labels.cpu()) for s in (turn.seen, turn.unseen))
+    return curve(seen, unseen, is_seen, is_seen | held)
 
 
 def curve(
@@ -144,13 +165,23 @@ class AttributeEvaluator(ClassEvaluator):
         return row
 
     def gamma(self, net: Net) -> float | None:
-        """The data's own, else the best on the validation classes, else None."""
+        """The data's own, else the best on the validation classes, else on seen ones in turn.
+
+        None where neither can be: the method would have to be trained without them.
+        """
         if self.facts.gamma is not None:
             return float(self.facts.gamma)
         training, validation = self.group("training"), self.group("validation")
         held = self.set_output(net, "source_val")
-        if held is None or not validation.any():
+        if held is None:
             return None
+        if not validation.any():
+            if not isinstance(self.method, AttributeMethod):
+                return None
+            turns = [t for t in self.method.held_out(net, self.data) if t.seen and t.unseen]
+            return (
+                best_gamma([curve_of(t, self.data.num_classes) for t in turns]) if turns else None
+            )
         (ys, ss), (yv, sv) = _split(held, training), _split(held, validation)
         return curve((ss, ys), (sv, yv), training, training | validation).best()
 
@@ -220,7 +251,7 @@ def picture(drawn: Curve, figures: Mapping[str, Any]) -> dict[str, Any]:
     chosen = np.unique(np.linspace(0, len(drawn.seen) - 1, POINTS).round().astype(int))
     marks = {
         "without calibration": ("generalized/seen", "generalized/unseen"),
-        "γ of the validation classes": ("calibrated/seen", "calibrated/unseen"),
+        "γ of the held-out classes": ("calibrated/seen", "calibrated/unseen"),
     }
     series: list[dict[str, Any]] = [
         {

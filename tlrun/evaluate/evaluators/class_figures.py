@@ -297,6 +297,7 @@ EVALUATORS = {
     "class": "tlrun.evaluate.evaluators.class_figures.ClassEvaluator",
     "clusters": "tlrun.evaluate.evaluators.cluster_figures.ClusterEvaluator",
     "attributes": "tlrun.evaluate.evaluators.attribute_figures.AttributeEvaluator",
+    "attributes in turn": "tlrun.evaluate.evaluators.left_out_figures.LeftOutEvaluator",
     "episodes": "tlrun.evaluate.evaluators.episode_figures.EpisodeEvaluator",
     "tasks": "tlrun.evaluate.evaluators.task_figures.TaskEvaluator",
 }
@@ -305,9 +306,10 @@ EVALUATORS = {
 def evaluator_of(data: Data) -> type[Evaluator]:
     """The evaluator that the data ask for: their own, else by the kind of their task.
 
-    That of clusters where no classes are learned.
+    That of clusters where no classes are learned, that of classes in turn where none stays unseen.
     """
     kind = "clusters" if data.kind == "class" and not data.classes else data.kind
+    kind = "attributes in turn" if getattr(data.facts, "leave_out", 0) else kind
     if kind not in EVALUATORS:
         raise ConfigError(f"no evaluator '{kind}': {did_you_mean(kind, EVALUATORS)}")
     evaluator: type[Evaluator] = locate(EVALUATORS[kind])

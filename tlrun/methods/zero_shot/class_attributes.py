@@ -30,6 +30,7 @@ from tlrun.methods.base import (
 )
 from tlrun.methods.query import Query
 from tlrun.methods.zero_shot import mapping as maps
+from tlrun.methods.zero_shot.held_out import HeldOut, Scored, group_size, groups_in_turn
 from tlrun.models.net import Forward, Net
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ class AttributeMethod(Method):
             cls.scores = in_fp32(cls.scores)  # type: ignore[method-assign]
 
     def phases(self, data: Any) -> list[Phase]:
+        if data.facts.leave_out:
+            raise ConfigError(
+                "data.leave_out fits a method anew for every set of unseen classes: choose "
+                "method=eszsl or method=sae, or name the unseen classes (data.unseen=[...])"
+            )
         features = Phase("features")
         if not self.mapped:
             return [features]
@@ -122,9 +128,44 @@ class AttributeMethod(Method):
         """(B, C) over all classes; None before there is a mapping."""
         raise NotImplementedError
 
+    def held_out(self, net: Net, data: Any) -> Iterator[HeldOut]:
+        """Scores as without a few of the seen classes, group by group; nothing where these would
+        have to be left out of the training (`data.draw_validation` does that)."""
+        yield from ()
+
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         out = net(x)
         return Output(scores=self.scores(net, out), features=out.features)
+
+
+class HeadMethod(AttributeMethod):
+    """A method on the probabilities of a head over the training classes: it does without a class
+    by leaving it out of the softmax, as if the image could be none of it."""
+
+    mapped = False
+
+    @torch.no_grad()
+    def held_out(self, net: Net, data: Any) -> Iterator[HeldOut]:
+        classes = range(len(data.facts.training))
+        examples = data.role("source_val")
+        size = group_size(len(classes), len(data.facts.unseen))
+        if size == 0 or examples is None:
+            return
+        device = signatures(net).values.device
+        outputs = [net(x) for x, _, _ in data.batches(examples, device)]
+        features, logits = (
+            torch.cat([getattr(out, name) for out in outputs]) for name in ("features", "logits")
+        )
+        labels = examples.labels.to(device)
+        for group in groups_in_turn(classes, size):
+            others = tuple(c for c in classes if c not in group)
+            absent = torch.zeros(len(classes), dtype=torch.bool, device=device)
+            absent[list(group)] = True
+            without = Forward(features, logits.masked_fill(absent, -torch.inf))
+            scores = self.scores(net, without)
+            assert scores is not None
+            scored = Scored(scores, labels)
+            yield HeldOut(group, others, scored.of(others), scored.of(group))
 
 
 def signatures(net: Net) -> Signatures:

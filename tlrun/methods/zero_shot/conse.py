@@ -8,8 +8,9 @@ Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings
 their probabilities: 50 % tiger and 50 % lion is nearest to the liger's row. c is the mean row of
 the training classes (`center`): attributes are all positive, and without it the cosines of all
 classes are near 1. Zero-shot figures rank the unseen classes only, generalized ones all classes,
-where the seen ones win almost always (H near 0) without calibration. x: (B, ...); scores: (B, C) in
-[-1, 1]. Published T1 on AWA2's proposed split: 44.5, H 1.0 (Xian et al., TPAMI 2018).
+where the seen ones win almost always (H near 0) without calibration; its γ is chosen on seen
+classes that are left out of the softmax in turn (class_attributes.py). x: (B, ...); scores: (B, C)
+in [-1, 1]. Published T1 on AWA2's proposed split: 44.5, H 1.0 (Xian et al., TPAMI 2018).
 """
 
 from __future__ import annotations
@@ -22,14 +23,12 @@ from torch import Tensor
 
 from tlrun.config.ranges import Count
 from tlrun.fp32 import in_fp32
-from tlrun.methods.zero_shot.class_attributes import AttributeMethod, signatures
+from tlrun.methods.zero_shot.class_attributes import HeadMethod, signatures
 from tlrun.models.net import Forward, Net
 
 
-class ConSE(AttributeMethod):
+class ConSE(HeadMethod):
     """top: T, how many training classes are averaged. center: whether rows are taken about c."""
-
-    mapped = False
 
     def __init__(self, top: Count = 10, center: bool = True) -> None:
         self.top, self.center = top, center

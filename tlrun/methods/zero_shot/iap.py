@@ -16,17 +16,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tlrun.methods.zero_shot.class_attributes import AttributeMethod, signatures
+from tlrun.methods.zero_shot.class_attributes import HeadMethod, signatures
 from tlrun.methods.zero_shot.dap import posterior
 from tlrun.models.net import Forward, Net
 
 FLOOR = 1e-6  # of a probability: one confident class must not rule out all others for good
 
 
-class IAP(AttributeMethod):
+class IAP(HeadMethod):
     """threshold: of a continuous table, `overall` mean or the mean of each `column`."""
-
-    mapped = False
 
     def __init__(self, threshold: Literal["overall", "column"] = "overall") -> None:
         self.threshold = threshold
