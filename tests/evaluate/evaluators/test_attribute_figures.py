@@ -1,6 +1,10 @@
 """Figures of generalized zero-shot learning, by hand; and predicting with added classes."""
 
+import csv
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -186,6 +190,33 @@ def test_a_folder_of_pictures_and_a_csv_of_attributes(tmp_path, monkeypatch):
     out = tmp_path / "out.csv"
     assert main(["predict", "run", "photos/purple", "--output", str(out)]) == 0
     assert {line.split(",")[1] for line in out.read_text().splitlines()[1:]} == {"purple"}
+
+
+def test_the_command_of_the_page_on_tiny_pictures(tmp_path, monkeypatch):
+    """docs/methods/zero_shot.md: its command and its table, word by word."""
+    page = (Path(__file__).parents[3] / "docs/methods/zero_shot.md").read_text(encoding="utf-8")
+    command = re.search(r"^tlrun (method=conse data=attributes .*)$", page, re.MULTILINE)[1]
+    table = re.search(r"```\n(class,.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "classes.csv").write_text(table)
+    draws = np.random.default_rng(0)
+    for number, line in enumerate(table.splitlines()[1:]):
+        folder = tmp_path / "photos" / line.split(",")[0]
+        folder.mkdir(parents=True)
+        for k in range(12):
+            pixels = draws.integers(0, 120, (12, 12, 3)) + 20 * number
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{k}.png")
+    monkeypatch.chdir(tmp_path)
+    small = ["data.size=16", "report=none", "hydra.run.dir=run", *QUICK]
+    assert main([*shlex.split(command), *small]) == 0
+    selected = json.loads((tmp_path / "run/summary.json").read_text())["selected"]
+    assert selected["calibration/gamma"] is not None
+    assert selected["calibrated/harmonic_mean"] is not None
+    out = tmp_path / "out.csv"
+    words = ["predict", "run", "photos/liger", "--candidates", "unseen", "--output", str(out)]
+    assert main(words) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert {row["label"] for row in rows} <= {"liger", "okapi"}
+    assert all("%" in row["note"] and "-> nearest: " in row["note"] for row in rows)
 
 
 def test_mistakes_with_added_classes(run, tmp_path, capsys):

@@ -10,8 +10,9 @@ from scipy.special import expit, softmax
 
 from helpers import half, small, zero_shot
 from helpers.data_files import real_data
-from tlrun.data.problems.label_space import AttributeFacts
+from tlrun.data.problems.label_space import AttributeFacts, LabelSpace, Task
 from tlrun.errors import ConfigError
+from tlrun.inference.descriptions import handicap
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.query import Query
 from tlrun.methods.zero_shot.ale import ALE
@@ -167,8 +168,16 @@ def test_half_tiger_half_lion_is_the_liger():
     torch.nn.init.eye_(net["classifier"].out.weight)
     torch.nn.init.zeros_(net["classifier"].out.bias)
     x = torch.tensor([[9.0, 9.0, 0.0]])
-    assert method.predict(net, x, Query()).scores.argmax(1).item() == 3
+    scores = method.predict(net, x, Query()).scores
+    assert scores.argmax(1).item() == 3
+    assert scores[0, 3].item() == pytest.approx(1.0)  # its row is the mean of the two
     names = ["tiger", "lion", "zebra", "liger"]
+    space = LabelSpace({"class": Task("class", "attributes", tuple(names))}, facts)
+    for gamma, candidates in ((0.0, "all"), (0.3, "all"), (None, "unseen")):
+        taken = handicap(space, {}, gamma, candidates)
+        assert names[int((scores - taken).argmax(1))] == "liger"
+    sure = method.predict(net, torch.tensor([[9.0, 0.0, 0.0]]), Query()).scores
+    assert names[int(sure.argmax(1))] == "tiger"
     assert method.explain_predictions(net, x, names) == ["50 % tiger, 50 % lion"]
 
 
