@@ -45,9 +45,10 @@ def conclude(session: Session, into: RunDir | None = None) -> dict[str, Any]:
         raise RunError(f"{run_dir.checkpoints} holds no checkpoint any more: there is nothing left")
     rows = run_dir.read_metrics()
     session.load(last)
-    last_figures, _ = session.test()
-    selected = session.load_selected()
-    figures, details = session.test()
+    last_figures, details = session.test()
+    selected, figures = session.load_selected(), last_figures
+    if any(selected[key] != last[key] for key in ("phase", "step")):
+        figures, details = session.test()
     into = into or run_dir
     session.evaluator.write(into, details)
     write_images(session, into, details)
