@@ -258,7 +258,7 @@ def test_an_unreadable_image_is_named_and_left_out_only_when_asked(
     Path("target/b/7.png").write_bytes(b"no image at all")
     assert tlrun(*words) == 2
     assert f"cannot read the image '{here('target/b/7.png')}'" in tlrun.sentence
-    assert "skip_unreadable=true" in tlrun.sentence
+    assert "leave such files out: data.target.skip_unreadable=true." in tlrun.sentence
     assert tlrun(*words, "data.target.skip_unreadable=true") == 0
     assert "target/b/7.png" in tlrun.said
     run = RunDir("run_2")

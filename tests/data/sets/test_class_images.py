@@ -515,3 +515,13 @@ def test_a_draw_takes_as_many_of_each_class(root):
     assert not set(first.train.paths) & set(first.test.paths)
     with pytest.raises(ConfigError, match=r"data\.target\.per_class=40: class 'accordion'"):
         load("caltech101", per_class=40)
+
+
+def test_a_damaged_image_is_not_answered_with_a_key_that_these_sets_lack(root):
+    pets(root)
+    damaged = next((root / "oxford-iiit-pet" / "images").glob("*.jpg"))
+    damaged.write_bytes(b"no image at all")
+    with pytest.raises(DataError, match=r"repair or remove it\.") as error:
+        load("pets")
+    assert damaged.name in str(error.value)
+    assert "skip_unreadable" not in str(error.value)

@@ -27,7 +27,6 @@ from tlrun.errors import DataError
 
 log = logging.getLogger("tlrun")
 
-SKIP = "repair or remove it, or leave such files out: skip_unreadable=true"  # in a data set
 REPAIR = "repair or remove it"
 DRAFT = 2  # JPEG is decoded at the smallest scale of at least so many times the size asked for
 PHOTOMETRIC, MIN_IS_WHITE = 262, 0  # a tag of TIFF, which Pillow heeds up to 8 bits only

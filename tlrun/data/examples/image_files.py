@@ -64,10 +64,12 @@ def is_hidden(name: str) -> bool:
 @dataclass
 class LeftOut:
     """What was found and not read. skip_unreadable: whether folders that cannot be opened count as
-    such; they are an error otherwise."""
+    such; they are an error otherwise. key: that of the set in the configuration, if it has the key
+    `skip_unreadable`, for the message."""
 
     skip_unreadable: bool = False
     reasons: dict[Path, str] = field(default_factory=dict)
+    key: str = ""
 
     def add(self, path: Path, reason: str) -> None:
         self.reasons[path] = reason
@@ -79,7 +81,7 @@ class LeftOut:
     def below(self, folder: Path) -> LeftOut:
         """What was left out in and below a folder."""
         inside = {p: why for p, why in self.reasons.items() if folder in p.parents}
-        return LeftOut(self.skip_unreadable, inside)
+        return LeftOut(self.skip_unreadable, inside, self.key)
 
     def __str__(self) -> str:
         """One line: for which reason how many, the first of them by name; empty if none."""
@@ -117,7 +119,7 @@ def list_folder(folder: Path, left_out: LeftOut) -> tuple[list[Path], list[Path]
                     left_out.add(path, reason)
     except OSError as error:
         if not left_out.skip_unreadable:
-            raise unopened(folder, error) from error
+            raise unopened(folder, error, left_out.key) from error
         left_out.add(folder, UNOPENED)
     return sorted(files), sorted(folders)
 
@@ -141,11 +143,12 @@ def find_images(root: Path, left_out: LeftOut) -> list[Path]:
     return sorted(images)
 
 
-def unopened(folder: Path, error: OSError) -> DataError:
+def unopened(folder: Path, error: OSError, key: str = "") -> DataError:
     """The message for a folder that cannot be opened."""
+    skip = f", or leave such folders out: {key}.skip_unreadable=true" if key else ""
     return DataError(
         f"cannot open the folder '{text_of(folder)}' ({error.strerror or error}): allow reading "
-        "it, or leave such folders out: skip_unreadable=true"
+        f"it{skip}."
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.data.examples.decode import SKIP, GreyRange, read_image
+from tlrun.data.examples.decode import REPAIR, GreyRange, read_image
 from tlrun.data.examples.decoded_file import DecodedFile
 from tlrun.data.examples.fit import BILINEAR, fit_arrays
 from tlrun.data.examples.image_files import text_of
@@ -105,7 +105,9 @@ class FilePixels(Pixels):
         grey: GreyRange | None = None,
         interpolation: str = BILINEAR,
         kept: DecodedFile | None = None,
+        advice: str = REPAIR,
     ) -> None:
+        self.advice = advice
         self.files, self.content, self.fit, self._shape = list(files), list(content), fit, shape
         self.kept = kept
         self.grey, self.interpolation = dict(grey or {}), interpolation
@@ -129,7 +131,7 @@ class FilePixels(Pixels):
 
     def _decode(self, row: int) -> np.ndarray:
         channels, size, _ = self._shape
-        rules = (self.fit, SKIP, self.grey, self.interpolation)
+        rules = (self.fit, self.advice, self.grey, self.interpolation)
         return read_image(self.files[row], size, channels, *rules)
 
     def checksum(self, rows: Tensor) -> str:

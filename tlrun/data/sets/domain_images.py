@@ -62,9 +62,9 @@ def domain_images(
     domains: joined if several. The rest: as of `folder`. Raises ConfigError, or DataError with the
     one message that says which files to put where.
     """
-    reader = Reader(KEY, size, channels, fit, grey_values, memory_gb, interpolation)
+    reader = Reader(KEY, size, channels, fit, grey_values, memory_gb, interpolation, True)
     name = "+".join(domains)
-    left_out = LeftOut(skip_unreadable)
+    left_out = LeftOut(skip_unreadable, key=KEY)
     listings: dict[str, Listing] = {}
     if set is None:
         card = Card(name, "your own images", "yours", "", str(root))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from tlrun.config.ranges import BelowOne, Interpolation, NotNegative, Number, Pixels
-from tlrun.data.examples.decode import FULL, SKIP, GreyRange, grey_range, read_image
+from tlrun.data.examples.decode import FULL, REPAIR, GreyRange, grey_range, read_image
 from tlrun.data.examples.decoded_file import DecodedFile, why_not
 from tlrun.data.examples.download import cached_images
 from tlrun.data.examples.fit import BILINEAR, check_fit, check_interpolation
@@ -78,9 +78,9 @@ def folder(
     predicted whole. Raises ConfigError or DataError that names the file or class.
     """
     key = f"data.{name}"
-    reader = Reader(key, size, channels, fit, grey_values, memory_gb, interpolation)
+    reader = Reader(key, size, channels, fit, grey_values, memory_gb, interpolation, True)
     card = Card(name, "your own images", "yours", "", str(root or list))
-    left_out = LeftOut(skip_unreadable)
+    left_out = LeftOut(skip_unreadable, key=key)
     listings = folder_listings(name, root, list, test, left_out)
     add_note(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
     listings = fingerprinted(listings, key, skip_unreadable)
@@ -140,7 +140,8 @@ def add_note(card: Card, key: str, note: str, quietly: bool = False) -> None:
 @dataclass
 class Reader:
     """How listed files become sets. key: of the configuration, for messages. grey_values: black and
-    white of deep grey, None = from the images. memory_gb: above it they stay files."""
+    white of deep grey, None = from the images. memory_gb: above it they stay files. may_skip:
+    whether the set has the key `skip_unreadable`."""
 
     key: str
     size: int | None
@@ -149,6 +150,13 @@ class Reader:
     grey_values: Sequence[float] | None
     memory_gb: float
     interpolation: str = BILINEAR
+    may_skip: bool = False
+
+    @property
+    def advice(self) -> str:
+        """What to do about a file that cannot be decoded."""
+        skip = f", or leave such files out: {self.key}.skip_unreadable=true"
+        return REPAIR + skip * self.may_skip
 
     def __post_init__(self) -> None:
         check_fit(self.fit)
@@ -196,7 +204,7 @@ class Reader:
                 f"{count:,} images exceed memory_gb={self.memory_gb:g}: they stay files, "
                 + (f"decoded each time they are seen ({why})" if why else "each decoded once")
             )
-        rules = (self.fit, self.interpolation, grey, place)
+        rules = (self.fit, self.interpolation, grey, place, self.advice)
         return {
             s: _examples(name, found, classes[s], shape, *rules) for s, found in listings.items()
         }, grey
@@ -311,6 +319,7 @@ def _examples(
     interpolation: str,
     grey: GreyRange,
     place: Place,
+    advice: str,
 ) -> ImageSet:
     names = [fingerprint.content for fingerprint in listing.prints]
     order = sorted(range(len(names)), key=lambda i: (names[i], str(listing.files[i])))
@@ -324,12 +333,12 @@ def _examples(
     recipe = (content, shape, fit, sorted(grey.items()), DECODING, *rule)
     if place != "memory":
         kept = DecodedFile(f"folder-{name}", recipe, len(files), shape) if place == "disk" else None
-        pixels = FilePixels(files, content, shape, fit, grey, interpolation, kept)
+        pixels = FilePixels(files, content, shape, fit, grey, interpolation, kept, advice)
         return ImageSet(name, pixels, labels, classes, pixels.paths)
 
     def decode() -> np.ndarray:
         def read(file: Path) -> np.ndarray:
-            return read_image(file, size, channels, fit, SKIP, grey, interpolation)
+            return read_image(file, size, channels, fit, advice, grey, interpolation)
 
         with ThreadPoolExecutor() as pool:  # PIL decodes without the GIL
             return np.stack([*pool.map(read, files)])
