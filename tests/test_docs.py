@@ -7,6 +7,7 @@ import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,13 @@ def check(overrides: list[str], multirun: bool = False) -> None:
     """Compose; of a sweep, every value of every axis once, but pairs that it skips."""
     ours = [o for o in overrides if not (o.startswith("hydra") and any(n in o for n in NOT_OURS))]
     for variant in variants(ours) if multirun else [ours]:
-        compose(another_pair(variant, ours) if multirun else variant)
+        composes(tuple(another_pair(variant, ours) if multirun else variant))
+
+
+@cache
+def composes(overrides: tuple[str, ...]) -> None:
+    """Many commands stand in several pages, and those of one README in the other."""
+    compose(overrides)
 
 
 def test_commands_are_found() -> None:

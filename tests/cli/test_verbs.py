@@ -399,7 +399,7 @@ def test_prepare(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "target_test" in capsys.readouterr().out
 
 
-def test_figures_of_the_summary_are_those_of_their_own_steps(in_tmp: Path) -> None:
+def test_figures_of_the_summary_are_those_of_their_own_steps(in_tmp: Path, plain: None) -> None:
     """Autocast caches weights: selected and last must not be tested with the same ones."""
     words = [w for w in WORDS if not w.startswith(("trainer.precision", "trainer.steps"))]
     options = ["trainer.precision=bf16", "trainer.steps=12", "trainer.eval_every=2"]

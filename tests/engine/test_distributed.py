@@ -26,6 +26,7 @@ ONE_STEP = (
     "method.lambda_schedule=constant",
     "method.domain_dropout=0",
     "evaluate.target_test=false",
+    "report=none",
 )
 
 

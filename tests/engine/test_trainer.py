@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+from functools import cache
 
 import pytest
 import torch
@@ -32,12 +33,11 @@ def equal(a, b):
 def reopen(folder, *overrides):
     """A new process in effect: everything built again over the same run folder."""
     from tlrun.config.build import plain
-    from tlrun.config.compose import compose
     from tlrun.experiment.assemble import open_session
     from tlrun.experiment.auto import resolve_auto
     from tlrun.run_folder.run_dir import RunDir
 
-    return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *overrides]))))
+    return open_session(RunDir(folder), plain(resolve_auto(small.composed(*overrides))))
 
 
 class TwoPhases(SourceOnly):
@@ -74,12 +74,27 @@ def prepared(session, name):
     return session
 
 
+def options_of(name):
+    return (*RUNS[name], "trainer.checkpoint_every=2", "backbone.dropout=0.5")
+
+
+@pytest.fixture(scope="module")
+def straight_of(tmp_path_factory):
+    """straight_of(name): the session of RUNS, trained without a stop; nobody changes it."""
+
+    @cache
+    def trained(name):
+        session = small.session(tmp_path_factory.mktemp("straight") / "run", *options_of(name))
+        prepared(session, name).trainer().fit()
+        return session
+
+    return trained
+
+
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("at", [1, 4, 5])
-def test_a_crash_and_a_resume_equal_a_straight_run(name, at, tmp_path):
-    options = (*RUNS[name], "trainer.checkpoint_every=2", "backbone.dropout=0.5")
-    straight = prepared(small.session(tmp_path / "straight", *options), name)
-    straight.trainer().fit()
+def test_a_crash_and_a_resume_equal_a_straight_run(name, at, tmp_path, straight_of):
+    options, straight = options_of(name), straight_of(name)
     broken = prepared(small.session(tmp_path / "broken", *options), name)
     with pytest.raises(Crash):
         broken.trainer(crash_before(at)).fit()

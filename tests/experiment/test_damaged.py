@@ -35,7 +35,7 @@ VERBS: dict[str, list[str]] = {
     "export": ["export", "run", "--to", "torch_export"],
     "report": ["report", "run"],
     "reproduce": ["reproduce", "run"],
-    "init": [*QUICK, "method=source_only", "hydra.run.dir=other", "init=run"],
+    "init": [*QUICK, "method=source_only", "dry_run=true", "init=run"],
 }
 
 

@@ -60,7 +60,7 @@ def test_features_train_a_run_of_their_own(tmp_path):
 
 def test_a_run_writes_the_features_of_its_selected_weights(tmp_path):
     run = tmp_path / "run"
-    assert main([*QUICK, f"hydra.run.dir={run}"]) == 0
+    assert main([*QUICK, "report=none", f"hydra.run.dir={run}"]) == 0
     assert main(["features", str(run)]) == 0
     model = load(run)
     test = small.session(tmp_path / "again", "method=source_only").data.role("target_test")

@@ -24,10 +24,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from helpers.every_method import METHODS, requirements_of
 from helpers.small import QUICK
-from tlrun.config.build import build
 from tlrun.config.compose import compose
-from tlrun.config.packaged import conf_dir
 from tlrun.data.examples.splits import draw_per_class
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.problems.options import Options
@@ -41,10 +40,9 @@ CLASSES = ("ant", "bee", "cat", "dog")
 TRAIN, TEST = 48, 20
 TIMES = ("train_seconds", "wall_seconds", "images_per_second", "peak_memory_mb")
 UNSUPERVISED = {
-    file.stem: needs
-    for file in sorted((conf_dir() / "method").glob("*.yaml"))
-    if (needs := build(compose([f"method={file.stem}"]).method).requirements).target_labels
-    == "none"
+    name: needs
+    for name in METHODS
+    if (needs := requirements_of(name)).target_labels == "none"
     and needs.kind == "class"  # others have no target training set
 }
 TEST_LABELS_MAY_CHANGE = (

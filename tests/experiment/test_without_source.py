@@ -17,12 +17,21 @@ from tlrun.report.pages.terminal import text_summary
 CLASSES = ("ant", "bee", "cat")
 
 
-@pytest.fixture
-def photos(tmp_path):
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Nobody writes to it."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
     for c, name in enumerate(CLASSES):
         for i in range(20):
-            write_image(tmp_path / "photos" / name / f"{i}.png", 100 * c + i)
-    return tmp_path / "photos"
+            write_image(folder / name / f"{i}.png", 100 * c + i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, photos):
+    """A run from scratch, to begin others with."""
+    words = alone(photos, "init=scratch", "trainer.steps=2", "report=none")
+    return run(tmp_path_factory.mktemp("start") / "run", words)
 
 
 def alone(photos, *overrides, method="finetune"):
@@ -57,10 +66,10 @@ def test_a_run_leaves_figures_of_the_target_alone(tmp_path, photos):
 
 
 @pytest.mark.parametrize("method", ["lp_ft", "gradual_unfreeze", "lora", "wise_ft", "target_only"])
-def test_methods_that_need_no_source(method, tmp_path, photos):
-    start = run(tmp_path / "start", alone(photos, "init=scratch"))
+def test_methods_that_need_no_source(method, tmp_path, photos, start):
     init = () if method == "target_only" else (f"init={start.path}",)
-    words = alone(photos, *init, "target_labels=2", "trainer.steps=2", method=method)
+    few = ("target_labels=2", "trainer.steps=2", "report=none")
+    words = alone(photos, *init, *few, method=method)
     summary = json.loads(run(tmp_path / "run", words).summary.read_text())
     assert summary["selection_rule"] == "last"  # two labels a class: none to validate with
     assert summary["target_labels_seen"] == 6
@@ -68,9 +77,9 @@ def test_methods_that_need_no_source(method, tmp_path, photos):
 
 
 @pytest.mark.parametrize("term", ["l2_sp", "delta", "bss", "co_tuning", "lwf", "stoch_norm"])
-def test_terms_that_need_no_source(term, tmp_path, photos):
-    start = run(tmp_path / "start", alone(photos, "init=scratch", "trainer.steps=2"))
-    words = alone(photos, f"init={start.path}", f"terms=[{term}]", "trainer.steps=2")
+def test_terms_that_need_no_source(term, tmp_path, photos, start):
+    few = ("trainer.steps=2", "report=none")
+    words = alone(photos, f"init={start.path}", f"terms=[{term}]", *few)
     assert run(tmp_path / "run", words).summary.is_file()
 
 
@@ -123,7 +132,8 @@ def test_a_baseline_is_refused(tmp_path, photos):
 
 
 def test_a_run_is_tested_on_all_of_another_folder(tmp_path, photos, capsys):
-    words = alone(photos, f"data.source.root={photos}", "trainer.steps=2", method="source_only")
+    few = ("trainer.steps=2", "report=none")
+    words = alone(photos, f"data.source.root={photos}", *few, method="source_only")
     run_dir = run(tmp_path / "run", words)
     for i in range(7):
         write_image(tmp_path / "new" / "bee" / f"{i}.png", 500 + i)
@@ -151,7 +161,8 @@ def test_a_run_is_tested_on_all_of_another_folder(tmp_path, photos, capsys):
 
 
 def test_a_folder_without_labels_has_no_figures(tmp_path, photos, capsys):
-    run_dir = run(tmp_path / "run", alone(photos, "init=scratch", "trainer.steps=2"))
+    words = alone(photos, "init=scratch", "trainer.steps=2", "report=none")
+    run_dir = run(tmp_path / "run", words)
     for i in range(4):
         write_image(tmp_path / "flat" / f"{i}.png", 500 + i)
     result = evaluate(run_dir.path, [f"data.target.root={tmp_path / 'flat'}"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from helpers import small
-from tlrun.config.build import locate
+from tlrun.config.build import build, locate
 from tlrun.config.packaged import conf_dir
 from tlrun.experiment.session import Session
+from tlrun.methods.base import Requirements
 from tlrun.models.backbones import DannCNN
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
@@ -22,6 +24,12 @@ DATA = {
 }  # kind of data -> the bundled set of that kind
 SEVERAL_SOURCES = "digits_styles_digitsm"
 FEATURES = DannCNN((3, 28, 28), width=0.1).feature_dim
+
+
+def requirements_of(name: str) -> Requirements:
+    """What the method with its default arguments needs; nothing is composed for it."""
+    node = OmegaConf.load(conf_dir() / "method" / f"{name}.yaml")
+    return cast(Requirements, build(node).requirements)
 
 
 def session_of(name: str, folder: Path) -> Session:

@@ -11,7 +11,6 @@ import torch
 from helpers import small
 from helpers.hooks import Crash
 from tlrun.config.build import plain
-from tlrun.config.compose import compose
 from tlrun.engine.hooks import Hooks
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.auto import resolve_auto
@@ -87,7 +86,7 @@ def resumed_equals_straight(folder, *options: str, at: int = SOURCE_STEPS + 3) -
 
 def reopened(folder, *options: str) -> Session:
     """The session that a new process would build over the same run folder."""
-    return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *options]))))
+    return open_session(RunDir(folder), plain(resolve_auto(small.composed(*options))))
 
 
 def rows(session: Session) -> list[dict[str, Any]]:

@@ -185,13 +185,13 @@ def simulated(
 def test_a_search_writes_down_what_it_asked_and_what_came_of_it(
     jobs: Jobs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, ran = jobs.search("search.trials=4", NAMED)
-    assert (code, len(ran), ran[0]) == (0, 4, (0.001, 1.0, 0))  # the start is trial 0
+    code, ran = jobs.search("search.trials=3", NAMED)
+    assert (code, len(ran), ran[0]) == (0, 3, (0.001, 1.0, 0))  # the start is trial 0
     found = record()
     assert (found["sampler"], found["direction"]) == ("tpe", "maximize")
     assert found["metric"] == "information_maximization"
     trials = found["trials"]
-    assert [trial["number"] for trial in trials] == list(range(4))
+    assert [trial["number"] for trial in trials] == list(range(3))
     assert {trial["state"] for trial in trials} == {"completed"}
     for trial, (lr, trade_off, _) in zip(trials, ran, strict=True):
         assert trial["params"] == {"optimizer.lr": lr, "method.trade_off": trade_off}
@@ -201,7 +201,7 @@ def test_a_search_writes_down_what_it_asked_and_what_came_of_it(
     values = [trial["value"] for trial in trials]
     said = capsys.readouterr().err
     assert (
-        f"best of 4 trials by information_maximization: trial {values.index(max(values))}" in said
+        f"best of 3 trials by information_maximization: trial {values.index(max(values))}" in said
     )
     assert "on fresh seeds: tlrun -m " in said
     assert " seed=1,2,3\n" in said
@@ -271,7 +271,7 @@ def test_choices_and_groups(jobs: Jobs) -> None:
     words = [
         "optimizer=adam,adamw",
         "method.lambda_schedule=choice(sigmoid, linear)",
-        "search.trials=4",
+        "search.trials=2",
     ]
     assert jobs.search(*words, "search.start=false", NAMED)[0] == 0
     for trial in record()["trials"]:
@@ -284,53 +284,53 @@ def test_choices_and_groups(jobs: Jobs) -> None:
 
 
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(jobs: Jobs) -> None:
-    whole = jobs.search("search.trials=5", "hydra.sweep.dir=whole")[1]
+    whole = jobs.search("search.trials=3", "hydra.sweep.dir=whole")[1]
 
     def stop(cfg: Any) -> None:
-        if len(jobs.ran) == 4:
+        if len(jobs.ran) == 2:
             raise Interrupted("stopped", 143)
 
     jobs.action = stop
-    code, before = jobs.search("search.trials=5", NAMED)
-    assert (code, len(before)) == (143, 4)
-    assert record()["trials"][3]["state"] == "running"
+    code, before = jobs.search("search.trials=3", NAMED)
+    assert (code, len(before)) == (143, 2)
+    assert record()["trials"][1]["state"] == "running"
     jobs.action = lambda cfg: None
-    code, after = jobs.search("search.trials=5", NAMED)
-    assert (code, before[:3] + after) == (0, whole)
+    code, after = jobs.search("search.trials=3", NAMED)
+    assert (code, before[:1] + after) == (0, whole)
     assert record()["trials"] == record("whole")["trials"]
-    assert jobs.search("search.trials=5", NAMED) == (0, [])
-    assert len(runs_in("sweep")) == 5
+    assert jobs.search("search.trials=3", NAMED) == (0, [])
+    assert len(runs_in("sweep")) == 3
 
 
 def test_without_its_record_a_search_finds_its_jobs_by_their_hash(jobs: Jobs) -> None:
-    assert jobs.search("search.trials=3", NAMED)[0] == 0
+    assert jobs.search("search.trials=2", NAMED)[0] == 0
     before = record()
     Path("sweep/search.json").unlink()
-    assert jobs.search("search.trials=3", NAMED) == (0, [])
+    assert jobs.search("search.trials=2", NAMED) == (0, [])
     assert record() == before
 
 
 def test_more_trials_go_on_in_the_same_folder(jobs: Jobs) -> None:
-    assert len(jobs.search("search.trials=3")[1]) == 3
-    assert len(jobs.search("search.trials=5")[1]) == 2
+    assert len(jobs.search("search.trials=1")[1]) == 1
+    assert len(jobs.search("search.trials=3")[1]) == 2
     (folder,) = Path("outputs/sweeps").iterdir()
-    assert len(record(str(folder))["trials"]) == 5
+    assert len(record(str(folder))["trials"]) == 3
     jobs.ran.clear()
-    assert main(["resume", str(folder), "search.trials=6"]) == 0
+    assert main(["resume", str(folder), "search.trials=4"]) == 0
     assert len(jobs.ran) == 1
 
 
 def test_a_failed_trial_stops_nothing_and_is_tried_again(jobs: Jobs) -> None:
     def fail(cfg: Any) -> None:
-        if len(jobs.ran) == 3:
+        if len(jobs.ran) == 2:
             raise RunError("loss is NaN")
 
     jobs.action = fail
-    code, ran = jobs.search("search.trials=4", NAMED)
-    assert (code, len(ran)) == (1, 4)
+    code, ran = jobs.search("search.trials=3", NAMED)
+    assert (code, len(ran)) == (1, 3)
     assert [trial["state"] for trial in record()["trials"]].count("failed") == 1
     jobs.action = lambda cfg: None
-    assert jobs.search("search.trials=4", NAMED) == (0, [ran[2]])
+    assert jobs.search("search.trials=3", NAMED) == (0, [ran[1]])
     assert {trial["state"] for trial in record()["trials"]} == {"completed"}
 
 
@@ -353,10 +353,10 @@ def test_trials_at_once_are_asked_together(jobs: Jobs) -> None:
 def test_another_search_in_the_same_folder_is_refused(
     jobs: Jobs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert jobs.search("search.trials=2", NAMED)[0] == 0
+    assert jobs.search("search.trials=1", NAMED)[0] == 0
     before = Path("sweep/search.json").read_text()
     capsys.readouterr()
-    code, ran = jobs.search("search.trials=2", LR, NAMED)
+    code, ran = jobs.search("search.trials=1", LR, NAMED)
     assert (code, ran) == (1, [])  # the folder has jobs, so its table is written again
     assert "holds a search of other settings" in capsys.readouterr().err
     assert Path("sweep/search.json").read_text() == before
@@ -423,7 +423,7 @@ def test_the_oracle_is_used_only_when_asked_for(jobs: Jobs) -> None:
             OmegaConf.to_container(compose(["select=oracle", "evaluate.target_test=false"])),
         )
     jobs.figure = lambda cfg: None
-    assert jobs.search("search.trials=2", "select=oracle", NAMED)[0] == 0
+    assert jobs.search("search.trials=1", "select=oracle", NAMED)[0] == 0
     assert record()["metric"] == "oracle"
 
 

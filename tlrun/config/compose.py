@@ -172,11 +172,13 @@ def validate(cfg: DictConfig) -> None:
     for group in ("method", "data", "backbone"):
         if not tree[group]:
             raise ConfigError(f"no {group} is chosen: give {group}=..., see `tlrun list`")
-        schema.check_like(tree[group], _packaged(group, str(tree["choices"].get(group))), group)
+        schema.check_like(
+            tree[group], packaged_option(group, str(tree["choices"].get(group))), group
+        )
 
 
 @cache
-def _packaged(group: str, option: str | None) -> Any:
+def packaged_option(group: str, option: str) -> Any:
     """The option's own file, {} if it is not of the package: its values tell the types cheaply."""
     file = conf_dir() / group / f"{option}.yaml"
     return OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}

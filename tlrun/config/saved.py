@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tlrun.config import saved_code, trust
-from tlrun.config.compose import compose, settle_budget, validate
+from tlrun.config.compose import compose, packaged_option, settle_budget, validate
 from tlrun.config.domains import settle_domains
 from tlrun.config.explain import explain
 from tlrun.config.overrides import OPEN_KEYS, open_keys, parse_overrides
@@ -115,20 +115,21 @@ def with_new_keys(cfg: DictConfig) -> DictConfig:
 
     Arguments of what is built have defaults of their own in their signatures.
     """
-    defaults: Any = OmegaConf.load(conf_dir() / "config.yaml")
-    for key in ("defaults", "hydra"):
-        defaults.pop(key)
-    defaults.evaluate.source_images = None  # rows of a run compare: as it began, with all of them
+    whole = packaged_option("", "config")
+    defaults: dict[str, Any] = {
+        key: value for key, value in whole.items() if key not in ("defaults", "hydra")
+    }
+    # rows of a run compare: as it began, with all of them
+    defaults["evaluate"] = {**defaults["evaluate"], "source_images": None}
     for group in ("trainer", "optimizer", "schedule", "select", "logger"):
         section: Any = cfg.get(group)
         if section is not None and not isinstance(section, DictConfig):
             raise ConfigError(f"{group}={section}: it is a group of keys, not a value")
         option = "default" if group == "trainer" else section and section.get("name")
-        file = conf_dir() / group / f"{option}.yaml"
-        if section is not None and file.is_file():
-            defaults[group] = OmegaConf.load(file)
+        if section is not None and (values := packaged_option(group, str(option))):
+            defaults[group] = values
     for key, default in defaults.items():
-        given: Any = cfg.get(str(key), default)
-        if isinstance(default, DictConfig) and not isinstance(given, DictConfig):
+        given: Any = cfg.get(key, default)
+        if isinstance(default, dict) and not isinstance(given, dict | DictConfig):
             raise ConfigError(f"{key}={given}: it is a group of keys, not a value")
     return DictConfig(OmegaConf.merge(defaults, cfg))

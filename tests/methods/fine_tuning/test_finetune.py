@@ -1,6 +1,7 @@
 """Fine-tuning and its relatives: phases, heads of other classes, freezing, resume, selection."""
 
 import csv
+from functools import cache
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def names(session):
 
 
 def reopen(folder, *overrides):
-    return open_session(RunDir(folder), plain(resolve_auto(compose([*small.QUICK, *overrides]))))
+    return open_session(RunDir(folder), plain(resolve_auto(small.composed(*overrides))))
 
 
 # ---- phases -------------------------------------------------------------------------------------
@@ -240,6 +241,23 @@ METHODS = {
 }
 
 
+def options_of(name):
+    return (*METHODS[name], "backbone.dropout=0.5")
+
+
+@pytest.fixture(scope="module")
+def straight_of(tmp_path_factory):
+    """straight_of(name): the session of METHODS, trained without a stop; nobody changes it."""
+
+    @cache
+    def trained(name):
+        session = small.session(tmp_path_factory.mktemp("straight") / "run", *options_of(name))
+        session.trainer().fit()
+        return session
+
+    return trained
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     ("crash", "at"),
@@ -249,10 +267,8 @@ METHODS = {
     ],
     ids=["in the source phase", "at the boundary", "past it", "before a save", "in the next"],
 )
-def test_a_crash_and_a_resume_equal_a_straight_run(name, crash, at, tmp_path):
-    options = (*METHODS[name], "backbone.dropout=0.5")
-    straight = small.session(tmp_path / "straight", *options)
-    straight.trainer().fit()
+def test_a_crash_and_a_resume_equal_a_straight_run(name, crash, at, tmp_path, straight_of):
+    options, straight = options_of(name), straight_of(name)
     broken = small.session(tmp_path / "broken", *options)
     with pytest.raises(Crash):
         broken.trainer(crash(at)).fit()
@@ -340,6 +356,7 @@ def test_other_classes_have_heads_of_their_own(method, folders, tmp_path, monkey
     words = [
         *quick, *data, f"method={method}", "target_labels=all", "select=last", "trainer.steps=3"
     ]  # fmt: skip
+    words += [] if method == "finetune" else ["report=none"]  # one page of such a run is enough
     run = create_run_folder(compose(words), tmp_path / "run", words)
     summary = run_experiment(run)
     found = [row for row in run.read_metrics() if row["split"] == "eval"]

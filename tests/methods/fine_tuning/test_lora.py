@@ -77,9 +77,10 @@ def test_the_backbone_is_held_still_but_for_the_adapters(tmp_path):
 
 
 def test_it_starts_from_another_run_and_can_be_loaded(tmp_path):
-    first = ["method=source_only", *small.QUICK, "baseline=false"]
+    quick = [*small.QUICK, "report=none"]
+    first = ["method=source_only", *quick]
     run_experiment(create_run_folder(compose(first), tmp_path / "first", first))
-    words = ["method=lora", *small.QUICK, *SHORT[:2], "baseline=false", f"init={tmp_path}/first"]
+    words = ["method=lora", *quick, *SHORT[:2], f"init={tmp_path}/first"]
     run_dir = create_run_folder(compose(words), tmp_path / "run", words)
     run_experiment(run_dir)
     fates = run_dir.read_json(run_dir.transfer, list)

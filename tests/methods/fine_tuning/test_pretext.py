@@ -25,7 +25,7 @@ def test_labels_of_the_source_change_nothing(method, tmp_path):
 
 
 def test_the_model_can_be_loaded(method, tmp_path):
-    words = [*small.QUICK, f"method={method}", "target_labels=2", "baseline=false"]
+    words = [*small.QUICK, f"method={method}", "target_labels=2", "report=none"]
     run_dir = create_run_folder(compose(words), tmp_path / "run", words)
     run_experiment(run_dir)
     assert load(run_dir.path)(torch.zeros(2, 3, 28, 28)).shape == (2, 10)

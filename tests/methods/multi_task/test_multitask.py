@@ -109,7 +109,7 @@ def test_epochs_count_the_largest_or_the_smallest_set(tmp_path):
 
 
 def test_one_after_the_other_tunes_the_backbone_and_keeps_the_first_head(tmp_path):
-    options = [*small.QUICK, *DIGITS, "method.order=sequential"]
+    options = [*small.QUICK, *DIGITS, "method.order=sequential", "report=none"]
     run_experiment(create_run_folder(compose(options), tmp_path / "run", options))
     rows = [row for row in RunDir(tmp_path / "run").read_metrics() if row["split"] == "eval"]
     assert list(dict.fromkeys(row["phase"] for row in rows)) == ["four", "nine"]

@@ -18,6 +18,7 @@ ONE_STEP = (
     "schedule=constant",
     "backbone.batch_norm=false",
     "evaluate.target_test=false",
+    "report=none",
 )
 
 
