@@ -86,7 +86,7 @@ class TaskAttention(nn.Module):
                 continue
             carried = self.carry[j - 1](fitted(attended, p)).relu()
             if p.ndim == 4:
-                carried = adaptive_avg_pool2d(carried, p.shape[-2:])
+                carried = adaptive_avg_pool2d(carried, (p.shape[-2], p.shape[-1]))
             attended = mask(torch.cat([p, carried], 1)) * p
         return attended
 

@@ -101,8 +101,8 @@ def task_data(
             raise ConfigError(f"unknown key data.augment.{key}: {did_you_mean(key, domains)}")
     trained = {name: d.train for name, d in domains.items() if d.train is not None}
     labelled = (s for s in (target_domain.train, target_domain.val) if s is not None)
-    conf = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
-    conf |= {"interpolation": interpolation}
+    conf: dict[str, Any] = {"channels": channels, "normalize": normalize, "mean": mean, "std": std}
+    conf["interpolation"] = interpolation
     first, last = next(iter(read.values())), [*read.values()][-1]
     return Data(
         name=name,

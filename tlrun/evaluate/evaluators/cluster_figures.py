@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tlrun.data.examples.image_set import ImageSet
 from tlrun.evaluate.clusters import cluster_figures
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.class_figures import ClassEvaluator
@@ -41,9 +42,12 @@ class ClusterEvaluator(ClassEvaluator):
     def chances(self) -> dict[str, Chance]:
         return {}
 
-    def set_output(self, net: Net, role: str) -> SetOutput | None:
-        """Features (n, D) of a role, on the CPU in fp32, with scores of no class (n, 0)."""
-        examples = self.data.role(role)
+    def set_output(self, net: Net, role: str, examples: ImageSet | None = None) -> SetOutput | None:
+        """Features (n, D) of a role, on the CPU in fp32, with scores of no class (n, 0).
+
+        examples: of that role (None = all).
+        """
+        examples = self.data.role(role) if examples is None else examples
         if examples is None:
             return None
         query, features = Query(domain=role.rpartition("_")[0]), []

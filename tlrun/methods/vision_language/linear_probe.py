@@ -81,11 +81,11 @@ def fit(x: Tensor, y: Tensor, classes: int, penalty: float) -> tuple[Tensor, Ten
     def objective() -> Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(x @ weight.T + bias, y) + penalty / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        optimizer.step(objective)
     return weight.detach(), bias.detach()
 
 
