@@ -228,13 +228,14 @@ def differences(struck: Path, straight: Path) -> dict[str, list[str]]:
     return {job: names for job, names in left.items() if names}
 
 
-def prove(folder: Path, steps: int) -> bool:
+def prove(folder: Path, steps: int, strikes: list[str]) -> bool:
     straight = sweep(folder / "straight", steps, "0,1,2,3")
     if straight.wait():
         raise SystemExit(straight.communicate()[0][-2000:])
     good = True
     with cluster(Path(tempfile.mkdtemp(prefix="slurm_", dir=folder)) / "slurm") as here:
-        for name, (partition, strike) in STRIKES.items():
+        for name in strikes or STRIKES:
+            partition, strike = STRIKES[name]
             struck = folder / name
             words = [f"launcher.partition={partition}", "launcher.cpus_per_task=1"]
             process = sweep(struck, steps, "0,1,2,3", "launcher=submitit", *words)
@@ -258,11 +259,12 @@ def prove(folder: Path, steps: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("strikes", nargs="*", metavar="STRIKE", help=", ".join(STRIKES))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--folder", type=Path, help="for all that it writes; default: a new one")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="prove_slurm_"))
-    sys.exit(0 if prove(folder.absolute(), arguments.steps) else 1)
+    sys.exit(0 if prove(folder.absolute(), arguments.steps, arguments.strikes) else 1)
 
 
 if __name__ == "__main__":

@@ -231,7 +231,12 @@ def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
 TERMINATED = """
 import os, signal
 from tlrun.engine import interrupt
-signal.signal(signal.SIGUSR2, lambda *_: print("queued again", flush=True))
+import subprocess
+def queue(*_):
+    if os.environ.pop("REFUSED", None):  # `scontrol requeue` of a job that Slurm queues itself
+        subprocess.run(["false"], check=True)
+    print("queued again", flush=True)
+signal.signal(signal.SIGUSR2, queue)
 signal.signal(signal.SIGTERM, lambda *_: print("passed over", flush=True))
 with interrupt.StopRequest() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -244,12 +249,17 @@ print("a result", flush=True)
 
 @pytest.mark.parametrize(
     ("executor", "code", "said"),
-    [("slurm", 143, "143\n"), ("local", 0, "passed over\npassed over\nNone\na result\n")],
+    [
+        ("slurm", 143, "143\nqueued again\n"),
+        ("refused", 143, "143\n"),
+        ("local", 0, "passed over\npassed over\nNone\na result\n"),
+    ],
 )
 def test_sigterm_of_slurm_asks_for_a_stop_and_ends_without_a_result(
     executor: str, code: int, said: str
 ) -> None:
-    environment = {**os.environ, "SUBMITIT_EXECUTOR": executor}
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": executor.replace("refused", "slurm")}
+    environment |= {"REFUSED": "1"} if executor == "refused" else {}
     words = [sys.executable, "-c", TERMINATED]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, said)

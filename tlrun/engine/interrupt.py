@@ -3,9 +3,9 @@
 In a job of submitit the scheduler announces its end (preemption, time limit) with a signal of its
 own, SIGUSR2, and submitit's handler queues the job again. So there that signal asks for the stop,
 and once the checkpoint is written `queue_again` calls submitit's handler. Where a partition knows
-no grace, Slurm sends SIGTERM, gives the job `KillWait` seconds and queues it again itself: that is
-a stop as well, and the process then ends without a result, which submitit would take for the job's.
-To Slurm's step belong all processes of a job, so a signal may reach one of them twice.
+no grace, Slurm sends SIGTERM too (or alone), gives the job `KillWait` seconds and queues it again
+itself: a stop as well, after which the process ends without a result, which submitit would take for
+the job's. To Slurm's step belong all processes of a job, so a signal may reach one of them twice.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import threading
 from types import FrameType, TracebackType
 
 from tlrun.machine import in_slurm
+
+log = logging.getLogger(__name__)
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _announced: set[int] = set()  # signals of a scheduler that were received
@@ -43,19 +46,26 @@ def scheduler_signal() -> signal.Signals | None:
 def queue_again() -> None:
     """After an announced stop: let submitit put the job back into the queue, which ends it here.
 
-    After Slurm's SIGTERM: end without a result, since Slurm queues the job again (or was asked to
-    cancel it). Otherwise nothing.
+    Where Slurm queues it again itself (or cancels it), it refuses submitit's request, and the
+    process ends without a result. Otherwise nothing happens.
     """
-    terminated = signal.SIGTERM in _announced
-    _announced.discard(signal.SIGTERM)
-    for number in list(_announced):
-        _announced.discard(number)
-        handler = signal.getsignal(number)
-        if callable(handler):
+    announced, number = set(_announced), scheduler_signal()
+    _announced.clear()
+    if not announced:
+        return
+    try:
+        if number is not None and callable(handler := signal.getsignal(number)):
             handler(number, None)
-    if terminated:
-        logging.shutdown()
-        os._exit(EXIT_CODES[signal.SIGTERM])
+    except subprocess.CalledProcessError as error:
+        log.warning("left to Slurm: %s", error)
+        _end()
+    if signal.SIGTERM in announced:
+        _end()
+
+
+def _end() -> None:
+    logging.shutdown()
+    os._exit(EXIT_CODES[signal.SIGTERM])
 
 
 class StopRequest:
