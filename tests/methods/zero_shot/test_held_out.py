@@ -11,6 +11,7 @@ from scipy.special import softmax
 from helpers import zero_shot
 from tlrun.cli.main import main
 from tlrun.config.compose import compose
+from tlrun.data.problems.label_space import AttributeFacts, facts_from_json
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import build_data
 from tlrun.errors import ConfigError
@@ -153,3 +154,12 @@ def test_mistakes():
     data = built()
     with pytest.raises(ConfigError, match="method=eszsl or method=sae"):
         ConSE().phases(data)
+
+
+def test_a_label_space_of_an_earlier_run_is_read():
+    """It knows nothing of classes that are unseen in turn."""
+    kept = zero_shot.data().facts.to_json()
+    del kept["leave_out"]
+    facts = facts_from_json(kept)
+    assert isinstance(facts, AttributeFacts)
+    assert facts.leave_out == 0
