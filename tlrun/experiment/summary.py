@@ -79,6 +79,7 @@ def summarise(
         "schema": 1,
         "status": "completed",
         "method": cfg["choices"]["method"],
+        "terms": list(cfg["terms"]),
         "data": cfg["data"]["name"],
         "data_title": data_title(cfg),
         "domains": {"source": list(domains.source), "target": list(domains.target)},

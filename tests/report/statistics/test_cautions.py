@@ -59,6 +59,37 @@ def test_missing_jobs_seeds_and_budgets(tmp_path: Path) -> None:
     assert "The steps differ too" in said(tmp_path)
 
 
+def test_what_holds_for_several_data_is_said_once(tmp_path: Path) -> None:
+    for place, data in enumerate(("mnist_usps", "usps_mnist", "mnist_mnistm", "photo→sketch")):
+        for method, images in (("source_only", 1000), ("dann", 2000 + (place // 2) * 1000)):
+            for seed in range(2 if (method, place) == ("dann", 3) else 3):
+                job = run(tmp_path / f"{method}{place}{seed}", method, seed, data=data)
+                change(job, "summary.json", images_seen=images, steps=10)
+    warned = cautions(leaderboard_of([read_record(job) for job in find_jobs(tmp_path)]))
+    (budget,) = (sentence for sentence in warned if "different numbers of images" in sentence)
+    assert budget == (
+        "All 4 data sets: methods saw different numbers of images. "
+        "mnist_mnistm; photo→sketch: source_only 1,000, dann 3,000. "
+        "mnist_usps; usps_mnist: source_only 1,000, dann 2,000. "
+        "The steps are equal (10): a method that reads target images sees more in a step."
+    ).replace("photo→sketch", "photo → sketch")
+    (seeds,) = (sentence for sentence in warned if "same seeds" in sentence)
+    assert seeds.startswith("photo→sketch: not every group has the same seeds (")
+
+
+def test_some_of_many_pairs_are_counted_and_named(tmp_path: Path) -> None:
+    for k in range(8):
+        for method in ("source_only", "dann"):
+            job = run(tmp_path / f"{method}{k}", method, data=f"a→{k}")
+            if method == "dann" and k < 6:
+                change(job, "summary.json", backbone="lenet")
+    sentences = cautions(leaderboard_of([read_record(job) for job in find_jobs(tmp_path)]))
+    assert [one for one in sentences if "backbone" in one] == [
+        "6 of 8 pairs (a → 0; a → 1; a → 2; a → 3 and 2 more): jobs differ in the backbone "
+        "(lenet (1 job), dann_cnn (1 job))."
+    ]
+
+
 def test_what_makes_jobs_unlike(tmp_path: Path) -> None:
     first, second = run(tmp_path / "a", "dann"), run(tmp_path / "b", "mcd")
     run(tmp_path / "c", "dann")  # the same as the first

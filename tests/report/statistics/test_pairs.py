@@ -9,6 +9,7 @@ import pytest
 
 from helpers.html_page import Page
 from helpers.run_folders import make_run
+from tlrun.report.pages.terminal import text_summary
 from tlrun.report.pages.write import find_jobs, write_report
 from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.leaderboard import Leaderboard, leaderboard_of
@@ -64,6 +65,30 @@ def leave_one_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pair(folder, "mcc", source, target, seed, final + 0.3)
     write_report(folder)
     return folder
+
+
+def test_a_method_is_called_with_its_terms(tmp_path: Path) -> None:
+    """By the summary, else by what was typed, else by config.yaml: an older run, one that died."""
+    for target in DOMAINS[:2]:
+        told = pair(tmp_path, "finetune", "art", target, 0, 0.7)
+        summary = json.loads((told / "summary.json").read_text())
+        (told / "summary.json").write_text(json.dumps({**summary, "terms": ["l2_sp", "bss"]}))
+        pair(tmp_path, "finetune", "art", target, 0, 0.6, "terms=[mcc]")
+        of_preset = pair(tmp_path, "finetune", "art", target, 0, 0.5, "tags=[x]")
+        with (of_preset / "config.yaml").open("a") as file:
+            file.write("terms:\n  delta:\n    alpha: 0.1\n")
+        pair(tmp_path, "finetune", "art", target, 0, 0.4, "terms=[]")
+    found = board(tmp_path)
+    names = ["finetune + l2_sp + bss", "finetune + mcc", "finetune + delta", "finetune"]
+    table = matrices(found.groups, found.metric, ["selected"])[0]
+    assert [row.name.removesuffix(" tags=[x]") for row in table.rows] == names
+    assert "terms" not in [*found.settings, *found.shared]
+    write_report(tmp_path)
+    written = (tmp_path / "leaderboard.md").read_text()
+    assert "| finetune + l2_sp + bss |" in written
+    record = next(g for g in found.groups if g.method == names[0]).jobs[0]
+    assert text_summary(record.path).startswith("finetune + l2_sp + bss on pacs art→cartoon")
+    assert "finetune + l2_sp + bss on pacs art→cartoon" in Page(write_report(record.path)).text
 
 
 def test_methods_in_rows_targets_in_columns_their_mean_at_the_end(leave_one_out: Path) -> None:

@@ -94,7 +94,8 @@ class RunRecord:
 
     @cached_property
     def method(self) -> str:
-        return self._name("method")
+        """With its terms, which are half of what was trained: "source_and_target + mcc"."""
+        return " + ".join([self._name("method"), *self._terms()])
 
     @cached_property
     def data(self) -> str:
@@ -194,6 +195,16 @@ class RunRecord:
         same = [row for row in self.split("eval") if row.get("step") == step]
         in_phase = [row for row in same if row.get("phase") == chosen.get("phase")]
         return float((in_phase or same)[-1]["global_step"]) if same else step
+
+    def _terms(self) -> list[str]:
+        """By name. An older summary.json does not hold them, and a run that failed has none."""
+        if isinstance(told := self.summary.get("terms"), list):
+            return [str(name) for name in told]
+        for override in self.overrides:
+            if override.startswith("terms="):
+                names = override.removeprefix("terms=").strip("[]").split(",")
+                return [name.strip() for name in names if name.strip() not in ("", "null")]
+        return [str(name) for name in mapping(self.config.get("terms"))]
 
     def _name(self, key: str) -> str:
         """A run that failed early has the name in its overrides or its config only."""

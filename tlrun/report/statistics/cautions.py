@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from tlrun.report.formats import number
 from tlrun.report.read.run_record import RunRecord, mapping
+from tlrun.report.statistics.data_cautions import data_cautions
 from tlrun.report.statistics.groups import Group
 from tlrun.report.statistics.leaderboard import Leaderboard
-
-NAMED = 4  # groups named in a sentence
+from tlrun.report.statistics.wording import counted, job_noun, named
 
 
 def cautions(board: Leaderboard, never_begun: int = 0) -> list[str]:
@@ -21,16 +20,13 @@ def cautions(board: Leaderboard, never_begun: int = 0) -> list[str]:
     done = [job for group in groups for job in group.done]
     said = [_missing(board.jobs, never_begun), _failed_trainings(groups)]
     said += [_labels(groups), _repeated(groups)]
-    for data in dict.fromkeys(group.data for group in groups):
-        of_data = [group for group in board.candidates if group.data == data and group.done]
-        said += [_seeds(data, of_data), _budget(data, of_data), _test_sets(data, of_data)]
+    said += data_cautions(board)
     said += [
         _other_headlines(done, board.metric),
         _few_seeds(groups),
         _tuned_on_test(groups),
         _rules(done),
         _fell_back(groups),
-        _backbones(groups),
         _code(done),
         _machines(done),
         _resumed(done),
@@ -58,18 +54,18 @@ def _failed_trainings(groups: Sequence[Group]) -> str:
     kinds = Counter(failure.kind for failure in failed if failure)
     what = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     return (
-        f"Training failed in {len(failed)} {_jobs(len(failed))} ({what}): "
-        f"{_names(group.name for group in groups if group.failed_trainings)}. Marked †; the "
+        f"Training failed in {len(failed)} {job_noun(len(failed))} ({what}): "
+        f"{named(group.name for group in groups if group.failed_trainings)}. Marked †; the "
         "figures of these jobs say nothing about the method."
     )
 
 
 def _labels(groups: Sequence[Group]) -> str:
-    names = _names(group.name for group in groups if group.saw_target_labels)
-    if not names:
+    saw = named(group.name for group in groups if group.saw_target_labels)
+    if not saw:
         return ""
     return (
-        f"Saw target labels in training or selection: {names}. Marked *, and never called "
+        f"Saw target labels in training or selection: {saw}. Marked *, and never called "
         "best beside rows that did not."
     )
 
@@ -79,20 +75,8 @@ def _repeated(groups: Sequence[Group]) -> str:
     if not extra:
         return ""
     return (
-        f"{extra} completed {_jobs(extra)} with the method, data, settings and seed of another: "
+        f"{extra} completed {job_noun(extra)} with the method, data, settings and seed of another: "
         "of those the last by folder name counts. Only what was typed tells jobs apart here."
-    )
-
-
-def _seeds(data: str, groups: Sequence[Group]) -> str:
-    seeds = {g.name: ", ".join(sorted({str(job.seed) for job in g.done})) for g in groups}
-    if len(set(seeds.values())) < 2:
-        return ""
-    usual = Counter(seeds.values()).most_common(1)[0][0]
-    others = _names(f"{name} has {its}" for name, its in seeds.items() if its != usual)
-    return (
-        f"{data}: not every group has the same seeds ({usual} for most; {others}). "
-        "Compare the paired differences, which use common seeds, not the means."
     )
 
 
@@ -105,56 +89,18 @@ def _few_seeds(groups: Sequence[Group]) -> str:
     return ""
 
 
-def _budget(data: str, groups: Sequence[Group]) -> str:
-    """By method, so that a swept budget alone (its own setting) says nothing here."""
-    images = _by_method(groups, "images_seen")
-    if len(set(images.values())) < 2:
-        return ""
-    steps = {value for values in _by_method(groups, "steps").values() for value in values}
-    methods = sorted(images.items(), key=lambda item: max(item[1]))
-    shown = methods if len(methods) <= NAMED else [*methods[:2], *methods[-2:]]
-    what = ", ".join(
-        f"{name} {' or '.join(number(value, 'count') for value in sorted(values))}"
-        for name, values in shown
-    )
-    why = " The steps differ too: a gain may be one of the budget."
-    if len(steps) == 1:
-        why = (
-            f" The steps are equal ({number(steps.pop(), 'count')}): a method that reads target "
-            "images sees more in a step."
-        )
-    return f"{data}: methods saw different numbers of images ({what}).{why}"
-
-
-def _by_method(groups: Sequence[Group], key: str) -> dict[str, frozenset[float]]:
-    values: dict[str, frozenset[float]] = {}
-    for group in groups:
-        if of_group := group.values(key):
-            values[group.method] = values.get(group.method, frozenset()).union(of_group)
-    return values
-
-
-def _test_sets(data: str, groups: Sequence[Group]) -> str:
-    by_seed: dict[Any, set[str]] = {}
-    for job in (job for group in groups for job in group.done):
-        domains = mapping(mapping(job.environment.get("data")).get("domains"))
-        splits = mapping(mapping(domains.get("target")).get("splits"))
-        if checksum := mapping(splits.get("test")).get("checksum"):
-            by_seed.setdefault(job.seed, set()).add(str(checksum))
-    if all(len(checksums) < 2 for checksums in by_seed.values()):
-        return ""
-    return f"{data}: jobs of one seed were tested on different images (checksums differ)."
-
-
 def _other_headlines(done: Sequence[RunRecord], metric: str) -> str:
-    others = Counter(
-        f"{job.title(job.headline)} of {job.data}"
-        for job in done
-        if job.value(metric) is None and job.value(job.headline) is not None
-    )
+    others: dict[str, list[str]] = {}  # title -> the data of each job
+    for job in done:
+        if job.value(metric) is None and job.value(job.headline) is not None:
+            others.setdefault(job.title(job.headline), []).append(job.data)
     if not others:
         return ""
-    return f"Jobs with another figure have no place in the columns: {_counted(others)}."
+    what = ", ".join(
+        f"{title} of {named(sets)} ({len(sets)} {job_noun(len(sets))})"
+        for title, sets in others.items()
+    )
+    return f"Jobs with another figure have no place in the columns: {what}."
 
 
 def _tuned_on_test(groups: Sequence[Group]) -> str:
@@ -171,7 +117,7 @@ def _rules(done: Sequence[RunRecord]) -> str:
     rules = Counter(str(job.summary.get("selection_rule")) for job in done)
     if len(rules) < 2:
         return ""
-    return f"Checkpoints were selected by different rules: {_counted(rules)}."
+    return f"Checkpoints were selected by different rules: {counted(rules)}."
 
 
 def _fell_back(groups: Sequence[Group]) -> str:
@@ -181,19 +127,8 @@ def _fell_back(groups: Sequence[Group]) -> str:
         return ""
     return (
         f"In {len(names)} of {len(done)} jobs no evaluation passed the guard against collapse: "
-        f"there, 'selected' is the last step ({_names(names)})."
+        f"there, 'selected' is the last step ({named(names)})."
     )
-
-
-def _backbones(groups: Sequence[Group]) -> str:
-    if any(key.split(".")[0] == "backbone" for group in groups for key in group.settings):
-        return ""
-    for data in dict.fromkeys(group.data for group in groups):
-        done = [job for group in groups if group.data == data for job in group.done]
-        backbones = Counter(str(job.summary.get("backbone")) for job in done)
-        if len(backbones) > 1:
-            return f"{data}: jobs differ in the backbone: {_counted(backbones)}."
-    return ""
 
 
 def _code(done: Sequence[RunRecord]) -> str:
@@ -204,7 +139,7 @@ def _code(done: Sequence[RunRecord]) -> str:
         "torch": Counter(version.get("torch") for version in versions),
         "commit": Counter(commit(job) for job in done),
     }
-    parts = [f"{name} {_counted(values)}" for name, values in columns.items() if len(values) > 1]
+    parts = [f"{name} {counted(values)}" for name, values in columns.items() if len(values) > 1]
     sentences = [f"Jobs ran with different code: {'; '.join(parts)}."] if parts else []
     if dirty := sum(bool(_git(job).get("dirty")) for job in done):
         sentences.append(f"{dirty} of {len(done)} jobs ran with uncommitted changes.")
@@ -233,18 +168,3 @@ def _machines(done: Sequence[RunRecord]) -> str:
 def _resumed(done: Sequence[RunRecord]) -> str:
     n = sum(bool(job.summary.get("resumed_with")) for job in done)
     return f"{n} of {len(done)} jobs were resumed with changed settings." if n else ""
-
-
-def _names(names: Iterable[str]) -> str:
-    """The first few, each once."""
-    once = list(dict.fromkeys(names))
-    more = f" and {len(once) - NAMED} more" if len(once) > NAMED else ""
-    return "; ".join(once[:NAMED]) + more
-
-
-def _counted(counts: Counter[Any]) -> str:
-    return ", ".join(f"{name} ({n} {_jobs(n)})" for name, n in counts.most_common())
-
-
-def _jobs(n: int) -> str:
-    return "job" if n == 1 else "jobs"

@@ -21,7 +21,7 @@ from tlrun.report.read.run_record import RunRecord
 
 SOURCE = "source_test/accuracy"
 # These have columns of their own; any other override that varies is a setting.
-APART = ("method", "data", "seed")
+APART = ("method", "terms", "data", "seed")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class FigureRow:
 class Group:
     """All jobs that differ in nothing but the seed.
 
-    sweep: where several sweeps are compared, which one. shared: keys of settings that all groups of
-    its sweep have alike.
+    method: with its terms, as a record names it. sweep: where several sweeps are compared, which
+    one. shared: keys of settings that all groups of its sweep have alike.
     """
 
     method: str
