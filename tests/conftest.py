@@ -56,6 +56,8 @@ def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes no page, which saves seconds."""
     page = importlib.import_module("tlrun.report.pages.write")
     monkeypatch.setattr(page, "write_report", lambda path, **_: Path(path) / "report.html")
+    empty = importlib.import_module("tlrun.report.statistics.leaderboard").leaderboard_of([])
+    monkeypatch.setattr(page, "write_leaderboard", lambda _: empty)
 
 
 @pytest.fixture

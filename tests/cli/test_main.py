@@ -21,6 +21,7 @@ from tlrun.cli.train import variants
 from tlrun.config.compose import compose
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.report.statistics.leaderboard import leaderboard_of
 from tlrun.run_folder.run_dir import RunDir, runs_in
 from tlrun.sweep.state import current_sweep
 
@@ -50,6 +51,7 @@ def executed(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
         fake.execute = execute  # type: ignore[attr-defined]
         page = ModuleType("tlrun.report.pages.write")
         page.write_report = lambda path, output=None: Path(path) / "report.html"  # type: ignore[attr-defined]
+        page.write_leaderboard = lambda path: leaderboard_of([])  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tlrun.experiment.lifecycle", fake)
         monkeypatch.setitem(sys.modules, "tlrun.report.pages.write", page)
         return calls

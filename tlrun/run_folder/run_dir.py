@@ -176,6 +176,13 @@ class RunDir:
             kind = None
         return kind if kind in ("light", "text", "none") else "full"
 
+    def lacks_page(self) -> bool:
+        """Whether its page or the pictures of it are lost; False where it is to have none."""
+        if self.report.is_file() and self.plots.is_dir():
+            return False
+        kind = self.page_kind()
+        return kind != "none" and not (kind == "text" and self.report.is_file())
+
     def missing(self, *, page: bool = True) -> list[str]:
         """Names of the files of a complete run that are lost or damaged, as far as can be told.
 
@@ -194,9 +201,7 @@ class RunDir:
             self.read_label_space()
         except Damaged:
             names.append(self.label_space.name)
-        kind = self.page_kind()
-        has_page = self.report.is_file() and (kind == "text" or self.plots.is_dir())
-        if page and not has_page and kind != "none":
+        if page and self.lacks_page():
             names.append(self.report.name)
         return names
 

@@ -84,17 +84,16 @@ def quoted(value: str) -> str:
 
 def close_sweep(folder: Path, failed: int) -> int:
     """The leaderboard, one closing line, and the exit code: 1 if a job failed or was left over."""
+    table = ""
     with locked(folder, wait=True):  # the last of several processes writes the whole table
         runs = [RunDir(path) for path in runs_in(folder)]
         if runs:
-            from tlrun.report.pages.write import write_report  # matplotlib comes in here
+            from tlrun.report.pages.terminal import sweep_table
+            from tlrun.report.pages.write import write_leaderboard  # matplotlib comes in here
 
-            write_report(folder)
-    if any(run.is_finished() for run in runs):
-        from tlrun.report.pages.terminal import sweep_table
-
-        if table := sweep_table(folder):
-            print(table)
+            table = sweep_table(write_leaderboard(folder), folder)
+    if table and any(run.is_finished() for run in runs):
+        print(table)
     left = [run for run in runs if run.read_status().get("state") != "completed"]
     elsewhere = [run for run in left if held_by_another(run)]
     note = f" ({len(elsewhere)} run by another process)" if elsewhere else ""

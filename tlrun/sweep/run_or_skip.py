@@ -126,8 +126,7 @@ def _ensure_whole(run: RunDir) -> None:
     Without checkpoints (removed to save space) only the page can be made.
     """
     weights = (run.checkpoints / "last.pt").is_file()
-    has_page = run.report.is_file() or run.page_kind() == "none"
-    missing = run.missing() if weights else not has_page
+    missing = run.missing() if weights else run.lacks_page()
     if missing and not held_by_another(run):
         from tlrun.experiment.lifecycle import show  # torch comes in here
         from tlrun.experiment.missing_files import make_missing_files

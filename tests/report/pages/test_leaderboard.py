@@ -10,9 +10,10 @@ import pytest
 from helpers.html_page import Page
 from helpers.run_folders import make_run, make_sweep
 from tlrun.report.pages.terminal import sweep_table
-from tlrun.report.pages.write import find_jobs, write_report
+from tlrun.report.pages.write import find_jobs, write_leaderboard, write_report
 from tlrun.report.read.run_record import read_record
 from tlrun.report.statistics.groups import group_jobs, primary_metric
+from tlrun.report.statistics.leaderboard import leaderboard_of
 from tlrun.report.statistics.significance import difference_of
 
 METRIC = "target_test/accuracy"
@@ -158,7 +159,7 @@ def test_metric_of_other_families(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_sweep_is_its_table_and_where_the_rest_lies(sweep):
-    lines = sweep_table(sweep).splitlines()
+    lines = sweep_table(write_leaderboard(sweep), sweep).splitlines()
     assert lines[0].split() == ["method", "mnist_usps", "usps_mnist", "mean"]
     assert [line.split("  ")[0] for line in lines[1:-1]] == [
         "dann optimizer.lr=0.01",
@@ -172,10 +173,8 @@ def test_the_end_of_a_sweep_is_its_table_and_where_the_rest_lies(sweep):
 def test_one_pair_has_the_table_of_its_groups_and_a_long_one_is_cut(tmp_path):
     for i in range(20):
         make_run(tmp_path / f"{i:02}", method="dann", overrides=(f"optimizer.lr={i / 100}",))
-    write_report(tmp_path)
-    lines = sweep_table(tmp_path).splitlines()
+    lines = sweep_table(write_leaderboard(tmp_path), tmp_path).splitlines()
     assert lines[0].split()[:2] == ["data", "method"]
     assert len(lines) == 1 + 15 + 1 + 1
     assert lines[-2] == "(and 5 more)"
-    (tmp_path / "leaderboard.md").unlink()
-    assert sweep_table(tmp_path) == ""
+    assert sweep_table(leaderboard_of([]), tmp_path) == ""

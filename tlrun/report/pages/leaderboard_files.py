@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tlrun.files import csv_file
@@ -12,7 +12,7 @@ from tlrun.report.read.run_record import RULES
 from tlrun.report.statistics.chosen import mean_value
 from tlrun.report.statistics.groups import SOURCE, mean_of
 from tlrun.report.statistics.leaderboard import Leaderboard, Line
-from tlrun.report.statistics.matrix import Cell, Matrix, matrices
+from tlrun.report.statistics.matrix import Cell, Matrix
 
 COSTS = ("steps", "images_seen", "train_seconds")
 Cells = list[tuple[str, Any]]  # (column, cell)
@@ -59,8 +59,8 @@ def leaderboard_md(board: Leaderboard, cautions: Sequence[str]) -> str:
         "checkpoints, paired over common seeds, p of the two-sided paired t-test after Holm's "
         "correction for all pairs of the data.\n\n"
     )
-    text += _table([_md_cells(board, line) for line in board.lines])
-    for matrix in matrices(board.candidates, board.metric, board.rules[:1]):
+    text += _table(cells_by_group(board))
+    for matrix in board.matrices[:1]:
         text += _by_data_md(matrix)
     if any(group.saw_target_labels for group in board.groups):
         text += "\n\\* saw target labels in training or selection.\n"
@@ -83,15 +83,7 @@ def _by_data_md(matrix: Matrix) -> str:
         f"\nBy {matrix.columns_are}{of}, {matrix.rule} checkpoints, the best of each column in "
         f"bold{_escaped(rest)}{mean}:\n\n"
     )
-    lines = []
-    for row in matrix.rows:
-        cells = [("method", row.name + ("*" if row.sees else ""))]
-        cells += zip(matrix.heads, map(_cell, row.cells), strict=True)
-        if matrix.averaged:
-            mean = row.average_text
-            cells.append(("mean", f"**{mean}**" if row.best else mean))
-        lines.append(cells)
-    text += _table(lines)
+    text += _table(cells_by_data(matrix, lambda best: f"**{best}**"))
     return text + (f"\nNo mean: {_escaped('; '.join(matrix.gaps))}.\n" if matrix.gaps else "")
 
 
@@ -100,11 +92,11 @@ def by_data_csv(board: Leaderboard) -> str:
 
     The mean is over the columns, empty where a row lacks one; `columns` says how many it has.
     """
-    found = matrices(board.candidates, board.metric, ["selected"])
-    if not found:
+    matrix = next((one for one in board.matrices if one.rule == "selected"), None)
+    if matrix is None:
         return ""
     out = io.StringIO()
-    write, matrix = csv_file.Writer(out, lineterminator="\n"), found[0]
+    write = csv_file.Writer(out, lineterminator="\n")
     parts = [f"{head}/{part}" for head in matrix.names for part in ("mean", "std", "n")]
     write.writerow(["method", "saw_target_labels", *parts, "mean", "std", "columns", "of"])
     for row in matrix.rows:
@@ -116,7 +108,33 @@ def by_data_csv(board: Leaderboard) -> str:
     return out.getvalue()
 
 
-def _md_cells(board: Leaderboard, line: Line) -> Cells:
+def first_table(board: Leaderboard) -> list[Cells]:
+    """What is read first: method x data where there are several data, else the groups."""
+    return cells_by_data(board.matrices[0]) if board.matrices else cells_by_group(board)
+
+
+def cells_by_data(matrix: Matrix, mark: Callable[[str], str] = str) -> list[Cells]:
+    """A line for each row. mark: what is done to the best of a column."""
+
+    def written(cell: Cell) -> str:
+        return mark(cell.text) if cell.best else cell.text
+
+    lines = []
+    for row in matrix.rows:
+        cells: Cells = [("method", row.name + ("*" if row.sees else ""))]
+        cells += zip(matrix.heads, map(written, row.cells), strict=True)
+        if matrix.averaged:
+            cells.append(("mean", mark(row.average_text) if row.best else row.average_text))
+        lines.append(cells)
+    return lines
+
+
+def cells_by_group(board: Leaderboard) -> list[Cells]:
+    """A line for each group, in order."""
+    return [_cells(board, line) for line in board.lines]
+
+
+def _cells(board: Leaderboard, line: Line) -> Cells:
     group = line.group
     return [
         *([("sweep", group.sweep)] if board.compares else []),
@@ -127,10 +145,6 @@ def _md_cells(board: Leaderboard, line: Line) -> Cells:
         ("selected, against the best", line.against_best),
         ("time", number(line.seconds, "seconds")),
     ]
-
-
-def _cell(cell: Cell) -> str:
-    return f"**{cell.text}**" if cell.best else cell.text
 
 
 def _table(lines: Sequence[Cells]) -> str:

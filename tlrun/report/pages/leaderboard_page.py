@@ -23,7 +23,7 @@ from tlrun.report.statistics import search
 from tlrun.report.statistics.chosen import at_chosen_settings, chosen_settings
 from tlrun.report.statistics.groups import Group
 from tlrun.report.statistics.leaderboard import Leaderboard
-from tlrun.report.statistics.matrix import chosen_matrix, matrices, settings_of_sweeps
+from tlrun.report.statistics.matrix import chosen_matrix, settings_of_sweeps
 from tlrun.report.statistics.over_data import MeanGroup
 from tlrun.report.statistics.provenance import provenance
 from tlrun.report.statistics.rank_correlation import figures_by_cut, rank_correlations
@@ -76,7 +76,6 @@ def leaderboard_html(board: Leaderboard, context: Context, folder: Path) -> str:
     alone = bool(context.searches) and not board.compares
     drawn = board.groups if alone else board.candidates
     chosen = [] if alone else chosen_settings([*board.means, *board.candidates], board.metric)
-    by_data = matrices(board.candidates, board.metric, board.rules)
     scores = read_scores(folder / FILE)
     ranks = rank_correlations(scores, board.candidates, board.metric)
     return render(
@@ -93,8 +92,8 @@ def leaderboard_html(board: Leaderboard, context: Context, folder: Path) -> str:
         winners=None if alone else _winners(board),
         most_winners=1 if len(board.means) and len(_sets(board)) > NAMED else NAMED,
         searches=[_search(one, label, folder) for label, one in context.searches],
-        matrices=by_data,
-        folded=bool(by_data) and len(board.lines) > FOLDED,
+        matrices=board.matrices,
+        folded=bool(board.matrices) and len(board.lines) > FOLDED,
         sweeps=settings_of_sweeps(board.groups) if board.compares else [],
         pairs=board.differences[:MOST_PAIRS],
         chosen=chosen,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from tlrun.evaluate.figures import finite
 from tlrun.report.figures.style import short
 from tlrun.report.formats import NONE, number, with_interval
+from tlrun.report.pages.leaderboard_files import first_table
 from tlrun.report.read.run_record import RunRecord, read_record
 from tlrun.report.statistics.findings import (
     comparison,
@@ -17,6 +17,7 @@ from tlrun.report.statistics.findings import (
     selection_sentence,
     times,
 )
+from tlrun.report.statistics.leaderboard import Leaderboard
 
 ROWS = 15  # of a leaderboard
 CLASSES = 12  # with more, the hardest ones stand for all
@@ -52,30 +53,21 @@ def text_summary(run_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def sweep_table(folder: Path) -> str:
-    """What leaderboard.md begins with: its table of methods and data where there are several data,
-    else that of the groups. At most ROWS lines of it, and where all of it lies; "" without it."""
-    written = folder / "leaderboard.md"
-    if not written.is_file():
+def sweep_table(board: Leaderboard, folder: Path) -> str:
+    """The first table of a leaderboard that lies in `folder`: at most ROWS lines, and where all of
+    it lies; "" without a job."""
+    rows = first_table(board)
+    if not rows:
         return ""
-    blocks = written.read_text(encoding="utf-8").split("\n\n")
-    by_data = [i + 1 for i, block in enumerate(blocks[:-1]) if block.startswith("By ")]
-    tables = [blocks[i] for i in by_data] or [b for b in blocks if b.startswith("| ")]
-    if not tables:
-        return ""
-    head, _rule, *rows = [_cells(line) for line in tables[0].strip().splitlines()]
-    shown = [head, *rows[:ROWS]]
+    head = [column for column, _ in rows[0]]
+    shown = [head, *([str(cell) for _, cell in cells] for cells in rows[:ROWS])]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in shown]
     if len(rows) > ROWS:
         lines.append(f"(and {len(rows) - ROWS} more)")
-    return "\n".join([*lines, f"Leaderboard: {written}, {folder / 'report.html'}"])
-
-
-def _cells(line: str) -> list[str]:
-    """The cells of a line of a Markdown table, as they are read."""
-    cells = re.split(r"(?<!\\)\|", line)[1:-1]
-    return [re.sub(r"\\(.)", r"\1", cell.strip().replace("**", "")) for cell in cells]
+    return "\n".join(
+        [*lines, f"Leaderboard: {folder / 'leaderboard.md'}, {folder / 'report.html'}"]
+    )
 
 
 def _title(record: RunRecord) -> str:

@@ -19,9 +19,10 @@ from tlrun.report.read.run_record import RunRecord, is_run, read_record
 from tlrun.report.statistics import provenance
 from tlrun.report.statistics.cautions import cautions
 from tlrun.report.statistics.groups import primary_metric
-from tlrun.report.statistics.leaderboard import leaderboard_of
+from tlrun.report.statistics.leaderboard import Leaderboard, leaderboard_of
 from tlrun.report.statistics.search import NAME, read_search
 
+PAGE = "report.html"
 RUNS = "runs"  # what single run folders are called in a comparison
 
 
@@ -56,18 +57,25 @@ def write_report(path: Path, output: Path | None = None, *, kind: str = "full") 
         return record.page.report
     if output is not None:
         raise ConfigError(f"{path} is no run; write its leaderboard with --compare {output}")
-    if jobs := find_jobs(path):
-        return _write_leaderboard(
-            [Source(path, "")],
-            dict.fromkeys(jobs, ""),
-            path,
-            title=f"Sweep of {len(jobs)} jobs",
-            resume=command("resume", str(path.resolve())),
-            again=command("report", str(path.resolve())),
+    write_leaderboard(path)
+    return path / PAGE
+
+
+@threadpool_limits.wrap(limits=1)
+def write_leaderboard(path: Path) -> Leaderboard:
+    """(Re)write the three files of a sweep. Raises ConfigError when `path` holds no run."""
+    if not (jobs := find_jobs(path)):
+        raise ConfigError(
+            f"{path} is neither a run folder (no config.yaml) nor a sweep folder (no run folder "
+            "inside); give the folder that tlrun printed at its end."
         )
-    raise ConfigError(
-        f"{path} is neither a run folder (no config.yaml) nor a sweep folder (no run folder "
-        "inside); give the folder that tlrun printed at its end."
+    return _write_leaderboard(
+        [Source(path, "")],
+        dict.fromkeys(jobs, ""),
+        path,
+        title=f"Sweep of {len(jobs)} jobs",
+        resume=command("resume", str(path.resolve())),
+        again=command("report", str(path.resolve())),
     )
 
 
@@ -96,7 +104,7 @@ def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
             labels.setdefault(job.resolve(), source.label)
     n = len(set(labels.values()))
     words = [*(str(source.path) for source in sources), "--compare", str(folder.resolve())]
-    return _write_leaderboard(
+    _write_leaderboard(
         sources,
         labels,
         folder,
@@ -104,6 +112,7 @@ def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
         resume=None,
         again=command("report", *words),
     )
+    return folder / PAGE
 
 
 def find_jobs(path: Path) -> list[Path]:
@@ -135,7 +144,7 @@ def _write_leaderboard(
     title: str,
     resume: str | None,
     again: str,
-) -> Path:
+) -> Leaderboard:
     """labels: {run folder: the label of its sweep}, all empty where only one is shown."""
     jobs = [read_record(job) for job in labels]
     metric = primary_metric(jobs)
@@ -162,8 +171,8 @@ def _write_leaderboard(
     else:
         by_data.unlink(missing_ok=True)
     write_atomic(folder / "leaderboard.md", leaderboard_md(board, warnings))
-    write_atomic(folder / "report.html", leaderboard_html(board, context, folder))
-    return folder / "report.html"
+    write_atomic(folder / PAGE, leaderboard_html(board, context, folder))
+    return board
 
 
 def _never_begun(source: Source, jobs: list[RunRecord]) -> tuple[int, list[str]]:

@@ -19,7 +19,7 @@ from tlrun.report.statistics.groups import (
     primary_metric,
     title_in,
 )
-from tlrun.report.statistics.matrix import heads
+from tlrun.report.statistics.matrix import Matrix, heads, matrices
 from tlrun.report.statistics.over_data import MeanGroup, mean_groups
 from tlrun.report.statistics.significance import Difference, all_differences, difference_of
 
@@ -87,6 +87,11 @@ class Leaderboard:
         """Of the candidates with a result on all data, best first; [] with one data set."""
         whole = [g for g in mean_groups(self.candidates) if g.row("selected", self.metric).n]
         return sorted(whole, key=lambda g: -(g.standing(self.metric) or 0.0))
+
+    @functools.cached_property
+    def matrices(self) -> list[Matrix]:
+        """Method x data of the candidates, one for each rule; [] with one column."""
+        return matrices(self.candidates, self.metric, self.rules)
 
     @functools.cached_property
     def differences(self) -> list[Difference]:
