@@ -423,6 +423,46 @@ def test_a_signal_ends_after_the_step_and_resume_goes_on(
     assert_same(RUN, straight)
 
 
+PREPARES = {
+    "data": "tlrun.experiment.assemble.load_data",
+    "net": "tlrun.engine.trainer.frozen_kept",
+    "method": "tlrun.methods.base.Method.start",
+    "first evaluation": "tlrun.engine.trainer.Trainer._evaluate",
+}
+
+
+@pytest.mark.parametrize("what", PREPARES)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_step_ends_at_once(
+    number: int,
+    code: int,
+    what: str,
+    tlrun: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    straight: RunDir,
+) -> None:
+    went_on: list[str] = []
+
+    def prepare(*_: Any, **__: Any) -> None:
+        stop(number)()
+        went_on.append(what)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(PREPARES[what], prepare)
+            assert tlrun(*WORDS) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert went_on == []
+    how = f"go on with: tlrun resume {RUN.path.absolute()}"
+    assert tlrun.sentence == f"tlrun: interrupted: stopped; {how}"
+    assert RUN.read_status()["state"] == "interrupted"
+    assert not (RUN.checkpoints / "last.pt").exists()
+    assert tlrun("resume", "run") == 0
+    assert_same(RUN, straight)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_after_the_training(
     number: int, code: int, tlrun: Command, monkeypatch: pytest.MonkeyPatch, straight: RunDir

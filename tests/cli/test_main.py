@@ -167,7 +167,7 @@ def fail(error: BaseException) -> Callable[[Any], None]:
         (RunError("loss is NaN"), 1, "failed", "tlrun: error: loss is NaN\n"),
         (ConfigError("no such thing"), 2, "failed", "tlrun: error: no such thing\n"),
         (Interrupted("stopped", 143), 143, "interrupted", "tlrun: interrupted: stopped\n"),
-        (KeyboardInterrupt(), 130, "interrupted", "tlrun: interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted", "stopped; go on with: tlrun resume {run}\n"),
     ],
 )
 def test_failures_are_one_sentence_and_an_exit_code(
@@ -180,7 +180,7 @@ def test_failures_are_one_sentence_and_an_exit_code(
 ) -> None:
     calls = executed(fail(error))
     assert main([]) == code
-    assert capsys.readouterr().err.endswith(said)
+    assert capsys.readouterr().err.endswith(said.format(run=calls[0]))
     assert RunDir(calls[0]).read_status()["state"] == state
 
 
@@ -238,6 +238,28 @@ def test_an_interruption_ends_the_sweep(executed: Callable[..., list[Path]]) -> 
     calls = executed(fail(Interrupted("stopped", 143)))
     assert main(["--multirun", "seed=0,1"]) == 143
     assert len(calls) == 1
+
+
+def test_ctrl_c_in_a_dry_run_of_a_sweep_offers_nothing_to_go_on_with(
+    executed: Callable[..., list[Path]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = executed(fail(KeyboardInterrupt()))
+    words = ["--multirun", "seed=0,1", "dry_run=true"]
+    assert main(words) == 130
+    assert capsys.readouterr().err == "tlrun: interrupted: stopped; a dry run keeps nothing\n"
+    assert len(calls) == 1
+    assert not calls[0].exists()
+
+    def between_jobs(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tlrun.cli.train.run_job", between_jobs)
+    assert main(words) == 130
+    assert capsys.readouterr().err == "tlrun: interrupted\n"
+    assert main(words[:2]) == 130
+    assert "to go on with the sweep: tlrun resume" in capsys.readouterr().err
 
 
 def test_a_job_that_fails_in_a_launchers_process_leaves_the_others(

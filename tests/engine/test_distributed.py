@@ -11,6 +11,7 @@ import torch
 from helpers import small
 from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
+from tlrun.experiment import worker
 from tlrun.experiment.resume import resume
 from tlrun.experiment.start import create_run_folder, run_experiment
 
@@ -102,3 +103,20 @@ def test_two_processes_resume_exactly(number, tmp_path):
     assert all(torch.equal(a[key], b[key]) for key in a)
     rows = [[{**row, "time": 0} for row in r.read_metrics()] for r in (straight, broken)]
     assert rows[0] == rows[1]
+
+
+def test_a_signal_before_the_first_step_ends_a_worker_with_its_exit_code(tmp_path, monkeypatch):
+    went_on = []
+
+    def prepare(*_):
+        signal.raise_signal(signal.SIGTERM)
+        went_on.append(True)
+
+    for name in ("_watch_parent", "train_worker"):
+        monkeypatch.setattr(worker, name, prepare if name == "train_worker" else lambda _: None)
+    before = signal.getsignal(signal.SIGUSR2)
+    try:
+        assert worker.main([str(tmp_path), "0", "2", "0.0"]) == 143
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert went_on == []

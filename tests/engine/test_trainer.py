@@ -14,6 +14,7 @@ from helpers.hooks import Crash, call_before, crash_after_save, crash_before
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, Interrupted, RunError
+from tlrun.experiment.start import termination_told
 from tlrun.methods.base import Method, Phase, Update
 from tlrun.methods.fine_tuning.source_only import SourceOnly
 
@@ -120,6 +121,39 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path):
     resumed.trainer().fit()
     assert equal(weights(straight), weights(resumed))
     assert rows(straight) == rows(resumed)
+
+
+def test_a_signal_in_a_refresh_before_the_first_step_does_not_wait(tmp_path):
+    session = small.session(tmp_path / "run", "method=pada", "method.reweight_every=2")
+    seen = []
+
+    def refresh(phase, net, data, progress):
+        seen.append(progress.step)
+        signal.raise_signal(signal.SIGTERM)
+        seen.append("went on")
+
+    session.method.refresh = refresh
+    with termination_told(), pytest.raises(KeyboardInterrupt) as stopped:
+        session.trainer().fit()
+    assert stopped.value.exit_code == 143
+    assert seen == [0]
+
+
+def test_a_signal_behind_the_last_check_of_a_phase_is_not_lost(tmp_path):
+    session = prepared(small.session(tmp_path / "run"), "two phases")
+    trainer = session.trainer()
+    follow = trainer._follow_cadence
+
+    def and_then(run, done):
+        follow(run, done)
+        if done == run.total:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer._follow_cadence = and_then
+    with pytest.raises(Interrupted, match="stopped at step 4; go on") as stopped:
+        trainer.fit()
+    assert stopped.value.exit_code == 143
+    assert checkpoint.load_last(session.run_dir.checkpoints)["step"] == 4
 
 
 def test_the_loop_is_the_same_as_twenty_lines_by_hand(tmp_path):

@@ -46,6 +46,7 @@ class Jobs:
             run.set_status("completed")
             run.write_json(run.summary, {"seed": cfg.seed})
             run.report.touch()
+            run.plots.mkdir(exist_ok=True)
         return {"seed": cfg.seed}
 
     def again(self, *words: str) -> tuple[int, list[int]]:

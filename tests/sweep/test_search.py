@@ -56,6 +56,7 @@ class Jobs:
             run.write_json(run.summary, {**about, **chosen})
             run.set_status("completed")
             run.report.touch()
+            run.plots.mkdir(exist_ok=True)
         return {}
 
     def search(self, *words: str) -> tuple[int, list[tuple[float, float, int]]]:

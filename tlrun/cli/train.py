@@ -72,7 +72,7 @@ def train(argv: list[str], began: float | None = None) -> int:
                     job
                 )()
         except KeyboardInterrupt:  # in a launcher that waits for its processes, between two jobs
-            if state.folder is not None:
+            if state.folder is not None and not state.dry_run:
                 say(f"to go on with the sweep: tlrun resume {state.folder.absolute()}")
             raise
         except (Exception, SystemExit) as stop:

@@ -71,7 +71,8 @@ def _end() -> None:
 class StopRequest:
     """Context manager: while it is open, the first signal is only remembered.
 
-    The trainer finishes its step, saves, and raises `Interrupted(exit_code)`.
+    The trainer opens it for its steps: it finishes one, saves, and raises `Interrupted(exit_code)`.
+    Whatever else a run does is interrupted at once (`stop_explained` in experiment/start.py).
     """
 
     def __init__(self) -> None:

@@ -88,7 +88,8 @@ class Trainer:
     """Trains the net through all phases, from the start or from `checkpoints/last.pt`.
 
     evaluates: False = no evaluation, hence no selection (a rehearsal).
-    Raises Interrupted after SIGINT/SIGTERM, RunError when a loss is not finite or the disk is full.
+    Raises Interrupted after SIGINT/SIGTERM while it takes steps, RunError when a loss is not finite
+    or the disk is full.
     """
 
     def __init__(
@@ -117,8 +118,7 @@ class Trainer:
             self.metrics_log.open(self.cfg["logger"], saved)
             if self.process.first:
                 self.selection.take_back()
-            with self.stop:
-                self._run_phases(saved)
+            self._run_phases(saved)
             if self.process.first:
                 self.hooks.before_publish()
                 self.selection.publish()
@@ -228,11 +228,24 @@ class Trainer:
             )
             self._set_training_mode(frozen)
             try:
-                for step in range(done, total):
-                    self._take_step(run, Progress(step, total))
-                    self._follow_cadence(run, step + 1)
+                self._take_steps(run, done)
             finally:
                 run.close()
+
+    def _take_steps(self, run: PhaseRun, done: int) -> None:
+        """Those that are left. What comes before the first is lost with nothing: a signal ends it
+        at once. From there on a signal waits for the end of a step."""
+        if done < run.total:
+            self._refresh(run, Progress(done, run.total))
+        with self.stop:
+            for step in range(done, run.total):
+                progress = Progress(step, run.total)
+                if step > done:
+                    self._refresh(run, progress)
+                self._take_step(run, progress)
+                self._follow_cadence(run, step + 1)
+        if stop_code := self._stop_code():  # it came after the last step was saved
+            raise self._interrupted(stop_code)
 
     def open_streams(self, phase: Phase) -> dict[str, Stream]:
         """The training streams of a phase, by name; batches are asked for by step."""
@@ -280,12 +293,16 @@ class Trainer:
 
     # ---- one step -------------------------------------------------------------------------
 
+    def _refresh(self, run: PhaseRun, progress: Progress) -> None:
+        """What the method does before every so many steps."""
+        every = run.phase.refresh_every
+        if every and progress.step % every == 0:
+            self.method.refresh(run.phase, self.net, self.data, progress)
+
     def _take_step(self, run: PhaseRun, progress: Progress) -> None:
-        """Learning rate, refresh, batches, updates."""
+        """Learning rate, batches, updates."""
         phase, step = run.phase, progress.step
         set_learning_rate(run.optimizer, learning_rate_factor(run.schedule, step, run.total))
-        if phase.refresh_every and step % phase.refresh_every == 0:
-            self.method.refresh(phase, self.net, self.data, progress)
         batch = {name: stream.batch(self.global_step) for name, stream in run.streams.items()}
         info = StepInfo(self.global_step, phase, progress, batch, run.optimizer)
         self.hooks.before_step(info)
@@ -319,10 +336,11 @@ class Trainer:
                 self._save(run.index, run.phase, done, run.optimizer)
             stop_code = self._stop_code()
         if stop_code and saves:
-            raise Interrupted(
-                f"stopped at step {self.global_step}; go on with: tlrun resume {self.run_dir.path}",
-                stop_code,
-            )
+            raise self._interrupted(stop_code)
+
+    def _interrupted(self, stop_code: int) -> Interrupted:
+        how = f"go on with: tlrun resume {self.run_dir.path}"
+        return Interrupted(f"stopped at step {self.global_step}; {how}", stop_code)
 
     def _stop_code(self) -> int:
         """The exit code of the signal that any process was sent; 0 without one."""

@@ -13,10 +13,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tlrun.errors import ConfigError, Interrupted
 from tlrun.files.atomic import write_atomic
+from tlrun.files.yaml_file import read_yaml
 from tlrun.machine import in_slurm
 from tlrun.run_folder.record import recorded
 from tlrun.run_folder.run_dir import RunDir
+
+EXIT_CODE = 130  # of Ctrl-C
 
 
 def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
@@ -40,14 +44,43 @@ def run_experiment(run: RunDir, began: float | None = None) -> dict[str, Any]:
     began: time.time() when the command began, where it is for this run alone (None = now).
     """
     began = began or time.time()  # before torch is imported
-    with recorded(run), termination_told():
+    with recorded(run), stop_explained(run), termination_told():
         from tlrun.experiment.lifecycle import execute  # torch comes in here
 
         return execute(run.path, began)
 
 
+@contextmanager
+def stop_explained(run: RunDir) -> Iterator[None]:
+    """Ctrl-C or SIGTERM, wherever it comes, leaves as Interrupted that says how to go on.
+
+    The trainer's own sentence stays, but for a dry run: nothing is left of that, whose trainer
+    names a folder that is gone.
+    """
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        code = int(getattr(stop, "exit_code", EXIT_CODE))
+        if _is_dry_run(run):
+            run.discard()
+            raise Interrupted("stopped; a dry run keeps nothing", code) from None
+        if isinstance(stop, Interrupted):
+            raise
+        raise Interrupted(f"stopped; go on with: tlrun resume {run.path}", code) from None
+
+
+def _is_dry_run(run: RunDir) -> bool:
+    """Also where the folder is removed already."""
+    if not run.config.is_file():
+        return True
+    try:
+        return bool(read_yaml(run.config).get("dry_run"))
+    except (ConfigError, AttributeError):
+        return False
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM while nothing is trained: ends the run as Ctrl-C does, and it is written down."""
+    """SIGTERM outside of the steps of training: ends the run as Ctrl-C does."""
 
     exit_code = 143
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tlrun.errors import TlrunError
 from tlrun.experiment.lifecycle import train_worker
+from tlrun.experiment.start import termination_told
 from tlrun.files.locks import file_lock
 
 
@@ -36,11 +37,13 @@ def main(argv: list[str]) -> int:
     try:
         # an orphan of a killed run ends itself within a second: wait for it, else two would write
         # to one folder
-        with file_lock(run_dir / f".worker{rank}.lock", seconds=30):
+        with file_lock(run_dir / f".worker{rank}.lock", seconds=30), termination_told():
             train_worker(run_dir, rank, world, began)
     except TlrunError as error:
         (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")
         return error.exit_code
+    except KeyboardInterrupt as stop:  # before its steps; the process that began us explains it
+        return int(getattr(stop, "exit_code", 130))
     except Exception:
         traceback.print_exc()
         return 1

@@ -34,6 +34,7 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
         folder = claim_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state.folder = folder  # by now there is one
+    state.dry_run = bool(config.dry_run)
     state.command = command_of(config)
     if not is_search(config):
         add_command(folder, state.command)

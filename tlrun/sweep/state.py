@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class SweepState:
-    """began: time.time() when the command did (None: nobody knows). A single run has no folder."""
+    """began: time.time() when the command did (None: nobody knows). A single run has no folder.
+
+    dry_run: there will be nothing to go on with.
+    """
 
     began: float | None = None
     folder: Path | None = None  # of the sweep
+    dry_run: bool = False
     command: SweepCommand | None = None  # as sweep.yaml has it, or will have it
     progress: SweepProgress | None = None
     failures: list[Exception] = field(default_factory=list)  # of the jobs that ran in this process
