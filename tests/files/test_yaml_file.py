@@ -6,15 +6,25 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
+from tlrun.config.packaged import conf_dir
 from tlrun.errors import ConfigError
+from tlrun.files import yaml_file
 from tlrun.files.yaml_file import LARGEST, read_yaml
 
 # each level ten times the one before: 10^12 values in 300 bytes
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
+
+
+@pytest.fixture(params=["with libyaml", "without"], autouse=True)
+def libyaml(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every PyYAML has it."""
+    if request.param == "without":
+        monkeypatch.setattr(yaml_file, "_Scanned", None)
 
 
 def test_reads_what_omegaconf_writes(tmp_path: Path) -> None:
@@ -63,6 +73,17 @@ def test_refused_at_once(tmp_path: Path, content: str | bytes, why: str) -> None
     assert time.process_time() - began < 5
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML without libyaml")
+def test_libyaml_reads_the_same() -> None:
+    texts = [path.read_text() for path in sorted(conf_dir().rglob("*.yaml"))]
+    texts += ["a: {b: [1, 0x1F, 1_000, .5, 1e-4, ~, on]}\n'c d': |\n  e\n  f\n", "- !!str 1\n- ? x"]
+    assert len(texts) > 100
+    for text in texts:
+        loaders = (yaml_file._Loader, yaml_file._ScannedByC)
+        one, other = (yaml.load(text, Loader=loader) for loader in loaders)
+        assert repr(one) == repr(other)
 
 
 def test_empty_and_missing(tmp_path: Path) -> None:

@@ -297,17 +297,21 @@ def choices(rows: Sequence[Row], guard: Guard) -> dict[str, Row]:
     return chosen
 
 
-def regrets(rows: Sequence[Row], guard: Guard) -> dict[str, float]:
+def regrets(
+    rows: Sequence[Row], guard: Guard, chosen: Mapping[str, Row] | None = None
+) -> dict[str, float]:
     """{rule: the oracle's target test accuracy − that of the row the rule chooses}, in [0, 1].
 
-    Over the rules and rows of `choices`; {} if no row has target test accuracy. It looks at test
-    labels: for judging rules after the fact, never for choosing one.
+    chosen: what `choices` gives of the same, where it is there already; {} if no row has target
+    test accuracy. It looks at test labels: for judging rules after the fact, never for choosing
+    one.
     """
     measured = [row for row in rows if finite(row.get(ORACLE)) is not None]
     best = select_row(measured, "oracle", guard)
     if best is None:
         return {}
-    reached = {rule: finite(row.get(ORACLE)) for rule, row in choices(rows, guard).items()}
+    chosen = choices(rows, guard) if chosen is None else chosen
+    reached = {rule: finite(row.get(ORACLE)) for rule, row in chosen.items()}
     return {rule: best[ORACLE] - value for rule, value in reached.items() if value is not None}
 
 

@@ -53,7 +53,7 @@ def draw_curves(record: RunRecord, path: Path) -> None:
 
 def _panels(record: RunRecord) -> list[Panel]:
     """(title, height, curves, how they are drawn), from top to bottom; some have no curve."""
-    train, evaluations = record.split("train"), record.split("eval")
+    train, evaluations = record.training_rows, record.evaluations
     validators = _named(evaluations, keys(evaluations, "validator/"))
     scheduled = [*keys(train, "lr"), *(k for k in keys(train, "metric/") if "lambda" in k)]
     rule, peak = str(record.summary.get("selection_rule")), record.summary.get("peak_learning_rate")
@@ -80,7 +80,7 @@ def _named(rows: list[dict[str, Any]], names: list[str]) -> list[Curve]:
 
 
 def _accuracies(record: RunRecord) -> list[Curve]:
-    rows, train = record.split("eval"), record.split("train")
+    rows, train = record.evaluations, record.training_rows
     named = [("source, validation", "source_val/accuracy")]
     named += [("target, test (oracle)", key) for key in ORACLES]
     curves = [(name, *series(rows, key)) for name, key in named if series(rows, key)[0].size]
@@ -104,7 +104,7 @@ def _tasks(rows: list[dict[str, Any]]) -> list[Curve]:
 
 
 def _accuracy_title(record: RunRecord) -> str:
-    rows = record.split("eval")
+    rows = record.evaluations
     kinds = dict.fromkeys(kind_of(key) for key in keys(rows, ""))
     boxes = ", and mean IoU in hundredths" if IOU in kinds else ""
     if not any(series(rows, key)[0].size for key in ORACLES):

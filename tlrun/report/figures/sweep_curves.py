@@ -22,7 +22,7 @@ OTHER = {"color": "#b9b9b9", "lw": 0.7, "zorder": 1}
 
 def draw_learning_curves(groups: list[Group], path: Path) -> None:
     """Mean over seeds as a line, lowest to highest as a band. Raises Missing without a log."""
-    logged = {group: [row for job in group.jobs for row in job.split("eval")] for group in groups}
+    logged = {group: [row for job in group.jobs for row in job.evaluations] for group in groups}
     everything = [row for rows in logged.values() for row in rows]
     key = next((key for key in ORACLES if series(everything, key)[0].size), SOURCE_VAL)
     kind = kind_of(key)
@@ -66,7 +66,7 @@ def _draw_group(ax: Any, group: Group, key: str, place: int) -> Any:
     values: dict[float, list[float]] = {}
     times = scale(kind_of(key).unit)
     for job in group.jobs:
-        for at, value in zip(*series(job.split("eval"), key), strict=True):
+        for at, value in zip(*series(job.evaluations, key), strict=True):
             values.setdefault(float(at), []).append(times * float(value))
     steps = sorted(values)
     if named and any(len(values[step]) > 1 for step in steps):

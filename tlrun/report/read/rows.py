@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,40 @@ from tlrun.evaluate.figures import finite
 Row = dict[str, Any]
 
 
+# What the line of a training row begins with: all of it that the steps of later rows depend on.
+TRAINING = re.compile(r'\{"step": (\d+), "phase": "([^"\\]*)", "split": "train", .*\}$')
+
+
 def read_rows(path: Path) -> list[Row]:
     """Each with its `global_step`; lines that cannot be read, torn by kill -9, are left out."""
+    return add_global_step([row for line in _lines(path) if (row := _row(line)) is not None])
+
+
+def read_evaluations(path: Path) -> list[Row]:
+    """The rows of evaluations alone, as `read_rows` gives them: in a sweep the others take most of
+    the time and memory, and no table needs them."""
+    rows: list[Row] = []
+    for line in _lines(path):
+        if skimmed := TRAINING.match(line):
+            rows.append({"step": int(skimmed[1]), "phase": skimmed[2]})
+        elif (row := _row(line)) is not None:
+            rows.append(row)
+    return [row for row in add_global_step(rows) if row.get("split") == "eval"]
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return add_global_step(rows)
+
+
+def _row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def add_global_step(rows: list[Row]) -> list[Row]:

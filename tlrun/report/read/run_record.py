@@ -20,7 +20,7 @@ from tlrun.evaluate.divergence import Failure, failure
 from tlrun.evaluate.figures import Figure, Kind, finite, kind_of
 from tlrun.files.yaml_file import read_yaml
 from tlrun.report.read.predictions import UNLABELLED, PredictionTable, read_predictions
-from tlrun.report.read.rows import Row, read_rows
+from tlrun.report.read.rows import Row, read_evaluations, read_rows
 from tlrun.run_folder.run_dir import RunDir
 
 RULES = ("selected", "last", "oracle")
@@ -152,7 +152,11 @@ class RunRecord:
 
     @cached_property
     def training_failure(self) -> Failure | None:
-        """Whether the training diverged or never left chance, by the rows that were logged."""
+        """Whether the training diverged or never left chance: the summary says so, and of an older
+        run the rows that were logged."""
+        if "training_failure" in self.summary:
+            told = mapping(self.summary["training_failure"])
+            return Failure(str(told.get("kind")), str(told.get("why"))) if told else None
         return failure(self.rows, len(self.classes), mapping(self.summary.get("chance")))
 
     def kind(self, key: str) -> Kind:
@@ -182,8 +186,16 @@ class RunRecord:
 
     # ---- rows ---------------------------------------------------------------------------------
 
-    def split(self, name: str) -> list[Row]:
-        return [row for row in self.rows if row.get("split") == name]
+    @cached_property
+    def training_rows(self) -> list[Row]:
+        return [row for row in self.rows if row.get("split") == "train"]
+
+    @cached_property
+    def evaluations(self) -> list[Row]:
+        """Without the other rows, where nothing else asked for these."""
+        if "rows" in vars(self):
+            return [row for row in self.rows if row.get("split") == "eval"]
+        return read_evaluations(self.run.metrics)
 
     @property
     def selected_at(self) -> float | None:
@@ -192,7 +204,7 @@ class RunRecord:
         step = finite(chosen.get("step"))
         if step is None:
             return None
-        same = [row for row in self.split("eval") if row.get("step") == step]
+        same = [row for row in self.evaluations if row.get("step") == step]
         in_phase = [row for row in same if row.get("phase") == chosen.get("phase")]
         return float((in_phase or same)[-1]["global_step"]) if same else step
 

@@ -45,7 +45,7 @@ def selector_value(job: RunRecord) -> float | None:
     if sees_target_labels(rule) or job.summary.get("selection_fell_back"):
         return None
     step = job.selected_at
-    rows = [row for row in job.split("eval") if row.get("global_step") == step]
+    rows = [row for row in job.evaluations if row.get("global_step") == step]
     return score(rows[-1], rule) if rows else None
 
 

@@ -52,7 +52,7 @@ class RuleChoice:
 
 def competing(record: RunRecord) -> list[Row]:
     """The evaluations of the last phase, among which a rule chooses."""
-    rows = record.split("eval")
+    rows = record.evaluations
     return [row for row in rows if row.get("phase") == rows[-1].get("phase")]
 
 
@@ -89,7 +89,8 @@ def judge(record: RunRecord) -> list[RuleChoice]:
     rows, guard = competing(record), Guard.from_summary(record.summary)
     if guard is None:
         return []
-    losses, chosen = selection.regrets(rows, guard), selection.choices(rows, guard)
+    chosen = selection.choices(rows, guard)
+    losses = selection.regrets(rows, guard, chosen)
     correlations = {rule: spearman(table) for rule, table in beside_oracle(record).items()}
     judged = [
         RuleChoice(rule, dict(chosen[rule]), loss, correlations.get(rule))
