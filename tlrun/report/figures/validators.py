@@ -10,7 +10,7 @@ from tlrun.report.figures.style import TARGET, figure
 from tlrun.report.formats import NONE, number
 from tlrun.report.read.entries import Missing
 from tlrun.report.read.run_record import RunRecord
-from tlrun.report.statistics.regrets import beside_oracle, spearman
+from tlrun.report.statistics.regrets import beside_oracle, spearmans
 
 
 def draw_validators(record: RunRecord, path: Path) -> None:
@@ -23,7 +23,7 @@ def draw_validators(record: RunRecord, path: Path) -> None:
         raise Missing(
             "it needs three evaluations with both validators and target test accuracy (the oracle)"
         )
-    correlations = {rule: spearman(table) for rule, table in tables.items()}
+    correlations = spearmans(tables)
     columns = min(3, len(tables))
     rows = math.ceil(len(tables) / columns)
     with figure(path, 0.9 + 2.5 * rows, rows=rows, columns=columns, sharey=True) as (fig, axes):
