@@ -265,6 +265,29 @@ def test_sigterm_of_slurm_asks_for_a_stop_and_ends_without_a_result(
     assert (done.returncode, done.stdout) == (code, said)
 
 
+TERMINATED_EARLY = """
+import os, signal
+from tlrun.engine import interrupt
+from tlrun.experiment.start import termination_told
+with termination_told():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("prepared", flush=True)
+    except KeyboardInterrupt as stop:
+        os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends it to all processes of a job
+        print(stop.exit_code, flush=True)
+interrupt.queue_again()
+print("a result", flush=True)
+"""
+
+
+def test_sigterm_of_slurm_before_the_first_step_leaves_no_result_either() -> None:
+    environment = {**os.environ, "SUBMITIT_EXECUTOR": "slurm"}
+    words = [sys.executable, "-c", TERMINATED_EARLY]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "143\n")
+
+
 # ---- Slurm without accounting -----------------------------------------------------------------
 
 

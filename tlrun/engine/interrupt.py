@@ -43,6 +43,11 @@ def scheduler_signal() -> signal.Signals | None:
     return number if number and callable(signal.getsignal(number)) else None
 
 
+def announced(number: signal.Signals) -> None:
+    """A scheduler's signal was received outside of a `StopRequest`."""
+    _announced.add(number)
+
+
 def queue_again() -> None:
     """After an announced stop: let submitit put the job back into the queue, which ends it here.
 

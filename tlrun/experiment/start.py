@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tlrun.engine import interrupt
 from tlrun.errors import ConfigError, Interrupted
 from tlrun.files.atomic import write_atomic
 from tlrun.files.yaml_file import read_yaml
@@ -99,6 +100,9 @@ def termination_told() -> Iterator[None]:
         return
 
     def handle(*_: object) -> None:
+        if in_slurm():  # which may send it twice, and takes no result of a job that it ends
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            interrupt.announced(signal.SIGTERM)
         raise Terminated("SIGTERM")
 
     signal.signal(signal.SIGTERM, handle)
