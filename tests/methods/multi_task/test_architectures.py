@@ -244,3 +244,11 @@ def test_each_task_alone_has_a_plain_net(tmp_path):
     session = small.session(tmp_path / "run", *DIGITS, "method.architecture=cgc")
     found = session.method.baselines(session.data)
     assert all(keys["method.architecture"] == "hard" for keys in found.values())
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_a_balance_of_gradients_acts_on_what_is_shared(name, tmp_path):
+    words = (f"method.architecture={name}", *SHARING[name], "balance=nash_mtl", "trainer.steps=2")
+    session = small.session(tmp_path / "run", *DIGITS, *words)
+    session.trainer().fit()
+    assert all(p.isfinite().all() for p in session.net.parameters())
