@@ -12,13 +12,13 @@ sees the same ones. Vinyals et al., "Matching Networks for One Shot Learning", N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, Distinct, Interpolation, Normalize, Pixels
+from tlrun.config.ranges import BelowOne, Count, Distinct, Interpolation, Normalize, Pixels
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.splits import Card
@@ -152,7 +152,8 @@ class ClassSplits:
 
 @dataclass
 class EpisodeData(Data):
-    """source_train = base, source_val = validation, target_test = novel classes.
+    """source_train = base, source_val = validation, target_test = novel classes; source_test =
+    images of the base classes that `base_test` has held back.
 
     tests: episodes of the final figures; the first is also used during training. val_episodes:
     their number then. test_episodes: their number at the end.
@@ -179,10 +180,13 @@ def episodes(
     val_episodes: Count,
     test_episodes: Count,
     interpolation: Interpolation = "auto",
+    base_test: BelowOne = 0.0,
 ) -> EpisodeData:
     """classes: what builds the `ClassSplits`. train: way, shot, query and episodes of a batch.
 
-    tests: (way, shot) pairs of the figures, with `query` queries a class. Raises ConfigError.
+    tests: (way, shot) pairs of the figures, with `query` queries a class. base_test: share of the
+    images of each base class that is not trained on, for figures of base and novel classes
+    together; 0 = no such figures. Raises ConfigError.
     """
     from tlrun.config.build import build
 
@@ -205,6 +209,8 @@ def episodes(
         Shape.of({"way": way, "shot": shot, "query": query}, "data.tests") for way, shot in tests
     )
     trained = Shape.of(train, "data.train")
+    base, held = held_back(splits.base, base_test, options.seed)
+    splits = replace(splits, base=base)
     tasks = _class_tasks(splits)
     _check_episodes(splits, trained, shapes)
     card = splits.card
@@ -212,7 +218,7 @@ def episodes(
     return EpisodeData(
         name=name,
         domains={
-            "source": Domain(f"{card.name}, base classes", splits.base, splits.val, None, card),
+            "source": Domain(f"{card.name}, base classes", base, splits.val, held, card),
             "target": Domain(f"{card.name}, novel classes", None, None, splits.novel, card),
         },
         tasks=tasks,
@@ -243,6 +249,25 @@ def _check_episodes(splits: ClassSplits, trained: Shape, tests: Sequence[Shape])
     ClassTable(splits.val, tests[0], "validation classes")
     for shape in tests:
         ClassTable(splits.novel, shape, "novel classes")
+
+
+def held_back(examples: ImageSet, share: float, seed: int) -> tuple[ImageSet, ImageSet | None]:
+    """The images without, and with, a seeded `share` of each class, at least one of each; (all,
+    None) for 0. Raises ConfigError if a class has no other image."""
+    if not share:
+        return examples, None
+    assert examples.labels is not None
+    assert examples.classes is not None
+    held = torch.zeros(len(examples), dtype=torch.bool)
+    for number, name in enumerate(examples.classes):
+        rows = (examples.labels.cpu() == number).nonzero().flatten()
+        if len(rows) < 2:
+            raise ConfigError(
+                f"data.base_test={share}: the base class '{name}' has one image; it needs two"
+            )
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
+        held[rows[permutation(len(rows), "base_test", seed, name)[:count]]] = True
+    return examples.subset((~held).nonzero().flatten()), examples.subset(held.nonzero().flatten())
 
 
 def split_classes(

@@ -199,9 +199,11 @@ def _of_attributes(data: Data, classes: Sequence[str], trained: AttributeFacts) 
 
 
 def _of_episodes(data: Data, space: LabelSpace) -> Data:
-    """The base classes are those of the run, whose net may have a head for them; its training set
-    has no part in an evaluation."""
-    source = replace(data.domains["source"], train=None)
+    """The base classes are those of the run, whose net may have a head for them; the training set
+    has no part in an evaluation, but where base classes are tested and are those of the run."""
+    source = data.domains["source"]
+    if source.test is None or data.source_classes != space.source_classes:
+        source = replace(source, train=None, test=None)
     facts = facts_as(data.facts, EpisodeFacts)
     return replace(
         data,

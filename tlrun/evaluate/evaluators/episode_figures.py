@@ -2,6 +2,7 @@
 
     few_shot/5way_1shot/accuracy    mean over episodes of the share of right queries
     few_shot/5way_1shot/ci95        1.96 s / √E, s the standard deviation between E episodes
+    few_shot/5way_1shot_joint...    base and novel classes in one classifier (joint_episodes.py)
 
 The episodes are a hash of their number alone, the same for every run, method and seed. During
 training only the validation classes are used (`validator/source_accuracy`).
@@ -9,6 +10,7 @@ training only the validation classes are used (`validator/source_accuracy`).
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -21,6 +23,13 @@ from tlrun.data.problems.label_space import Shape
 from tlrun.data.problems.pair import Data
 from tlrun.evaluate.divergence import Chance
 from tlrun.evaluate.evaluators.class_figures import Evaluator
+from tlrun.evaluate.evaluators.joint_episodes import (
+    KINDS,
+    BaseClasses,
+    joint_accuracies,
+    representative,
+    setting,
+)
 from tlrun.evaluate.figures import ACCURACY, Figure, Figures, Kind
 from tlrun.evaluate.images.episode import episode
 from tlrun.evaluate.images.sections import Section
@@ -29,6 +38,8 @@ from tlrun.methods.few_shot.episodic import FewShot
 from tlrun.methods.query import Query, Support
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
+
+log = logging.getLogger("tlrun")
 
 AT_ONCE = 100  # episodes whose features are compared together
 
@@ -77,11 +88,15 @@ class EpisodeEvaluator(Evaluator):
             result = self.accuracies(net, "target_test", shape, count, features)
             if result is not None:
                 found[f"{shape.way}way_{shape.shot}shot"] = result
+        joint = self.joint(net, features)
         for fixed in self.data.fixed:
             if (result := self.fixed_accuracies(net, fixed)) is not None:
                 found[fixed.name] = result
         for name, accuracies in found.items():
             figures.append(Figure(f"few_shot/{name}/accuracy", *_with_interval(accuracies)))
+        for name, (accuracies, kind) in joint.items():
+            mean, interval = mean_and_interval(accuracies)
+            figures.append(Figure(f"few_shot/{name}", mean, kind, interval))
         first = found.get(f"{shapes[0].way}way_{shapes[0].shot}shot")
         figures.append(Figure("target_test/accuracy", *_with_interval(first)))
         return Figures(figures), found
@@ -112,6 +127,40 @@ class EpisodeEvaluator(Evaluator):
         guesses = self._guesses(net, chosen, features, support, y, query[None])
         guesses = None if guesses is None else guesses.view(shape.way, shape.query)
         return [episode(examples, drawn, shape, guesses, self.data.preprocess, what)]
+
+    def joint(self, net: Net, novel: Tensor | None) -> dict[str, tuple[Tensor, Kind]]:
+        """Of base and novel classes together, by the end of the figure's key: accuracies (E,) and
+        their kind; {} where no images of base classes are held back (data.base_test)."""
+        train, held, method = (
+            self.data.role("source_train"),
+            self.data.role("source_test"),
+            self.method,
+        )
+        if train is None or held is None:
+            return {}
+        if novel is None or not isinstance(method, FewShot) or not method.joint:
+            log.warning(
+                "data.base_test holds base images back, and this method has no prototypes of base "
+                "classes: choose protonet, baseline_pp or simple_shot, or data.base_test=0"
+            )
+            return {}
+        shown, queries = representative(train), self._features(net, held)
+        known = self._features(net, shown)
+        assert known is not None
+        assert queries is not None
+        labels, truth = shown.labels, held.labels
+        assert labels is not None
+        assert truth is not None
+        prototypes = method.base_prototypes(net, known, labels.to(self.device))
+        base = BaseClasses(prototypes, queries, truth)
+        examples, episodes = self._set("target_test"), range(self.data.test_episodes)
+        found = {}
+        for shape in self.data.tests:
+            table = ClassTable(examples, shape, "novel classes")
+            values = joint_accuracies(method, net, base, novel, table, episodes, AT_ONCE)
+            name = f"{setting(shape)}_joint"
+            found |= {f"{name}{key}": (values[key], kind) for key, kind in KINDS.items()}
+        return found
 
     # ---- episodes ---------------------------------------------------------------------------
 

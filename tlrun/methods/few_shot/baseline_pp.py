@@ -27,6 +27,8 @@ from tlrun.models.net import Net
 class BaselinePP(Baseline):
     """scale: s. The other arguments as for `baseline`."""
 
+    joint = True
+
     def __init__(
         self,
         scale: Positive = 10.0,
@@ -43,9 +45,20 @@ class BaselinePP(Baseline):
         net.add("classifier", head)
 
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:
-        query, support = F.normalize(query, dim=2), F.normalize(support, dim=2)
+        return self.prototype_scores(net, query, self.prototypes(net, support, y))
 
-        def scores(x: Tensor, weight: Tensor) -> Tensor:
-            return self.scale * torch.einsum("emd,ekd->emk", x, F.normalize(weight, dim=2))
+    def prototypes(self, net: Net, support: Tensor, y: Tensor) -> Tensor:
+        support = F.normalize(support, dim=2)
+        return self.fit(self._cosines, support, y, [class_means(support, y)])[0]
 
-        return scores(query, *self.fit(scores, support, y, [class_means(support, y)]))
+    def base_prototypes(self, net: Net, features: Tensor, y: Tensor) -> Tensor:
+        """The w_k that training has learned."""
+        weight: Tensor = net["classifier"].weight  # type: ignore[assignment]
+        return weight.detach()
+
+    def prototype_scores(self, net: Net, query: Tensor, prototypes: Tensor) -> Tensor:
+        return self._cosines(F.normalize(query, dim=2), prototypes)
+
+    def _cosines(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x: (E, M, D) of length 1, weight: (E, K, D) -> (E, M, K)."""
+        return self.scale * torch.einsum("emd,ekd->emk", x, F.normalize(weight, dim=2))

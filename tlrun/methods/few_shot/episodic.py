@@ -28,10 +28,15 @@ if TYPE_CHECKING:
 
 
 class FewShot(Method):
-    """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast."""
+    """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast.
+
+    joint: whether it has a prototype for each class, so that base classes can stand beside new ones
+    (`prototypes`, `base_prototypes`, `prototype_scores`).
+    """
 
     requirements = Requirements(streams=("source",), kind="episodes")
     needs_images = False
+    joint = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -46,6 +51,28 @@ class FewShot(Method):
         """Scores from features: query (E, Q, D), support (E, M, D) of E episodes, whose support has
         the same labels y (M,) -> (E, Q, way)."""
         raise NotImplementedError
+
+    def prototypes(self, net: Net, support: Tensor, y: Tensor) -> Tensor:
+        """(E, way, D), of support (E, M, D) with the labels y (M,)."""
+        raise NotImplementedError
+
+    def base_prototypes(self, net: Net, features: Tensor, y: Tensor) -> Tensor:
+        """(B, D) of the base classes, from training images of theirs: features (n, D), y (n,)."""
+        return self.prototypes(net, features[None], y)[0]
+
+    def prototype_scores(self, net: Net, query: Tensor, prototypes: Tensor) -> Tensor:
+        """query (E, Q, D), prototypes (E, K, D) -> (E, Q, K)."""
+        raise NotImplementedError
+
+    @in_fp32
+    def joint_scores(
+        self, net: Net, query: Tensor, support: Tensor, y: Tensor, base: Tensor
+    ) -> Tensor:
+        """Scores (E, Q, B + way) of base classes, whose prototypes are `base` (B, D), then of those
+        of the support; the others as for `classify`."""
+        own = self.prototypes(net, support, y)
+        every = torch.cat([base.to(own).expand(len(own), -1, -1), own], dim=1)
+        return self.prototype_scores(net, query, every)
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         """x: (B, ...); scores (B, way) for the classes of the `Support`, None without one."""

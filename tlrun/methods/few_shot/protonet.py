@@ -24,6 +24,8 @@ from tlrun.models.net import Net
 class ProtoNet(FewShot):
     """scale: factor on the squared distances (1 = the paper's)."""
 
+    joint = True
+
     def __init__(self, scale: Positive = 1.0) -> None:
         self.scale = scale
 
@@ -31,3 +33,10 @@ class ProtoNet(FewShot):
         middle = support.mean(1, keepdim=True)  # moves no distance, and saves digits of the means
         means = class_means(support - middle, y)
         return -self.scale * squared_distances(query - middle, means)
+
+    def prototypes(self, net: Net, support: Tensor, y: Tensor) -> Tensor:
+        return class_means(support, y)
+
+    def prototype_scores(self, net: Net, query: Tensor, prototypes: Tensor) -> Tensor:
+        middle = prototypes.mean(1, keepdim=True)
+        return -self.scale * squared_distances(query - middle, prototypes - middle)

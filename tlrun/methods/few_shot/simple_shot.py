@@ -43,6 +43,8 @@ class SimpleShot(Baseline):
     label_smoothing: share in [0, 1) that is spread over the base classes.
     """
 
+    joint = True
+
     def __init__(self, images: Count = 10_000, label_smoothing: BelowOne = 0.0) -> None:
         super().__init__(label_smoothing=label_smoothing)
         self.images = images
@@ -68,6 +70,16 @@ class SimpleShot(Baseline):
             mean.copy_(total / len(chosen))
 
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:
+        return self.prototype_scores(net, query, self.prototypes(net, support, y))
+
+    def prototypes(self, net: Net, support: Tensor, y: Tensor) -> Tensor:
+        return class_means(self.centred(net, support), y)
+
+    def prototype_scores(self, net: Net, query: Tensor, prototypes: Tensor) -> Tensor:
+        return -squared_distances(self.centred(net, query), prototypes)
+
+    @staticmethod
+    def centred(net: Net, features: Tensor) -> Tensor:
+        """z: (E, n, D) -> the same shape, of length 1."""
         mean: Tensor = net["centre"].mean  # type: ignore[assignment]
-        query, support = F.normalize(query - mean, dim=2), F.normalize(support - mean, dim=2)
-        return -squared_distances(query, class_means(support, y))
+        return F.normalize(features - mean, dim=2)
