@@ -191,3 +191,14 @@ def test_warnings_name_the_file_once_in_every_thread(tmp_path, monkeypatch, capl
             thread.join()
     (record,) = caplog.records
     assert record.getMessage().startswith(f"'{path}': Image size (4 pixels) exceeds limit")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"hello", "of no format that Pillow reads"), (b"", "it is empty")]
+)
+def test_what_is_no_image_is_named_once(tmp_path, content, why):
+    file = tmp_path / "x.jpg"
+    file.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_image(file, 8, 3, "crop")
+    assert str(error.value) == f"cannot read the image '{file}' ({why}); repair or remove it."

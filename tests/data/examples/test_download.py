@@ -156,3 +156,12 @@ def test_cached_images_are_built_once_and_mapped(no_data):
         path.write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"damaged.*remove it"):
         cached_images("toy", ("v1", 2), build)
+
+
+def test_a_mistyped_data_folder_is_named(tmp_path, monkeypatch):
+    remote = Remote(("x/there.gz",), MD5)
+    for folder, said in ((tmp_path / "nope", True), (tmp_path, False)):
+        monkeypatch.setenv("TLRUN_DATA", str(folder))
+        with pytest.raises(DataError) as error:
+            fetch("set", remote)
+        assert (f"(TLRUN_DATA={folder} is no folder)" in str(error.value)) == said

@@ -270,7 +270,7 @@ def test_equal_content_with_two_labels_is_refused(image_folder, tmp_path):
     root = image_folder("own", {"a": 5, "b": 5})
     shutil.copy(root / "a" / "1.png", root / "b" / "x.png")
     with pytest.raises(
-        DataError, match=r"1 images have two labels: '.*a/1\.png' \(a\) and '.*b/x\.png' \(b\)"
+        DataError, match=r"1 image has two labels: '.*a/1\.png' \(a\) and '.*b/x\.png' \(b\)"
     ):
         folder(root=str(root), size=12)
     (root / "b" / "x.png").unlink()

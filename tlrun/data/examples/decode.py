@@ -19,7 +19,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlrun.data.examples.fit import BILINEAR, fit_image
 from tlrun.data.examples.image_files import formats, text_of
@@ -142,8 +142,15 @@ def opened(path: str | PathLike[str], advice: str = REPAIR) -> Iterator[Image.Im
     except FileNotFoundError as error:
         raise DataError(f"no image at '{text_of(path)}'.") from error
     except Exception as error:  # Pillow raises a dozen kinds for damaged files
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        why = _reason(error, path)
         raise DataError(f"cannot read the image '{text_of(path)}' ({why}); {advice}.") from error
+
+
+def _reason(error: Exception, path: str | PathLike[str]) -> str:
+    """Why a file cannot be decoded."""
+    if isinstance(error, UnidentifiedImageError):  # its own words are the path again
+        return "of no format that Pillow reads" if os.path.getsize(path) else "it is empty"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 # ---- warnings ---------------------------------------------------------------------------------

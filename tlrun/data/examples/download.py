@@ -96,7 +96,10 @@ def missing(
 ) -> DataError:
     """The one message for a set that is not here: what was looked for where, and what to do."""
     roots = " and ".join(f"'{root}'" for root in data_roots())
-    unset = "" if os.environ.get("TLRUN_DATA") else " (TLRUN_DATA is not set)"
+    given = os.environ.get("TLRUN_DATA")
+    unset = "" if given else " (TLRUN_DATA is not set)"
+    if given and not data_roots()[0].is_dir():
+        unset = f" (TLRUN_DATA={given} is no folder)"
     failures = f" Downloads failed: {'; '.join(tried)}." if tried else ""
     files = ", ".join(needs or places[:1])
     return DataError(

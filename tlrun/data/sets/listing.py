@@ -201,9 +201,9 @@ def refuse_two_labels(listings: Mapping[str, Listing], key: str) -> None:
             if its_label != label:
                 clashes.append(f"'{text_of(other)}' ({its_label}) and '{text_of(file)}' ({label})")
     if clashes:
+        count = "1 image has" if len(clashes) == 1 else f"{len(clashes):,} images have"
         raise DataError(
-            f"{key}: {len(clashes):,} images have two labels: {some(clashes, 1)} are equal files; "
-            "remove the wrong ones."
+            f"{key}: {count} two labels: {some(clashes, 1)} are equal files; remove the wrong ones."
         )
 
 
