@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from helpers import sessions
-from tlrun.methods.terms.ewc import fisher
+from helpers import sessions, small
+from tlrun.methods.terms.ewc import fisher, of_mean_one
 
 TERM = "terms=[ewc]"
 
@@ -87,3 +87,30 @@ def test_a_heavy_weight_holds_what_the_source_needs(tmp_path):
 
 def test_kill_and_resume(tmp_path):
     sessions.resumed_equals_straight(tmp_path, TERM, "terms.ewc.images=10")
+
+
+def test_its_mean_is_one_whatever_the_scale():
+    values = {"a": torch.tensor([1.0, 3.0]), "b": torch.tensor([[8.0]])}
+    found = of_mean_one(values)
+    assert torch.allclose(found["a"], torch.tensor([0.25, 0.75]))
+    assert float(found["b"]) == 2
+    small = of_mean_one({name: value * 1e-6 for name, value in values.items()})
+    assert all(torch.allclose(small[name], found[name]) for name in values)
+    nothing = {"a": torch.zeros(2)}
+    assert of_mean_one(nothing) == nothing
+
+
+def test_the_default_keeps_the_source_where_fine_tuning_forgets_it(tmp_path):
+    """On the bundled pair, at a learning rate at which fine-tuning forgets."""
+
+    def source_accuracy(name, *words):
+        options = ("target_labels=5", "backbone.width=0.5", "trainer.batch_size=32", *words)
+        steps = ("trainer.steps=200", "trainer.eval_every=200", "phases.target.optimizer.lr=0.01")
+        chosen = ("method=finetune", "seed=1", "select=last", *options, *steps)
+        session = small.session(tmp_path / name, *chosen)
+        session.trainer().fit()
+        with torch.no_grad():
+            return session.evaluator.test(session.net.eval())[0]["source_test/accuracy"]
+
+    kept = source_accuracy("ewc", TERM, "terms.ewc.images=100")
+    assert kept > source_accuracy("plain") + 0.04

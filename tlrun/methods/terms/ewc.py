@@ -1,12 +1,13 @@
 """`terms=[ewc]`: elastic weight consolidation: hold the weights that the source needs.
 
-    λ/2 · Σ_i F_i (θ_i − θ*_i)²,      F = E_{x ~ S} E_{y ~ p(y|x)} [ (∂ log p(y|x) / ∂θ)² ]
+    λ/2 · Σ_i F_i / F̄ (θ_i − θ*_i)²,   F = E_{x ~ S} E_{y ~ p(y|x)} [ (∂ log p(y|x) / ∂θ)² ]
 
 θ* are the carried weights at the start of the target phase, F the diagonal of the Fisher
 information of the old head's predictions there (the sum over several old heads): gradients are
-squared per image, never those of a batch's mean. Kirkpatrick et al., "Overcoming catastrophic
-forgetting in neural networks", PNAS 2017. x: source training images (B, C, H, W), in eval mode. The
-gradient λ F (θ − θ*) is added in place, as in l2_sp.
+squared per image, never those of a batch's mean. F̄ is the mean of F over all carried weights, so
+that one λ holds for nets of any size and sureness: F itself falls with both. Kirkpatrick et al.,
+"Overcoming catastrophic forgetting in neural networks", PNAS 2017. x: source training images (B, C,
+H, W), in eval mode. The gradient λ F / F̄ (θ − θ*) is added in place, as in l2_sp.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class EWC(Term):
     needs_images = False
     takes_soft_labels = True
 
-    def __init__(self, weight: Weight = 10.0, images: Count = 200, samples: Size = 0) -> None:
+    def __init__(self, weight: Weight = 1.0, images: Count = 200, samples: Size = 0) -> None:
         self.weight, self.images, self.samples = weight, images, samples
         self.anchor = Anchor()
         self.fisher: dict[str, Tensor] = {}
@@ -60,6 +61,7 @@ class EWC(Term):
             x = torch.cat([x for x, _, _ in batches(chosen, data.preprocess, device)])
             for name, value in fisher(copied.of(net), head, x, names, self.samples).items():
                 self.fisher[name] = self.fisher[name] + value if name in self.fisher else value
+        self.fisher = of_mean_one(self.fisher)
 
     @torch.no_grad()
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
@@ -84,6 +86,13 @@ class EWC(Term):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.anchor.values, self.fisher = dict(state["anchor"]), dict(state["fisher"])
+
+
+def of_mean_one(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same values over their mean; as they are where all are 0."""
+    count = sum(value.numel() for value in values.values())
+    mean = sum(float(value.double().sum()) for value in values.values()) / max(count, 1)
+    return {name: value / mean for name, value in values.items()} if mean > 0 else values
 
 
 def fisher(net: Net, head: str, x: Tensor, names: list[str], samples: int = 0) -> dict[str, Tensor]:
