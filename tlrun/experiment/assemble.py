@@ -166,6 +166,8 @@ def origin_space(init: str, trained: bool) -> LabelSpace | None:
 def plan_phases(cfg: Config, method: Method, data: Data) -> tuple[list[Phase], InitialWeights]:
     """The method's phases with the changes of `phases.*`, and what `transfer.*` freezes in them."""
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
+    if not cfg["terms"]:  # none joins: a method need not make what only they look at
+        phases = [replace(phase, terms=False) for phase in phases]
     initial_weights = InitialWeights.of(method.init, cfg["transfer"], phases)
     phases = [initial_weights.freeze_in(index, phase) for index, phase in enumerate(phases)]
     checks.check_phase_names(cfg, phases)

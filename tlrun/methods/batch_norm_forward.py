@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlrun.methods.base import DomainOutput
 from tlrun.models.net import Forward, Net
@@ -23,14 +23,28 @@ def forward_domains(
     *,
     head: str | None = "",
     taps: Iterable[str] = (),
+    unread: Iterable[str] = (),
 ) -> dict[str, Forward]:
-    """inputs: domain -> x (B, ...). Returns domain -> Forward. head, taps: as in `Net.forward`."""
+    """inputs: domain -> x (B, ...). Returns domain -> Forward. head, taps: as in `Net.forward`.
+
+    unread: domains whose logits nobody looks at. They are None where that changes nothing else.
+    """
     taps = tuple(taps)
+    separate = head == "" and not taps and mode != "joint"
+    if separate and unread and net.main_head in net.parts and is_pure(net[net.main_head]):
+        heads = {name: None if name in unread else head for name in inputs}
+        return {name: net(x, name, head=heads[name]) for name, x in inputs.items()}
     if mode == "joint":
         joined = net(torch.cat(list(inputs.values())), head=head, taps=taps)
         sizes = [len(x) for x in inputs.values()]
         return {name: _part(joined, i, sizes) for i, name in enumerate(inputs)}
     return {name: net(x, name, head=head, taps=taps) for name, x in inputs.items()}
+
+
+def is_pure(head: nn.Module) -> bool:
+    """Whether a pass leaves no trace: no statistics to update, no random number drawn."""
+    draws = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in head.modules())
+    return not draws and next(head.buffers(), None) is None
 
 
 def domain_outputs(

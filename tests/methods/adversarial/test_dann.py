@@ -138,3 +138,38 @@ class TestAlternating:
     def test_turns_must_have_a_length(self):
         with pytest.raises(ConfigError, match="label_steps=0: expected a whole number from 1"):
             small.configured(DANNAlternating, label_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("head", "skipped"),
+    [
+        ({"hidden": [8]}, True),
+        ({"hidden": [8], "batch_norm": True}, False),
+        ({"hidden": [8], "dropout": 0.5}, False),
+    ],
+)
+def test_target_logits_that_only_terms_read_are_not_made_without_terms(head, skipped):
+    found = []
+    for terms in (True, False):
+        method = DANN(domain_dropout=0.0)
+        net = small.built(method, small.net(head))
+        torch.manual_seed(0)
+        (update,) = method.step(net, small.batch(), Phase(terms=terms), Progress(5, 10))
+        assert (update.outputs["target"].logits is None) is (skipped and not terms)
+        found.append((update.losses, net.state_dict(), torch.rand(1)))
+    (losses, state, drawn), (others, other_state, other_drawn) = found
+    assert all(torch.equal(losses[name], others[name]) for name in losses)
+    assert all(torch.equal(state[name], other_state[name]) for name in state)
+    assert torch.equal(drawn, other_drawn)
+
+
+def test_a_subclass_that_reads_target_logits_gets_them():
+    class Reads(DANN):
+        def domain_losses(self, net, out, strength, source_weights=None):
+            assert out["target"].logits is not None
+            return super().domain_losses(net, out, strength, source_weights)
+
+    method = Reads()
+    net = small.built(method, small.net())
+    (update,) = method.step(net, small.batch(), Phase(terms=False), Progress(5, 10))
+    assert update.outputs["target"].logits is not None

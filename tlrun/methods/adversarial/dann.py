@@ -77,7 +77,8 @@ class DANN(Method):
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         inputs = {name: batch[name].x for name in ("source", "target")}
-        out = forward_domains(net, inputs, self.batch_norm, taps=self.taps)
+        unread = () if phase.terms or self.reads_target_logits else ("target",)
+        out = forward_domains(net, inputs, self.batch_norm, taps=self.taps, unread=unread)
         strength = self.strength(progress)
         domain, told_apart = self.domain_losses(net, out, strength)
         classification = classification_loss(out["source"].logits, batch["source"].y)
@@ -86,6 +87,11 @@ class DANN(Method):
             outputs=domain_outputs(batch, out),
             metrics={"lambda": strength, "domain_accuracy": told_apart},
         )
+
+    @property
+    def reads_target_logits(self) -> bool:
+        """Whether the domain losses may do so, as a subclass's: DANN's do not."""
+        return type(self).domain_losses is not DANN.domain_losses
 
     def strength(self, progress: Progress) -> float:
         return self.trade_off * reversal_strength(
