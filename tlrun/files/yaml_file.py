@@ -90,8 +90,9 @@ def _load(text: str) -> Any:
 
 _Scanned: type[_Loader] | None = None
 if yaml.__with_libyaml__:
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
-    class _ScannedByC(yaml.cyaml.CParser, _Loader):  # type: ignore[misc]
+    class _ScannedByC(CParser, _Loader):
         """_Loader, with libyaml for the text: a fifth of the time. Nodes and values are made by
         the class above, which refuses what it refuses."""
 
@@ -99,7 +100,7 @@ if yaml.__with_libyaml__:
         get_single_node = Composer.get_single_node
 
         def __init__(self, text: str) -> None:
-            yaml.cyaml.CParser.__init__(self, text)
+            CParser.__init__(self, text)
             Composer.__init__(self)
             SafeConstructor.__init__(self)
             Resolver.__init__(self)

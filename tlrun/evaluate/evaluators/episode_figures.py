@@ -154,7 +154,7 @@ class EpisodeEvaluator(Evaluator):
         prototypes = method.base_prototypes(net, known, labels.to(self.device))
         base = BaseClasses(prototypes, queries, truth)
         examples, episodes = self._set("target_test"), range(self.data.test_episodes)
-        found = {}
+        found: dict[str, tuple[Tensor, Kind]] = {}
         for shape in self.data.tests:
             table = ClassTable(examples, shape, "novel classes")
             values = joint_accuracies(method, net, base, novel, table, episodes, AT_ONCE)
