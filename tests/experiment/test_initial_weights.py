@@ -60,6 +60,25 @@ def fates(run_dir):
     return {row["stage"]: row for row in run_dir.read_json(run_dir.transfer, list)}
 
 
+# ---- a file of weights ---------------------------------------------------------------------------
+
+
+def test_a_stage_that_is_not_in_the_file_is_new_and_not_held_still(tmp_path):
+    state = {k: v for k, v in small.net().backbone.state_dict().items() if "conv2" not in k}
+    state["conv2.conv.weight"] = small.net().backbone.state_dict()["conv2.conv.weight"]
+    torch.save(state, tmp_path / "part.pth")
+    words = (*FINETUNE, f"init={tmp_path}/part.pth", "transfer.freeze_carried=true")
+    session, held = begun(tmp_path / "run", *words)
+    found = fates(session.run_dir)
+    first = found["backbone.conv1"]
+    assert (first["origin"], first["frozen"]) == ("carried", True)
+    second = found["backbone.conv2"]
+    assert (second["origin"], second["frozen"]) == ("new", False)
+    assert second["why"] == "no 'conv2.norm.running_mean' in the file"
+    key = "conv2.conv.weight"  # what the file does have of it is kept
+    assert torch.equal(held[f"parts.backbone.{key}"], state[key])
+
+
 # ---- init=RUN_DIR --------------------------------------------------------------------------------
 
 

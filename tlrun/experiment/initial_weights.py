@@ -32,7 +32,7 @@ from tlrun.files.yaml_file import read_yaml
 from tlrun.inference.predict import checkpoint_path
 from tlrun.methods.base import Method, Phase
 from tlrun.models.net import CARRIED, Net
-from tlrun.models.transfer import StageTransfer, chosen, load_parts, transfer
+from tlrun.models.transfer import StageTransfer, chosen, lacking_in_file, load_parts, transfer
 from tlrun.models.weight_file import check_weight_file
 from tlrun.run_folder.run_dir import RunDir
 
@@ -138,7 +138,8 @@ class InitialWeights:
             )
         else:
             held = before if index > 0 or self.pretrained else set()
-            known = {stage: "" for stage in net.stages() if stage.partition(".")[0] in held}
+            stages = [stage for stage in net.stages() if stage.partition(".")[0] in held]
+            known = {stage: lacking_in_file(net, stage) if index == 0 else "" for stage in stages}
         return transfer(
             net,
             known=known,

@@ -137,6 +137,16 @@ def load_parts(net: Net, parts: Parts, unfit: Mapping[str, str] | None = None) -
     return known
 
 
+def lacking_in_file(net: Net, stage: str) -> str:
+    """Why a stage of a net from a file of weights is not carried over; "" if it is.
+
+    The backbone's `not_in_file` names the tensors that stayed new (`load_weight_file`).
+    """
+    absent = set(getattr(net[stage.partition(".")[0]], "not_in_file", ()))
+    found = next((name for name in _tensors(net, stage) if name in absent), None)
+    return f"no '{found}' in the file" if found else ""
+
+
 def _bare(name: str) -> str:
     """The name of a tensor before peft wrapped its layer; its adapters (.lora_) are new."""
     return name.replace(".base_layer.", ".")

@@ -58,7 +58,8 @@ class Match:
 
 
 def load_weight_file(module: nn.Module, file: str, name: str, adapt: Adapt | None = None) -> None:
-    """Copy what fits of `file` into the backbone `name`, and say in one line what does not.
+    """Copy what fits of `file` into the backbone `name`, and say in one line what does not; the
+    names of its tensors that stay new are kept as its `not_in_file`.
 
     adapt: from published names to those of the net, where they differ. Raises DataError for a file
     that cannot be read or whose numbers are no weights, ConfigError for one of which less than half
@@ -70,6 +71,7 @@ def load_weight_file(module: nn.Module, file: str, name: str, adapt: Adapt | Non
         raise ConfigError(_refusal(best, file, name))
     _check_numbers(module, best, file)
     module.load_state_dict({key: best.state[key] for key in best.fits}, strict=False)
+    module.not_in_file = (*best.missing, *best.reshaped)  # type: ignore[assignment]
     news = best.missing or best.reshaped
     log.log(logging.WARNING if news else logging.INFO, "%s", _line(best, file, name))
 
