@@ -422,7 +422,7 @@ def run_folder(in_tmp: Path) -> Path:
             ],
             (
                 *(Path("sweep/run"), [Path("a.png"), Path("b")], None, Path("c.csv"), "selected"),
-                *(Path("new"), Path("more.csv"), 0.5),
+                *(Path("new"), Path("more.csv"), 0.5, None, None),
             ),
         ),
     ],

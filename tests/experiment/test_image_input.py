@@ -129,7 +129,10 @@ def test_statistics_without_a_name_become_numbers_where_the_data_take_them(caplo
     assert (cfg.data.size, cfg.data.normalize) == (96, "standard")
     assert list(cfg.data.mean) == list(ODD.mean)
     assert list(cfg.data.std) == list(ODD.std)
-    cfg = config(backbone={"_target_": MINE}, _target_="tlrun.data.problems.tasks.task_data")
+    cfg = config(backbone={"_target_": MINE}, _target_="tlrun.data.problems.own_tasks.own_tasks")
+    follow_weights(cfg, "pretrained")
+    assert list(cfg.data.mean) == list(ODD.mean)
+    cfg = config(backbone={"_target_": MINE}, _target_="tlrun.data.problems.episodes.episodes")
     follow_weights(cfg, "pretrained")
     assert "mean" not in cfg.data
     assert "takes no mean and std" in caplog.text
@@ -172,7 +175,7 @@ def test_a_group_has_the_key_where_a_set_of_it_takes_it(group):
     words = data_sets(conf, Options()) if uses_words(conf) else conf
     takers = [b for b in blocks(words) if interpolation_of(b, "bicubic")]
     of_sets = [block for block in takers if ".sets." in block["_target_"]]
-    assert ("interpolation" in conf) == bool(of_sets or group == "xlsa17_images")
+    assert ("interpolation" in conf) == bool(of_sets or group in ("tasks", "xlsa17_images"))
     assert conf.get("interpolation", "auto") == "auto"
     assert not any("interpolation" in block for block in of_sets)  # data.interpolation is for all
 

@@ -63,7 +63,7 @@ class Evaluate:
 class Sweep:
     new: bool
     fail_fast: bool
-    jobs_per_gpu: int
+    jobs_per_gpu: Count
 
 
 @dataclass

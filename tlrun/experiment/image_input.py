@@ -111,7 +111,9 @@ def _normalize_as(data: DictConfig, known: Known) -> None:
     if known.mean is None or known.std is None:
         return
     target = data.get("_target_")
-    if target is None or "mean" in inspect.signature(locate(str(target))).parameters:
+    taken = inspect.signature(locate(str(target))).parameters if target else {}
+    others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    if target is None or "mean" in taken or others:
         data.mean, data.std = known.mean, known.std
     else:
         log.warning(

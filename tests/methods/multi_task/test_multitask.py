@@ -127,7 +127,8 @@ def test_one_after_the_other_tunes_the_backbone_and_keeps_the_first_head(tmp_pat
 
 
 def test_phases_of_the_sequence(tmp_path):
-    session = small.session(tmp_path / "run", *DIGITS, "method.order=sequential")
+    options = ("method.order=sequential", "terms=[l2_sp]")
+    session = small.session(tmp_path / "run", *DIGITS, *options)
     assert [(p.name, p.streams, p.terms, p.transfer) for p in session.phases] == [
         ("four", ("four",), False, False),
         ("nine", ("nine",), True, True),

@@ -34,7 +34,9 @@ def test_the_loss_is_the_weighted_mean_square_over_the_batch(tmp_path):
     weights = session.terms["delta"].weights
     for name, now in maps(student, x).items():
         square = (now - maps(teacher, x)[name]).square().sum((2, 3))  # (B, C)
-        expected += float((square.mean(0) * weights[name]).sum().detach())
+        channels, positions = now.shape[1], now.shape[2] * now.shape[3]
+        share = (square.mean(0) * weights[name]).sum().detach()
+        expected += float(channels * share / positions) / 2
     update = sessions.update_of(session, batch)
     assert float(update.losses["delta"].detach()) == pytest.approx(0.3 * expected, rel=1e-4)
 
@@ -149,4 +151,4 @@ def test_linear_layers_have_channels_without_positions():
     teacher, now = term.teacher.of(net).backbone, net.backbone.fc1(x.flatten(1))
     # in training the student's own batch norm comes first: fc1 is the same before it
     away = net.backbone.fc2.linear(now) - teacher.fc2.linear(teacher.fc1(x.flatten(1)))
-    assert value.item() == pytest.approx(away.square().mean(0).mean().item(), rel=1e-4)
+    assert value.item() == pytest.approx(away.square().mean(0).sum().item() / 2, rel=1e-4)

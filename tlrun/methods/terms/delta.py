@@ -1,13 +1,15 @@
 """`terms=[delta]`: keep the feature maps, those most that matter for the target.
 
-    Ω = α · Σ_layers Σ_j W_j · mean_x ‖FM_j(w, x) − FM_j(w⁰, x)‖²  +  β/2 · ‖w_new‖²
+    Ω = α/2 · Σ_layers Σ_j C W_j · mean_x ‖FM_j(w, x) − FM_j(w⁰, x)‖² / (H W)  +  β/2 · ‖w_new‖²
 
 FM_j(w, x): the j-th channel of a layer's output for a target image, (H, W); w⁰: the net at the
 start of the target phase (a copy, in eval mode). W = softmax over the channels of a layer of the
 rise in loss, over labelled target images, when filter j is zeroed; a head that is new is replaced
 for this by a linear one fitted to the fixed features. Li et al., "DELTA: deep learning transfer
 using feature map with attention", ICLR 2019. The layer of a stage is its last convolution (else its
-last linear layer). The mean over the batch makes α independent of its size.
+last linear layer). The paper has no C / (H W), its authors' code has: without it the maps of the
+first layers of a photograph, thousands of positions, count for all. The mean over the batch, where
+they have the sum, makes α independent of its size: theirs of 0.01 for 64 images is 0.64 here.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class Delta(Term):
 
     def __init__(
         self,
-        alpha: Weight = 0.01,
+        alpha: Weight = 0.001,
         beta: Weight = 0.01,
         stages: Sequence[str] = ("backbone",),
         attention: bool = True,
@@ -107,8 +109,8 @@ class Delta(Term):
         for name, weight in self.weights.items():
             away = (now[name].float() - old[name].float()).square()
             by_channel = over_positions(net.module_of(name), away).mean(0)
-            total = total + (weight.to(x.device) * by_channel).sum()
-        return {"delta": self.alpha * total}
+            total = total + len(weight) * (weight.to(x.device) * by_channel).sum()
+        return {"delta": self.alpha / 2 * total}
 
     @torch.no_grad()
     def grad_(self, net: Net) -> None:

@@ -39,10 +39,10 @@ def channels(module: nn.Module) -> int:
 
 
 def over_positions(module: nn.Module, x: Tensor) -> Tensor:
-    """Sum of a layer's output over all positions but the channels': -> (B, C)."""
+    """Mean of a layer's output over all positions but the channels': -> (B, C)."""
     if not isinstance(module, _CONVOLUTIONS):
         x = x.movedim(-1, 1)
-    return x.flatten(2).sum(2) if x.ndim > 2 else x
+    return x.flatten(2).mean(2) if x.ndim > 2 else x
 
 
 class Catch:
