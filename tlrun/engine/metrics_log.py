@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tlrun.engine.distributed import Process
 from tlrun.errors import RunError
-from tlrun.evaluate.figures import ACCURACY, IOU, kind_of, with_unit
+from tlrun.evaluate.figures import ACCURACY, CLUSTERS, IOU, kind_of, with_unit
 from tlrun.evaluate.selection import score
 from tlrun.loggers.base import Logger
 from tlrun.loggers.make import make_logger
@@ -24,6 +24,7 @@ from tlrun.run_folder.run_dir import RunDir
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+SAID = (ACCURACY, CLUSTERS, IOU)  # kinds of figures that the line of an evaluation gives
 
 
 @dataclass
@@ -116,11 +117,12 @@ class MetricsLog:
         log.log(logging.DEBUG if quiet else logging.INFO, self.sentence(row))
 
     def sentence(self, row: Row) -> str:
-        """Accuracies, the overlap of boxes and the deciding rule's own score."""
+        """Accuracies (of clusters where there is no other), the overlap of boxes and the deciding
+        rule's own score."""
         figures = []
         for key, value in row.items():
             kind = kind_of(key)
-            if kind not in (ACCURACY, IOU) or value is None or key.startswith("validator/"):
+            if kind not in SAID or value is None or key.startswith("validator/"):
                 continue
             name = key.replace("/", " ").replace("_", " ").removesuffix(" accuracy")
             figures.append(
@@ -129,7 +131,8 @@ class MetricsLog:
             )
         value = score(row, self.rules[0]) if self.rules else None
         figures += [] if value is None else [f"{self.rules[0].replace('_', ' ')} {value:.3f}"]
-        return f"{row['phase']} step {row['step']}: {', '.join(figures)}"
+        where = f"{row['phase']} step {row['step']}"
+        return f"{where}: {', '.join(figures)}" if figures else f"{where}: no labels to judge by"
 
     def _write(self, row: Row) -> None:
         if self.process.first:

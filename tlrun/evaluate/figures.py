@@ -33,6 +33,8 @@ class Kind:
 ACCURACY = Kind("accuracy", "share")
 MEAN_ACCURACY = Kind("mean accuracy over classes", "share")
 IOU = Kind("mean IoU", "IoU")
+CLUSTERS = Kind("clustering accuracy of k-means", "share")
+NMI = Kind("normalised mutual information of k-means", "number")
 UNSTATED = Kind("", "number", None)
 
 # The metrics of this package by the last part of their keys: for rows of metrics.jsonl, and for the
@@ -53,8 +55,10 @@ KINDS = {
     "harmonic_mean": Kind("harmonic mean of seen and unseen", "share"),
     "seen_unseen_area": Kind("area under unseen against seen", "number"),
     "gamma": Kind("γ", "number", None),
-    "clustering_accuracy": Kind("clustering accuracy of k-means", "share"),
-    "nmi": Kind("normalised mutual information of k-means", "number"),
+    "clustering_accuracy": CLUSTERS,
+    "target_test_clustering_accuracy": CLUSTERS,
+    "nmi": NMI,
+    "target_test_nmi": NMI,
     "delta_m": Kind("mean relative gain over single tasks Δm", "share"),
 }
 

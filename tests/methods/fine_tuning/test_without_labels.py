@@ -62,6 +62,7 @@ def test_both_without_labels_and_a_labelled_test(method, pictures):
     assert summary["headline"] == "target_test/clustering_accuracy"
     assert 0.5 <= summary["selected"]["target_test/clustering_accuracy"] <= 1
     assert 0 <= summary["selected"]["target_test/nmi"] <= 1
+    assert "oracle target test clustering" in (run_dir.path / "run.log").read_text()
     again = evaluate(run_dir.path)
     assert again["target_test/nmi"] == summary["selected"]["target_test/nmi"]
 
@@ -70,6 +71,7 @@ def test_no_label_anywhere_leaves_features_and_a_start(pictures, caplog):
     with caplog.at_level(logging.INFO, logger="tlrun"):
         run_dir = run(pictures / "run", *words_of(pictures, "simclr", "other"))
     assert "its features are not scored" in caplog.text
+    assert "source step 0: no labels to judge by" in caplog.text
     summary = json.loads(run_dir.summary.read_text())
     assert {key for key in summary["selected"] if "accuracy" in key} == set()
     assert run_dir.features.is_file()
