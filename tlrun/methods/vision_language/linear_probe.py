@@ -26,6 +26,7 @@ from tlrun.models.net import Net
 
 PENALTIES = [10.0**k for k in range(-6, 1)]
 FOLDS = 5
+ENOUGH = 1e-5  # gradient at which a fold's loss is known well enough to compare penalties
 USUAL = 1e-3  # where a class has a single image, so that nothing can be held out
 
 
@@ -66,14 +67,25 @@ class LinearProbe(OnTarget):
             head.out.bias.copy_(bias)
 
 
-def fit(x: Tensor, y: Tensor, classes: int, penalty: float) -> tuple[Tensor, Tensor]:
-    """x: (N, D) float64; y: (N,) -> W (K, D), b (K,), to a gradient of 1e-7."""
-    weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
-    bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)
+def fit(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    penalty: float,
+    start: tuple[Tensor, Tensor] | None = None,
+    gradient: float = 1e-7,
+) -> tuple[Tensor, Tensor]:
+    """x: (N, D) float64; y: (N,) -> W (K, D), b (K,), to a gradient of that size.
+
+    start: where the search begins; None = zeros.
+    """
+    if start is None:
+        start = (x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
+    weight, bias = (tensor.clone().requires_grad_() for tensor in start)
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=1000,
-        tolerance_grad=1e-7,
+        tolerance_grad=gradient,
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
@@ -90,20 +102,23 @@ def fit(x: Tensor, y: Tensor, classes: int, penalty: float) -> tuple[Tensor, Ten
 
 
 def choose_penalty(x: Tensor, y: Tensor, classes: int) -> float:
-    """The penalty with the least cross-entropy on held-out folds."""
+    """The penalty with the least cross-entropy on held-out folds.
+
+    From the heaviest to the lightest, each from the weights of the one before: near its minimum.
+    """
     folds = min(FOLDS, int(torch.bincount(y, minlength=classes)[y.unique()].min()))
     if folds < 2:
         return USUAL
     fold = fold_of(y, folds)
-    losses = []
-    for penalty in PENALTIES:
-        total = 0.0
-        for k in range(folds):
-            weight, bias = fit(x[fold != k], y[fold != k], classes, penalty)
-            logits = x[fold == k] @ weight.T + bias
-            total += float(F.cross_entropy(logits, y[fold == k], reduction="sum"))
-        losses.append(total)
-    return PENALTIES[losses.index(min(losses))]
+    losses = dict.fromkeys(PENALTIES, 0.0)
+    for k in range(folds):
+        known, held = fold != k, fold == k
+        found: tuple[Tensor, Tensor] | None = None
+        for penalty in reversed(PENALTIES):
+            found = fit(x[known], y[known], classes, penalty, found, ENOUGH)
+            logits = x[held] @ found[0].T + found[1]
+            losses[penalty] += float(F.cross_entropy(logits, y[held], reduction="sum"))
+    return min(losses, key=lambda penalty: losses[penalty])
 
 
 def fold_of(y: Tensor, folds: int) -> Tensor:
