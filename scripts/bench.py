@@ -1,15 +1,17 @@
 """Every ratio of speed that tlrun is held to, in one run: medians and ranges, measured in turn.
 
-    TLRUN_DATA=... python scripts/bench.py [--parts loop commands pages first] [--rounds 3]
+    TLRUN_DATA=... python scripts/bench.py [--parts loop commands ...] [--rounds 3]
 
 loop      a step against the best of four bare loops, and against forward and backward alone;
           20 evaluations against training (bench_loop.py)
 commands  a run of one step, `predict`, `evaluate` against `import torch, torchvision`
           (bench_commands.py)
 pages     the page of a run by its kind, and the leaderboards of sweeps of 800 and 2,000 jobs
+photos    the data path of photographs against torchvision's (bench_photos.py)
+features  a phase on a frozen net with and without kept activations, on PACS (bench_features.py)
 first     the README's first command against its training; minutes
 
-CPU time on one thread, but for `first`: the wall clock of a machine that does nothing else.
+CPU time on one thread, but for the last three: the wall clock of a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +30,8 @@ import bench_commands
 import bench_loop
 from bench_commands import MODULE, cpu_seconds
 
-PARTS = ("loop", "commands", "pages", "first")
+PARTS = ("loop", "commands", "pages", "photos", "features", "first")
+HERE = Path(__file__).parent
 JOBS = (800, 2000)
 KINDS = ("text", "light", "full")
 
@@ -82,6 +87,12 @@ def main() -> None:
         bench_commands.main(rounds)
     if "pages" in options.parts:
         pages(options.rounds)
+    for part in ("photos", "features"):
+        if part in options.parts:
+            words = ["--rounds", str(options.rounds)] if part == "photos" else []
+            free = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+            command = [sys.executable, str(HERE / f"bench_{part}.py"), *words]
+            subprocess.run(command, env=free, check=True)
     if "first" in options.parts:
         with tempfile.TemporaryDirectory() as place:
             print(bench_commands.first_command(Path(place)))
