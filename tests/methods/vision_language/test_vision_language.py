@@ -39,6 +39,16 @@ def net_of(method):
     return net.eval()
 
 
+def check_scores(method, net, x, wanted):
+    """The scores of features x (B, D), and the same ones under autocast."""
+    with torch.no_grad():
+        found = method.predict(net, torch.from_numpy(x).float(), Query()).scores
+        with half.autocast():
+            again = method.predict(net, torch.from_numpy(x).float(), Query()).scores
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
+    torch.testing.assert_close(again, found)
+
+
 def test_the_zero_shot_classifier(tmp_path):
     rows, names = DRAWS.standard_normal((7, D)), list(CLASSES * 2) + ["cat"]
     np.savez(tmp_path / "text.npz", features=rows, classes=np.array(names))
@@ -49,12 +59,7 @@ def test_the_zero_shot_classifier(tmp_path):
     x = DRAWS.standard_normal((5, D))
     means = [unit(rows)[[n == c for n in names]].mean(0) for c in CLASSES]
     wanted = unit(x) @ unit(np.stack(means)).T / 0.02
-    with torch.no_grad():
-        found = method.predict(net, torch.from_numpy(x).float(), Query()).scores
-        with half.autocast():
-            again = method.predict(net, torch.from_numpy(x).float(), Query()).scores
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
-    torch.testing.assert_close(again, found)
+    check_scores(method, net, x, wanted)
     np.savez(tmp_path / "text.npz", features=rows[:, :4], classes=np.array(names))
     with pytest.raises(DataError, match="have 4 numbers, the image features 6"):
         method.start(method.phases(data)[0], net, data)
@@ -77,12 +82,7 @@ def test_the_cache_by_numpy():
     wanted = unit(x) @ text.T / 0.01
     for n in range(9):
         wanted[:, y[n]] += 1.7 * np.exp(-4.0 * (1 - unit(x) @ keys[n]))
-    with torch.no_grad():
-        found = method.predict(net, torch.from_numpy(x).float(), Query()).scores
-        with half.autocast():
-            again = method.predict(net, torch.from_numpy(x).float(), Query()).scores
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-4)
-    torch.testing.assert_close(again, found)
+    check_scores(method, net, x, wanted)
 
 
 def test_a_cache_takes_the_size_of_its_checkpoint():

@@ -22,6 +22,7 @@ import numpy as np
 
 from tlrun.data.examples.download import cache_root
 from tlrun.errors import ConfigError
+from tlrun.files.least_used import make_room
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,8 @@ class DecodedFile:
     def _open(self) -> int | None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._prune()
+            # a run that still reads a removed file keeps it until it ends
+            make_room(self.path, self.nbytes, limit_gb() * 1e9)
             number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if os.fstat(number).st_size != self.nbytes:
                 os.ftruncate(number, self.nbytes)  # places take room when they are written
@@ -136,19 +138,6 @@ class DecodedFile:
             log.debug("%s: %s", self.path, error)
             return None
         return number
-
-    def _prune(self) -> None:
-        """Remove those that were used longest ago until this one fits into the limit with the rest.
-
-        A run that still reads a removed file keeps it until it ends.
-        """
-        others = {path: path.stat() for path in self.path.parent.glob("*.u8") if path != self.path}
-        total = self.nbytes + sum(about.st_size for about in others.values())
-        for path in sorted(others, key=lambda path: others[path].st_mtime):
-            if total <= limit_gb() * 1e9:
-                break
-            path.unlink(missing_ok=True)
-            total -= others[path].st_size
 
     def __getstate__(self) -> dict[str, object]:
         """For other processes, which open the file themselves."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.download import cache_root
+from tlrun.files.least_used import make_room
 
 log = logging.getLogger(__name__)
 
@@ -61,22 +62,12 @@ class ActivationFiles:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
-            self._prune(path)
+            make_room(path, path.stat().st_size, self.limit)
         except (OSError, RuntimeError) as error:
             log.debug("%s: %s", path, error)
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-
-    def _prune(self, newest: Path) -> None:
-        """Remove those that were used longest ago until the rest is within the limit."""
-        files = {path: path.stat() for path in self.folder.glob("*.pt")}
-        total = sum(about.st_size for about in files.values())
-        for path in sorted(files, key=lambda path: files[path].st_mtime):
-            if total <= self.limit or path == newest:
-                break
-            path.unlink(missing_ok=True)
-            total -= files[path].st_size
 
 
 def digest(*values: Tensor | str) -> str:
