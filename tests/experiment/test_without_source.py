@@ -76,7 +76,9 @@ def test_methods_that_need_no_source(method, tmp_path, photos, start):
     assert summary["selected"]["target_test/accuracy"] is not None
 
 
-@pytest.mark.parametrize("term", ["l2_sp", "delta", "bss", "co_tuning", "lwf", "stoch_norm"])
+@pytest.mark.parametrize(
+    "term", ["l2_sp", "delta", "bss", "co_tuning", "lwf", "stoch_norm", "bi_tuning"]
+)
 def test_terms_that_need_no_source(term, tmp_path, photos, start):
     few = ("trainer.steps=2", "report=none")
     words = alone(photos, f"init={start.path}", f"terms=[{term}]", *few)

@@ -52,14 +52,19 @@ class TrainingSetup:
 
     def build_phase(self, phase: Phase) -> None:
         """Add the parts of a phase to the net and make them ready."""
-        self.method.build(phase, self.net, self.data)
+        self._add_parts(phase)
         self.finish_build(self.net)
 
     def build_all(self) -> None:
         """Build the parts of every phase, for evaluation."""
         for phase in self.phases:
-            self.method.build(phase, self.net, self.data)
+            self._add_parts(phase)
         self.finish_build(self.net)
+
+    def _add_parts(self, phase: Phase) -> None:
+        self.method.build(phase, self.net, self.data)
+        for term in self.terms.values() if phase.terms else ():
+            term.build(self.net)
 
     def finish_build(self, net: Net) -> None:
         """After a phase has added its parts: batch norm by domain, device, terms, compile."""

@@ -79,6 +79,7 @@ def open_session(
         Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
     )
     terms = build_terms(cfg, method, phases)
+    phases = [with_views(phase, terms) for phase in phases]
     if wants_published_head(method, phases, terms):
         head = saved_head(run_dir) if trained else published_head(cfg, initial_weights, net, terms)
         net.add(PUBLISHED_HEAD, head)
@@ -227,6 +228,16 @@ def build_terms(cfg: Config, method: Method, phases: list[Phase]) -> dict[str, T
     checks.check_one_target(method, terms)
     checks.check_frozen_statistics(cfg, terms)
     return terms
+
+
+def with_views(phase: Phase, terms: Mapping[str, Term]) -> Phase:
+    """The phase with the further views of its images that its terms look at."""
+    views = dict(phase.views)
+    for term in terms.values() if phase.terms else ():
+        for stream, names in term.views.items():
+            if stream in phase.streams:
+                views[stream] = tuple(dict.fromkeys((*views.get(stream, ()), *names)))
+    return replace(phase, views=views)
 
 
 def wants_published_head(method: Method, phases: list[Phase], terms: Mapping[str, Term]) -> bool:

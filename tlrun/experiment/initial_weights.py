@@ -31,7 +31,7 @@ from tlrun.errors import ConfigError
 from tlrun.files.yaml_file import read_yaml
 from tlrun.inference.predict import checkpoint_path
 from tlrun.methods.base import Method, Phase
-from tlrun.models.net import CARRIED, Net
+from tlrun.models.net import CARRIED, PROJECTOR, Net
 from tlrun.models.transfer import StageTransfer, chosen, lacking_in_file, load_parts, transfer
 from tlrun.models.weight_file import check_weight_file
 from tlrun.run_folder.run_dir import RunDir
@@ -182,15 +182,16 @@ def pretrained_weights(init: str, asked: Any) -> Any:
 
 def prediction_parts_of(run: RunDir, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parts of a run's checkpoint by which it predicts, not those that only taught them."""
+    parts = {name: part for name, part in state["parts"].items() if name != PROJECTOR}
     try:
         config = read_yaml(run.config)
         spec = config.get("method") if isinstance(config, dict) else None
         if not isinstance(spec, dict):  # of a folder that holds no more than weights
-            return dict(state["parts"])
+            return parts
         saved_code.check({"method": spec}, str(run.config))
         method: Method = build(spec, "method")
     except ConfigError as error:  # a method of one's own that is not here
         log.warning("init=%s: taking its parts as they are, since %s", run.path, error)
-        return dict(state["parts"])
+        return parts
     method.load_state_dict(state["method"])
-    return method.prediction_parts(state["parts"])
+    return method.prediction_parts(parts)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -71,12 +72,16 @@ class Progress:
 
 @dataclass
 class DomainOutput:
-    """What one domain's forward pass produced, for terms that look at the same batch."""
+    """What one domain's forward pass produced, for terms that look at the same batch.
+
+    views: further views of its images, if the method hands on those of its batch.
+    """
 
     x: Tensor
     features: Tensor | None = None
     logits: Tensor | None = None
     y: Tensor | None = None
+    views: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -259,20 +264,27 @@ class Term:
     then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
     several tasks. batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen`
     leaves it nothing to do. published_head: whether it wants the head that published weights came
-    with: under `init=pretrained` it is then a part of the net. needs_images, takes_soft_labels: as
-    a method's.
+    with: under `init=pretrained` it is then a part of the net. views: stream name -> further views
+    of its images, as `Phase.views`; a method that hands them on has them in `DomainOutput.views`.
+    needs_images, takes_soft_labels: as a method's.
     """
 
     decays_weights: bool = False
     one_target: bool = False
     batch_statistics: bool = False
     published_head: bool = False
+    views: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     needs_images: bool = True
     takes_soft_labels: bool = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         _declare_anew(cls, "loss")
+
+    def build(self, net: Net) -> None:
+        """Add parts to the net that train with it, after the method's own, in the phases that it
+        joins: structure only. `predict` and `init=RUN_DIR` leave them out.
+        """
 
     def attach(self, net: Net) -> None:
         """Hook into modules of the net: after each phase has built its parts, on resume too.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +54,21 @@ class EmaTeacher(nn.Module):
     @torch.no_grad()
     def teach(self, x: Tensor, domain: str = "source") -> Forward:
         """As forward, without gradients; with own statistics, normalised by those of the batch."""
+        with self.batch_statistics():
+            out: Forward = self.inner(x, domain)
+        return out
+
+    @contextmanager
+    def batch_statistics(self) -> Iterator[None]:
+        """Inside, with own statistics, its batch norms use and gather those of the batch."""
         norms = [m for m in self.inner.modules() if isinstance(m, BatchNorm | _BatchNorm)]
         for norm in norms if self.own_statistics else ():
             norm.training = not is_held(norm)
-        out: Forward = self.inner(x, domain)
-        for norm in norms:
-            norm.training = False
-        return out
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.training = False
 
     @torch.no_grad()
     def copy(self, net: Net) -> None:

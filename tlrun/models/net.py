@@ -31,6 +31,7 @@ from tlrun.models.heads import Classifier
 from tlrun.models.prefix import Entry
 
 PUBLISHED_HEAD = "published_classifier"  # the part that the backbone's weights came with, if kept
+PROJECTOR = "projector"  # the part that a term adds: it only teaches, and nothing starts from it
 CARRIED = "@carried"  # as a pattern: the stages whose weights were carried over
 NO_STATISTICS = (
     "batch_norm=frozen keeps those that a net has learned elsewhere; set init=pretrained or "

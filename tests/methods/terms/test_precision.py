@@ -1,5 +1,7 @@
 """From the same features, bf16 autocast does not change what a term adds."""
 
+import copy
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from helpers import half, sessions, small
 from tlrun.config.packaged import conf_dir
 from tlrun.methods.base import Progress
 from tlrun.methods.terms.memory import FrozenCopy
+from tlrun.models.ema import EmaTeacher
 
 TERMS = sorted(path.stem for path in (conf_dir() / "terms").glob("*.yaml"))
 OF_BOTH_DOMAINS = ("coral", "mmd")
+REMEMBERS = ("bi_tuning",)  # what earlier batches were
 NO_LOSS = ("ewc", "l2_sp", "stoch_norm")  # gradients and metrics; a hook in the backbone
 
 
@@ -31,12 +35,19 @@ def test_a_term_of_the_same_features(name, tmp_path):
     net, term = session.net.train(), session.terms[name]
     sessions.shaken(session)  # away from the start, which costs nothing
     kept = [value.of(net) for value in vars(term).values() if isinstance(value, FrozenCopy)]
+    kept += [value for value in vars(term).values() if isinstance(value, EmaTeacher)]
     for one in (net, *kept):
         half.same_features(one)
     state = {key: value.clone() for key, value in net.state_dict().items()}
+    if name in REMEMBERS:
+        update = next(session.method.step(net, batch, session.phases[-1], Progress(0, 10)))
+        term.loss(update, net)
+        seen = copy.deepcopy(term.state_dict())
     found = []
     for on in (False, True):
         net.load_state_dict(state)  # the first pass has moved the running statistics
+        if name in REMEMBERS:
+            term.load_state_dict(copy.deepcopy(seen))
         torch.manual_seed(0)
         with half.autocast(on):
             update = next(session.method.step(net, batch, session.phases[-1], Progress(0, 10)))

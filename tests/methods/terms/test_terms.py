@@ -7,6 +7,7 @@ from helpers import small
 from tlrun.errors import ConfigError
 from tlrun.losses.entropy import entropy_loss
 from tlrun.methods.base import DomainOutput, Update
+from tlrun.methods.terms.bi_tuning import BiTuning
 from tlrun.methods.terms.bss import BSS
 from tlrun.methods.terms.co_tuning import CoTuning
 from tlrun.methods.terms.delta import Delta
@@ -40,6 +41,8 @@ def test_a_term_joins_a_run_from_the_command_line(tmp_path):
     ("term", "key", "value"),
     [
         (BSS, "weight", -1.0),
+        (BiTuning, "keys", 0),
+        (BiTuning, "momentum", 1.5),
         (CoTuning, "weight", -1.0),
         (Delta, "images", 0),
         (Delta, "alpha", -0.1),

@@ -64,10 +64,8 @@ class Finetune(Method):
         drawn = batch[domain]
         out = net(drawn.x, head=self.head(net, domain))
         loss = classification_loss(out.logits, drawn.y, self.label_smoothing)
-        yield Update(
-            {"classification": loss},
-            outputs={domain: DomainOutput(drawn.x, out.features, out.logits, drawn.y)},
-        )
+        shown = DomainOutput(drawn.x, out.features, out.logits, drawn.y, drawn.views)
+        yield Update({"classification": loss}, outputs={domain: shown})
 
     @staticmethod
     def head(net: Net, domain: str) -> str:

@@ -34,9 +34,8 @@ class SourceOnly(Method):
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         (stream,) = phase.streams
-        x, y = batch[stream].x, batch[stream].y
-        out = net(x, stream)
-        loss = classification_loss(out.logits, y, self.label_smoothing)
-        yield Update(
-            {"classification": loss}, outputs={stream: DomainOutput(x, out.features, out.logits, y)}
-        )
+        drawn = batch[stream]
+        out = net(drawn.x, stream)
+        loss = classification_loss(out.logits, drawn.y, self.label_smoothing)
+        shown = DomainOutput(drawn.x, out.features, out.logits, drawn.y, drawn.views)
+        yield Update({"classification": loss}, outputs={stream: shown})
