@@ -46,11 +46,16 @@ def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
     Left out: where the data lie, devices, threads, loggers, cadence of logs, report, baseline,
     tags.
     """
-    tree = {k: v for k, v in plain(cfg).items() if k not in (*NOT_IN_HASH, "hydra")}
+    tree = settings(plain(cfg))
     trainer = tree.get("trainer", {})
     tree["trainer"] = {k: v for k, v in trainer.items() if k not in NOT_IN_HASH_OF_TRAINER}
     tree["data"] = _without_paths(tree.get("data", {}))
     return _hash(tree)
+
+
+def settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what does not change the figures, all else as it is."""
+    return {key: value for key, value in tree.items() if key not in (*NOT_IN_HASH, "hydra")}
 
 
 def job_hash(cfg: DictConfig) -> str:

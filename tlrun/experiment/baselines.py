@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tlrun.config.build import plain
+from tlrun.config.hashes import settings
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError
@@ -29,15 +31,17 @@ def is_baseline(run_dir: RunDir) -> bool:
     return BASELINE in (run_dir.path.name, run_dir.path.parent.name)
 
 
-def has_baseline(asked: bool | str, session: Session) -> bool:
+def has_baseline(asked: bool | str, session: Session, cfg: DictConfig) -> bool:
     """Whether models are trained for comparison; `auto` where the method names any.
 
-    Raises ConfigError where they were asked for (true) and there are none.
+    A run that is its own baseline (`source_only`) has none. Raises ConfigError where they were
+    asked for (true) and the method names none.
     """
-    has_any = bool(asked) and bool(session.method.baselines(session.data))
-    if asked is True and not has_any:
+    named = session.method.baselines(session.data) if asked else {}
+    if asked is True and not named:
         raise ConfigError("there is no baseline to train beside this method: baseline=false")
-    return has_any
+    own = settings(plain(cfg))
+    return any(settings(plain(with_changes(cfg, it))) != own for it in named.values())
 
 
 def train_baselines(
@@ -58,8 +62,9 @@ def train_baselines(
         train_baseline(baseline, cfg, changes, execute)
         summaries[name] = baseline.read_json(baseline.summary)
     summary = session.evaluator.compare(into, summary, summaries)
-    # what they took in all sittings, by their own word
-    seconds = [(s.get("wall_seconds") or {}).get("total", 0.0) for s in summaries.values()]
+    # what they took in all sittings, by their own word; what was trained elsewhere, nothing
+    trained = [s for s in summaries.values() if "taken_from" not in s]
+    seconds = [(s.get("wall_seconds") or {}).get("total", 0.0) for s in trained]
     summary = with_part(summary, "baseline", sum(seconds))
     summary["files"] = into.left()
     into.write_json(into.summary, summary)
@@ -74,20 +79,26 @@ def train_baseline(
         had = load_config(baseline.config).trainer
         if (had.steps, had.epochs) == (cfg.trainer.steps, cfg.trainer.epochs):
             return  # else the run was resumed for longer: as many steps for both
-    other = cfg.copy()
-    OmegaConf.set_struct(other, False)
-    other.baseline = False
-    for key, value in changes.items():
-        option = conf_dir() / key / f"{value}.yaml"
-        if option.is_file():  # of a group, by name
-            other.choices[key], value = value, OmegaConf.load(option)
-        OmegaConf.update(other, key, value, merge=False)
+    other = with_changes(cfg, changes)
     baseline.path.mkdir(parents=True, exist_ok=True)
     write_atomic(baseline.config, OmegaConf.to_yaml(other))
     log.info(
-        "for comparison: training %s for as many steps in %s (baseline=false leaves it out)",
+        "for comparison: %s with as many steps in %s (baseline=false leaves it out)",
         other.choices.method,
         baseline.path,
     )
     with recorded(baseline):
         execute(baseline.path)
+
+
+def with_changes(cfg: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    """The configuration of a baseline; a group's option by its name, with its defaults."""
+    other = cfg.copy()
+    OmegaConf.set_struct(other, False)
+    other.baseline = False
+    for key, value in changes.items():
+        option = conf_dir() / key / f"{value}.yaml"
+        if option.is_file():
+            other.choices[key], value = value, OmegaConf.load(option)
+        OmegaConf.update(other, key, value, merge=False)
+    return other

@@ -23,6 +23,7 @@ from tlrun.experiment.dry_run import dry_run
 from tlrun.experiment.limits import explain_limits
 from tlrun.experiment.processes import start_workers
 from tlrun.experiment.session import Session
+from tlrun.experiment.shared_training import shared_training
 from tlrun.experiment.summary import conclude, write_surroundings
 from tlrun.experiment.wall_time import with_part
 from tlrun.files.atomic import write_atomic
@@ -49,9 +50,10 @@ def execute(path: Path, began: float | None = None) -> dict[str, Any]:
             rehearse(run_dir, cfg)
             return {}
         cfg = resolve_auto(cfg, trained=(run_dir.checkpoints / "last.pt").exists())
+        asked = bool(cfg.baseline)
         session = begin(run_dir, cfg, began)
-        train(session)
-        summary = conclude(session)
+        with shared_training(session, asked) as taken:
+            summary = taken or train_and_conclude(session)
         if cfg.baseline:
             summary = train_baselines(session, cfg, summary, execute)
         log_summary(plain(cfg.logger), run_dir, summary)
@@ -78,9 +80,14 @@ def begin(run_dir: RunDir, cfg: DictConfig, began: float) -> Session:
     run_dir.checkpoints.mkdir(exist_ok=True)
     run_dir.set_status("running")
     session = open_session(run_dir, plain(cfg), began=began)
-    cfg.baseline = session.cfg["baseline"] = has_baseline(cfg.baseline, session)
+    cfg.baseline = session.cfg["baseline"] = has_baseline(cfg.baseline, session, cfg)
     write_atomic(run_dir.config, OmegaConf.to_yaml(cfg))
     return session
+
+
+def train_and_conclude(session: Session) -> dict[str, Any]:
+    train(session)
+    return conclude(session)
 
 
 def train(session: Session) -> None:
