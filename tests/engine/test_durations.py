@@ -23,6 +23,16 @@ def test_after_the_last_step_all_is_due():
     assert due(cadence, "logs") == [10]
 
 
+def test_a_short_budget_is_evaluated_every_25_steps_but_a_phase_of_its_own_length_20_times():
+    assert due(Cadence.of(DEFAULTS, total=50), "evaluates") == [25, 50]
+    assert due(Cadence.of(DEFAULTS, total=60), "saves") == [25, 50, 60]
+    assert due(Cadence.of(DEFAULTS, total=10), "evaluates") == [10]
+    assert len(due(Cadence.of(DEFAULTS, total=500), "evaluates")) == 20
+    assert len(due(Cadence.of(DEFAULTS, total=100, own_length=True), "evaluates")) == 20
+    often = {**DEFAULTS, "eval_every": 5}
+    assert due(Cadence.of(often, total=20), "evaluates") == [5, 10, 15, 20]
+
+
 def test_a_phase_of_one_step():
     cadence = Cadence.of(DEFAULTS, total=1)
     assert [due(cadence, kind) for kind in ("logs", "evaluates", "saves")] == [[1]] * 3

@@ -10,6 +10,8 @@ from typing import Any
 from tlrun.data.problems.pair import Data
 from tlrun.methods.base import Phase
 
+LEAST = 25  # steps from one evaluation to the next, which takes as long as 2 to 6 of them
+
 
 def total_steps(phase: Phase, trainer: Mapping[str, Any], data: Data) -> int:
     """Length of a phase in steps: its own, else `trainer.steps`, else `trainer.epochs`."""
@@ -31,9 +33,14 @@ class Cadence:
     save_every: int
 
     @classmethod
-    def of(cls, trainer: Mapping[str, Any], total: int) -> Cadence:
-        """By default 100 rows, 20 evaluations and a checkpoint with each of these."""
-        evaluate_every = int(trainer["eval_every"] or max(1, math.ceil(total / 20)))
+    def of(cls, trainer: Mapping[str, Any], total: int, *, own_length: bool = False) -> Cadence:
+        """By default 100 rows, 20 evaluations and a checkpoint with each of these.
+
+        A short budget has fewer evaluations, one in 25 steps. own_length: the phase has another
+        length than the budget says, so its 20 were meant.
+        """
+        least = 1 if own_length else LEAST
+        evaluate_every = int(trainer["eval_every"] or max(least, math.ceil(total / 20)))
         return cls(
             total,
             log_every=int(trainer["log_every"] or max(1, math.ceil(total / 100))),

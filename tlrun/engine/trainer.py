@@ -219,7 +219,7 @@ class Trainer:
                 phase,
                 total,
                 frozen,
-                cadence=Cadence.of(self.trainer_cfg, total),
+                cadence=Cadence.of(self.trainer_cfg, total, own_length=phase.steps is not None),
                 schedule=merged(self.cfg["schedule"], phase.schedule),
                 optimizer=optimizer,
                 step=TrainingStep(self.setup, phase, optimizer, self.scaler),
