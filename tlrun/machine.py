@@ -42,6 +42,11 @@ def in_slurm() -> bool:
     return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
+def in_slurm_step() -> bool:
+    """Whether srun began this process: a signal of Slurm's goes to all processes of the step."""
+    return "SLURM_STEP_ID" in os.environ
+
+
 def is_alive(pid: Any) -> bool:
     """Whether a process of this number lives on this machine."""
     try:

@@ -29,11 +29,12 @@ from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, RecordedFault
 from tlrun.experiment import start
+from tlrun.experiment.nodes import nodes_of, on_nodes, summary_of_node_0
 from tlrun.loggers.make import check_installed
 from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import runs_in
 from tlrun.sweep.folder import close_sweep
-from tlrun.sweep.launchers import check_extras
+from tlrun.sweep.launchers import check_extras, trains_here
 from tlrun.sweep.own_targets import another_pair
 from tlrun.sweep.progress import progress_bar
 from tlrun.sweep.run_or_skip import run_job
@@ -63,11 +64,21 @@ def train(argv: list[str], began: float | None = None) -> int:
             "--cfg shows one configuration and -m is for several: leave -m out, and give one value "
             "for each key"
         )
+    try:
+        configs = [] if shows else check(args)
+    except Exception as error:
+        raise explain(error, search_folders(args.config_dir)) or error from None
+    arguments = [*open_keys(args.overrides), *flags]
+    return on_nodes(
+        configs, lambda: _through_hydra(arguments, args.config_dir, began), lambda code, _: code
+    )
+
+
+def _through_hydra(arguments: list[str], config_dir: str | None, began: float | None) -> int:
+    """A checked command; the exit code."""
     with sweep_state(began) as state:
         try:
-            if not shows:
-                check(args)
-            with _sys_argv([*open_keys(args.overrides), *flags]), progress_bar(state):
+            with _sys_argv(arguments), progress_bar(state):
                 hydra.main(config_path=str(conf_dir()), config_name="config", **version_base())(
                     job
                 )()
@@ -76,7 +87,7 @@ def train(argv: list[str], began: float | None = None) -> int:
                 say(f"to go on with the sweep: tlrun resume {state.folder.absolute()}")
             raise
         except (Exception, SystemExit) as stop:
-            return _end_early(state, stop, search_folders(args.config_dir))
+            return _end_early(state, stop, search_folders(config_dir))
         if state.folder is not None:
             return close_sweep(state.folder, failed=len(state.failures))
         if state.failures:
@@ -102,20 +113,26 @@ def search_folders(config_dir: str | None) -> list[Path]:
     return [conf_dir(), *([Path(config_dir)] if config_dir else [])]
 
 
-def check(args: argparse.Namespace) -> None:
-    """Compose and validate the command before any folder is made."""
+def check(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Compose and validate the command before any folder is made.
+
+    Returns the configurations that this process itself will train, as far as they are known.
+    """
     overrides = open_keys(args.overrides)
     is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
     check_extras(overrides, multirun=is_sweep)
     check_folders(overrides)
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
-        return  # Hydra merges the two, `compose` cannot
+        return []  # Hydra merges the two, `compose` cannot
+    configs = []
     for variant in variants(overrides) if is_sweep else [overrides]:
         variant = another_pair(variant, overrides) if is_sweep else variant
         cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
         check_installed(str(cfg.logger.name))
         if not is_sweep:  # its jobs check themselves, maybe on other machines
             check_built(cfg)
+        configs.append(plain(cfg))
+    return configs if trains_here(overrides, nodes_of(configs)) else []
 
 
 def check_folders(overrides: Sequence[str]) -> None:
@@ -208,10 +225,14 @@ def run_overrides(
     folder, typed = str(cfg.hydra.run.dir), override_list(cfg.hydra.overrides.task)
     config = resolve_and_check(cfg, cfg.hydra)
     check_built(config)
-    run = start.create_run_folder(config, folder, typed)
-    try:
-        with composed(plain(config), None if config_dir is None else str(config_dir)):
-            return {**start.run_experiment(run), "run_dir": str(run.path)}
-    except RecordedFault as recorded:
-        fault = recorded.error
-    raise fault  # the user's own code, with its own exception
+
+    def train_here() -> dict[str, Any]:
+        run = start.create_run_folder(config, folder, typed)
+        try:
+            with composed(plain(config), None if config_dir is None else str(config_dir)):
+                return {**start.run_experiment(run), "run_dir": str(run.path)}
+        except RecordedFault as recorded:
+            fault = recorded.error
+        raise fault  # the user's own code, with its own exception
+
+    return on_nodes([plain(config)], train_here, summary_of_node_0)

@@ -160,17 +160,29 @@ def resume(args: argparse.Namespace) -> int:
         from tlrun.sweep.resume import resume_sweep
 
         return resume_sweep(args.run_dir, args.overrides, train=train)
-    from tlrun.experiment.resume import resume
+    from tlrun.experiment.nodes import on_nodes, saved_configs
 
-    resume(args.run_dir, args.overrides)
-    return 0
+    def resume_here() -> int:
+        from tlrun.experiment.resume import resume
+
+        resume(args.run_dir, args.overrides)
+        return 0
+
+    configs = saved_configs(args.run_dir, args.overrides)
+    return on_nodes(configs, resume_here, lambda code, _: code)
 
 
 def reproduce(args: argparse.Namespace) -> int:
     _check_overrides(args)
-    from tlrun.experiment.reproduce import reproduce
+    from tlrun.experiment.nodes import on_nodes, saved_configs
 
-    return reproduce(args.run_dir, args.overrides, args.tolerance)
+    def reproduce_here() -> int:
+        from tlrun.experiment.reproduce import reproduce
+
+        return reproduce(args.run_dir, args.overrides, args.tolerance)
+
+    configs = saved_configs(args.run_dir, args.overrides)
+    return on_nodes(configs, reproduce_here, lambda code, _: code)
 
 
 def evaluate(args: argparse.Namespace) -> int:

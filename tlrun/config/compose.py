@@ -26,6 +26,7 @@ from tlrun.config.overrides import key_of, open_keys, override_list, parse_overr
 from tlrun.config.packaged import conf_dir
 from tlrun.config.value_types import show
 from tlrun.config.weight_files import is_weight_file
+from tlrun.config.world_size import world_size
 from tlrun.errors import ConfigError, TlrunError
 
 NO_CHOICE = ("hydra/", "launcher", "search")  # groups that are no part of the experiment
@@ -159,11 +160,13 @@ def validate(cfg: DictConfig) -> None:
     trainer = tree["trainer"]
     if trainer["steps"] is None and trainer["epochs"] is None:
         raise ConfigError("how long to train? give trainer.steps=2000 or trainer.epochs=10")
-    parts = trainer["devices"] * trainer["accumulate"]
+    parts = world_size(tree) * trainer["accumulate"]
     if trainer["batch_size"] % parts:
+        nodes = "trainer.nodes x " if trainer["nodes"] > 1 else ""
         raise ConfigError(
-            f"trainer.batch_size={trainer['batch_size']} must be a multiple of trainer.devices x "
-            f"trainer.accumulate = {parts}: try {parts * max(1, trainer['batch_size'] // parts)}"
+            f"trainer.batch_size={trainer['batch_size']} must be a multiple of {nodes}"
+            f"trainer.devices x trainer.accumulate = {parts}: try "
+            f"{parts * max(1, trainer['batch_size'] // parts)}"
         )
     if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
         raise ConfigError(

@@ -22,6 +22,7 @@ NOT_IN_HASH_OF_JOB = ("report", "tags", "choices", "dry_run", "sweep", "hydra")
 NOT_IN_HASH_OF_TRAINER = (
     "device",
     "devices",
+    "nodes",
     "threads",
     "workers",
     "features",
@@ -43,8 +44,8 @@ NOT_REPEATED = (
 def config_hash(cfg: DictConfig | Mapping[str, Any]) -> str:
     """12 hex digits that two configs share iff they mean the same experiment.
 
-    Left out: where the data lie, devices, threads, loggers, cadence of logs, report, baseline,
-    tags.
+    Left out: where the data lie, devices, nodes, threads, loggers, cadence of logs, report,
+    baseline, tags.
     """
     tree = settings(plain(cfg))
     trainer = tree.get("trainer", {})
@@ -61,8 +62,8 @@ def settings(tree: Mapping[str, Any]) -> dict[str, Any]:
 def job_hash(cfg: DictConfig) -> str:
     """Names a job of a sweep, from its composed config: two jobs that were typed apart differ.
 
-    Unlike `config_hash` it counts devices, precision and paths (as typed: a moved project finds its
-    sweeps again), since these may be what is swept. An invalid config has a hash too.
+    Unlike `config_hash` it counts devices, nodes, precision and paths (as typed: a moved project
+    finds its sweeps again), since these may be what is swept. An invalid config has a hash too.
     """
     tree: Any = OmegaConf.to_container(cfg, resolve=False)
     tree = OmegaConf.create({k: v for k, v in tree.items() if k not in NOT_IN_HASH_OF_JOB})

@@ -123,6 +123,7 @@ class Trainer:
     grad_clip: Positive | None
     device: Literal["auto", "cpu", "cuda", "mps"]
     devices: Annotated[int, Range(low=1, high=1024)]
+    nodes: Annotated[int, Range(low=1, high=1024)]
     threads: Literal["auto"] | Annotated[int, Range(low=1, high=1024)]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=1024)]
     features: Literal["auto", "off"]

@@ -17,7 +17,7 @@ import subprocess
 import threading
 from types import FrameType, TracebackType
 
-from tlrun.machine import in_slurm
+from tlrun.machine import in_slurm, in_slurm_step
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class StopRequest:
             _announced.add(number)
             self.exit_code = self.exit_code or EXIT_CODES[signal.SIGTERM]
             return
-        if self.exit_code is not None:
+        if self.exit_code is None:
+            self.exit_code = code
+        elif not (number == signal.SIGTERM and in_slurm_step()):
             os._exit(code)
-        self.exit_code = code

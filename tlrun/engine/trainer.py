@@ -448,7 +448,7 @@ class Trainer:
         """Put everything back as it was; returns the steps of the phase that are done."""
         if int(saved["world"]) != self.process.world:
             raise ConfigError(
-                f"this run was trained with trainer.devices={saved['world']}; "
+                f"this run was trained with trainer.nodes x trainer.devices={saved['world']}; "
                 "resume it with the same number"
             )
         for name, state in saved["parts"].items():

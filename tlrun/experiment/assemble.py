@@ -24,7 +24,7 @@ from tlrun.data.problems.options import Labels, Options
 from tlrun.data.problems.pair import Data, build_data
 from tlrun.data.problems.trained import as_trained, check_columns, with_statistics
 from tlrun.engine import checkpoint
-from tlrun.engine.distributed import Process
+from tlrun.engine.distributed import Endpoint, Process
 from tlrun.engine.optimizers import merged
 from tlrun.engine.precision import resolve_device, resolve_precision
 from tlrun.errors import ConfigError
@@ -55,15 +55,18 @@ def open_session(
     *,
     space: LabelSpace | None = None,
     began: float | None = None,
+    endpoint: Endpoint | None = None,
 ) -> Session:
     """Build all that `cfg` describes. Raises ConfigError or DataError before any training.
 
     space: that of a run that is only evaluated: the data come under its classes and
     columns, and the target's training images are left out where nothing else needs them.
-    began: time.time() when this sitting began (None = now).
+    began: time.time() when this sitting began (None = now). endpoint: where the processes of
+    several machines meet; those of one meet at a file.
     """
-    prepare_process(cfg, rank, world)
-    device = device_of(cfg, rank, world)
+    local_world = min(world, int(cfg["trainer"]["devices"]))  # processes on this machine
+    prepare_process(cfg, rank % local_world, local_world)
+    device = device_of(cfg, rank % local_world, world)
     precision = resolve_precision(str(cfg["trainer"]["precision"]), device)
     checks.check_rules(cfg)
     trained = (run_dir.checkpoints / "last.pt").exists()  # what it started from is needed no more
@@ -75,9 +78,8 @@ def open_session(
         checks.check_streams(data, phases)
     evaluator = build_evaluator(cfg, method, data, device)
     net = build_fresh_net(cfg, data, initial_weights, trained)
-    process = (
-        Process() if world == 1 else Process.join(rank, world, run_dir.path / ".rendezvous", device)
-    )
+    rendezvous = endpoint or run_dir.path / ".rendezvous"
+    process = Process() if world == 1 else Process.join(rank, world, rendezvous, device)
     terms = build_terms(cfg, method, phases)
     phases = [with_views(phase, terms) for phase in phases]
     if wants_published_head(method, phases, terms):
@@ -107,7 +109,7 @@ def open_session(
 
 
 def device_of(cfg: Config, rank: int, world: int) -> torch.device:
-    """The device of this process: of several, each has a GPU of its own."""
+    """The device of this process: of several, each has a GPU of its own. rank: on its machine."""
     device = resolve_device(str(cfg["trainer"]["device"]))
     if world > 1 and device.type == "cuda":
         gpu = assigned_gpu(rank)

@@ -14,6 +14,7 @@ import torch
 
 from tlrun.config.one_set import give_source, has_source
 from tlrun.config.schema import INITS
+from tlrun.config.world_size import world_size
 from tlrun.data.problems.pair import UNKNOWN_CLASS, Data, Labels
 from tlrun.engine.optimizers import merged
 from tlrun.errors import ConfigError
@@ -222,8 +223,9 @@ def check_balance(cfg: Config, method: Method, balance: Balance) -> None:
     """A balance has several tasks to weigh, in as many processes and pieces as it can."""
     if not method.balanced:
         raise ConfigError("balance=... weighs the losses of several tasks: method=multitask")
-    if int(cfg["trainer"]["devices"]) > 1 and not balance.several_processes:
-        raise ConfigError("this balance works in one process only: trainer.devices=1")
+    if world_size(cfg) > 1 and not balance.several_processes:
+        nodes = "trainer.nodes=1 " if int(cfg["trainer"]["nodes"]) > 1 else ""
+        raise ConfigError(f"this balance works in one process only: {nodes}trainer.devices=1")
     if int(cfg["trainer"]["accumulate"]) > 1 and balance.needs_post_step_losses:
         raise ConfigError("this balance looks at whole batches only: trainer.accumulate=1")
 

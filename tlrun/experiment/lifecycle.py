@@ -15,12 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from tlrun.config.build import plain
 from tlrun.config.saved import load_config
+from tlrun.config.world_size import world_size
+from tlrun.engine.distributed import Endpoint
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.baselines import has_baseline, is_baseline, train_baselines
 from tlrun.experiment.checks import check_patterns
 from tlrun.experiment.dry_run import dry_run
 from tlrun.experiment.limits import explain_limits
+from tlrun.experiment.nodes import leader_of
 from tlrun.experiment.processes import start_workers
 from tlrun.experiment.session import Session
 from tlrun.experiment.shared_training import shared_training
@@ -91,24 +94,31 @@ def train_and_conclude(session: Session) -> dict[str, Any]:
 
 
 def train(session: Session) -> None:
-    """Fit here, or in `trainer.devices` workers; the session then has the net's last form."""
+    """Fit here, or in `trainer.devices` workers of each node; the session then has the net's last
+    form."""
     write_surroundings(session)
     check_patterns(session)
-    world = int(session.cfg["trainer"]["devices"])
-    if world == 1:
+    if world_size(session.cfg) == 1:
         session.trainer().fit()
         return
-    start_workers(session.run_dir.path, world, session.began)
+    trainer = session.cfg["trainer"]
+    leader = leader_of(int(trainer["nodes"]))
+    start_workers(session.run_dir.path, int(trainer["devices"]), session.began, leader)
     session.build_all()
 
 
-def train_worker(path: Path, rank: int, world: int, began: float) -> None:
-    """What each of several processes does (see worker.py). began: when the command did."""
+def train_worker(
+    path: Path, rank: int, world: int, began: float, endpoint: Endpoint | None = None
+) -> None:
+    """What each of several processes does (see worker.py). began: when the command did.
+
+    endpoint: where the processes of several machines meet.
+    """
     run_dir = RunDir.open(path)
     run_log = logging_to(run_dir) if rank == 0 else contextlib.nullcontext()
     with run_log, explain_limits(run_dir):
         cfg = plain(load_config(run_dir.config))
-        session = open_session(run_dir, cfg, rank, world, began=began)
+        session = open_session(run_dir, cfg, rank, world, began=began, endpoint=endpoint)
         try:
             session.trainer().fit()
         finally:

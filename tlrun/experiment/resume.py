@@ -13,6 +13,7 @@ from tlrun.config.build import plain
 from tlrun.config.hashes import PATH_KEYS
 from tlrun.config.saved import load_config, saved_config
 from tlrun.config.saved_code import composed
+from tlrun.config.world_size import world_size
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError, Interrupted, RunError, describe_error
 from tlrun.experiment import start
@@ -24,6 +25,7 @@ from tlrun.run_folder.run_dir import RunDir, runs_in
 
 log = logging.getLogger(__name__)
 
+PROCESSES = ("trainer.nodes", "trainer.devices")  # may change where their product stays
 LONGER = ("trainer.steps", "trainer.epochs")  # may grow
 FREE = (
     "logger",
@@ -101,14 +103,15 @@ def refuse_changes(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ConfigError with a diff when a config changed in a way that would alter the run.
 
     Where the data lie and the cadence of logs may change, and training may become longer: λ and lr
-    follow the new total.
+    follow the new total. As many processes may be spread over other machines.
     """
+    free = FREE if world_size(before) != world_size(now) else (*FREE, *PROCESSES)
     changed = {
         key: values
         for key, values in differences(before, now)
         if not (
-            key in FREE
-            or key.partition(".")[0] in FREE
+            key in free
+            or key.partition(".")[0] in free
             or key.rpartition(".")[2] in PATH_KEYS
             or (key in LONGER and _grows(*values))
         )

@@ -1,5 +1,7 @@
 """One of several training processes: `python -m tlrun.experiment.worker RUN_DIR RANK WORLD BEGAN`.
 
+Of several machines: the same and HOST PORT PREFIX, of the store where they meet.
+
 Why a subprocess of our own and not Hydra's: launchers that re-execute argv would run a whole
 multirun in every child. Why not torchrun: a Ctrl-C must reach each process exactly once
 (docs/decisions.md).
@@ -16,6 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
+from tlrun.engine.distributed import Endpoint, PeerFailed
 from tlrun.errors import TlrunError
 from tlrun.experiment.lifecycle import train_worker
 from tlrun.experiment.start import termination_told
@@ -34,16 +37,19 @@ def main(argv: list[str]) -> int:
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's, for the process that began us
     run_dir, rank, world, began = Path(argv[0]), int(argv[1]), int(argv[2]), float(argv[3])
+    endpoint = Endpoint(argv[4], int(argv[5]), argv[6]) if argv[4:] else None
     try:
         # an orphan of a killed run ends itself within a second: wait for it, else two would write
         # to one folder
         with file_lock(run_dir / f".worker{rank}.lock", seconds=30), termination_told():
-            train_worker(run_dir, rank, world, began)
+            train_worker(run_dir, rank, world, began, endpoint)
     except TlrunError as error:
         (run_dir / f".worker{rank}.error").write_text(str(error), encoding="utf-8")
         return error.exit_code
     except KeyboardInterrupt as stop:  # before its steps; the process that began us explains it
         return int(getattr(stop, "exit_code", 130))
+    except PeerFailed:
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -21,7 +21,8 @@ NEEDS = {  # what is chosen: (module, extra)
     "search=random": ("optuna", "optuna"),
 }
 ALSO = {"hydra/launcher=joblib": "launcher=joblib", "hydra/launcher=ray": "launcher=ray"} | {
-    f"hydra/launcher=submitit_{kind}": "launcher=submitit" for kind in ("local", "slurm")
+    "hydra/launcher=submitit_slurm": "launcher=submitit",
+    "hydra/launcher=submitit_local": "launcher=submitit_local",
 }
 
 
@@ -38,6 +39,22 @@ def check_extras(overrides: Sequence[str], multirun: bool) -> None:
             raise ConfigError(f'{override} needs an extra: pip install "tlrun[{extra}]"')
         if not multirun:
             raise ConfigError(f"{override} is for sweeps: add -m, as in tlrun -m {override} ...")
+
+
+def trains_here(overrides: Sequence[str], nodes: int) -> bool:
+    """Whether the command's own process trains, and not one of a launcher.
+
+    Raises ConfigError for a launcher whose jobs cannot have so many machines.
+    """
+    chosen = {ALSO.get(override, override) for override in overrides}
+    others = sorted(chosen & {name for name in NEEDS if name.startswith("launcher=")})
+    if nodes > 1 and others not in ([], ["launcher=submitit"]):
+        raise ConfigError(
+            f"{others[0]} starts its jobs on one machine, and trainer.nodes={nodes}: "
+            "launcher=submitit (each job asks Slurm for its nodes), or no launcher and the same "
+            "command on each node"
+        )
+    return not others
 
 
 def at_once(launcher: Any) -> int:

@@ -6,10 +6,11 @@ lock of its folder, which the kernel takes back when that process dies.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from tlrun.config.own_target import is_own_target
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, RecordedFault, TlrunError
 from tlrun.experiment import start
+from tlrun.experiment.node import Node, this_node
+from tlrun.experiment.nodes import follow, leading, nodes_of
 from tlrun.files.atomic import write_atomic
+from tlrun.machine import in_slurm
 from tlrun.messages import report_error, say
 from tlrun.run_folder.locks import Busy, held_by_another, locked
 from tlrun.run_folder.record import logging_to, recorded
@@ -35,6 +39,7 @@ from tlrun.sweep.own_targets import SKIP
 from tlrun.sweep.progress import QUIET
 from tlrun.sweep.state import current_sweep
 
+INTERRUPTED = 130  # exit codes from here on
 SHORT = 200  # steps: about ten seconds of the smallest nets
 
 
@@ -44,11 +49,52 @@ def run_job(cfg: DictConfig, hydra_cfg: Any) -> None:
     A failure is reported at once and written into the folder, and the other jobs go on. An
     interruption ends the sweep.
     """
+    if current_sweep() is None:
+        silence_stderr()
+        nodes = nodes_of([{"trainer": cfg.trainer, "dry_run": cfg.dry_run}])
+        if nodes > 1:
+            _run_on_nodes(cfg, hydra_cfg, nodes)
+            return
+    _run_here(cfg, hydra_cfg)
+
+
+def _run_on_nodes(cfg: DictConfig, hydra_cfg: Any, nodes: int) -> None:
+    """A job of Slurm on several nodes, of which this is one."""
+    if not in_slurm():
+        raise ConfigError(
+            f"trainer.nodes={nodes}, and this launcher starts its jobs on one machine: "
+            "launcher=submitit"
+        )
+    node = this_node(nodes)
+    try:
+        config = plain(resolve_and_check(cfg, hydra_cfg))
+    except ConfigError:  # node 0 says what is wrong
+        config = None
+    if node.rank > 0:
+        if config is not None:
+            _follow_job(node, config)
+        return
+    with leading(node) if config else nullcontext():
+        _run_here(cfg, hydra_cfg)
+
+
+def _follow_job(node: Node, config: dict[str, Any]) -> None:
+    """Where node 0 is interrupted or gone, this process leaves submitit no result: the job may be
+    queued again, and is waited for until every node has one."""
+    try:
+        code = follow(node, [config])[0]
+    except (TlrunError, SystemExit) as error:
+        code = report_error(error) if isinstance(error, TlrunError) else INTERRUPTED
+        code = max(code, INTERRUPTED)
+    if not 0 <= code < INTERRUPTED:
+        logging.shutdown()
+        os._exit(0)
+
+
+def _run_here(cfg: DictConfig, hydra_cfg: Any) -> None:
     name = f"#{hydra_cfg.job.num} {hydra_cfg.runtime.output_dir}"
     stopped = Path(hydra_cfg.sweep.dir) / STOPPED
     sweep = current_sweep()
-    if sweep is None:
-        silence_stderr()
     skipped = SKIP in os.environ and is_own_target(override_list(hydra_cfg.overrides.task))
     if skipped or (cfg.sweep.fail_fast and stopped.exists()):
         with suppress(OSError):

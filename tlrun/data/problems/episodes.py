@@ -81,8 +81,8 @@ class EpisodeStream(Stream):
     def __init__(self, name: str, examples: ImageSet, *, shape: Shape, **options: Any) -> None:
         if shape.episodes % int(options.get("world", 1)):
             raise ConfigError(
-                f"data.train.episodes={shape.episodes} must divide by trainer.devices="
-                f"{options['world']}"
+                f"data.train.episodes={shape.episodes} must divide by trainer.nodes x "
+                f"trainer.devices={options['world']}"
             )
         options["batch_size"] = shape.images
         super().__init__(name, examples, **options)
