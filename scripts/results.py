@@ -2,10 +2,15 @@
 
     python scripts/results.py [--only digits/cdan mnist_mnistm ...] [--seeds 0] [--jobs 2]
     python scripts/results.py --write      # the tables alone, from what is there
+    python scripts/results.py --write --older    # and from runs of other code than today's
 
 A preset's `# command:` line says which recipes and seeds it is run on. Each run lies in
 OUT/<preset>[/<recipe>]/seed<k>; a finished one is skipped, an interrupted one resumed, so this can
 be stopped and started at will. The first seed of everything comes before the second.
+
+A row of the table is made of runs of this checkout's code (the rooms that decide figures); where
+others lie there, they are counted and named, and the row stays as docs/results.md has it. A row of
+fewer than three seeds stands below the ranked ones.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ CURVES = ROOT / "docs" / "digits_time.png"
 ACCURACY = "target_test/accuracy"
 BOUNDS = {"source_only": ":", "target_only": "--"}  # and how their curves are drawn
 BEST = 5  # curves in a panel, beside the bounds
+DECISIVE = ("data", "engine", "evaluate", "losses", "methods", "models")  # rooms of the package
+RANKED = 3  # seeds from which on a row has a rank
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,34 @@ def spread(values: list[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def line(row: Row, out: Path) -> str | None:
-    summaries = row.summaries(out)
-    if not summaries:
+def code_of(folder: Path) -> list[dict[str, str]]:
+    """Hashes of the rooms that decide figures, of each sitting that trained a run."""
+    read = read_json(folder / "environment.json")
+    every = [read, *read.get("earlier", ())]
+    return [decisive((each.get("code") or {}).get("tlrun") or {}) for each in every]
+
+
+def decisive(hashes: dict[str, str]) -> dict[str, str]:
+    return {room: hashes.get(f"tlrun/{room}", "") for room in DECISIVE}
+
+
+def line(row: Row, out: Path, older: bool) -> str | None:
+    """Its line in the table; None where it has no run, or one of other code than this checkout's
+    unless `older`."""
+    from tlrun.run_folder.environment import source_hashes
+
+    found, today = row.finished(out), decisive(source_hashes())
+    others = [] if older else [f for f in found if any(c != today for c in code_of(f))]
+    if others:
+        print(
+            f"{row.name}: {len(others)} of {len(found)} runs are of other code than today's, so "
+            f"the row is not written; remove {others[0].parent} to train them anew, or give "
+            "--older",
+            file=sys.stderr,
+        )
+    if others or not found:
         return None
+    summaries = row.summaries(out)
     rules = [spread([s[rule][ACCURACY] for s in summaries]) for rule in ("selected", "last")]
     sources = [s["selected"].get("source_test/accuracy") for s in summaries]
     oracle = spread([s["oracle"][ACCURACY] for s in summaries])
@@ -223,7 +254,22 @@ def _curve(folder: Path) -> list[tuple[float, float]]:
     return [(r["step"] * minutes, 100 * r[key]) for r in logged if r.get(key) is not None]
 
 
-def write(out: Path) -> None:
+def rank(text: str) -> tuple[bool, float]:
+    """The order of a line of the table: those of few seeds last."""
+    cells = text.split("|")
+    return int(cells[2]) < RANKED, -float(cells[3].split()[0])
+
+
+def counts(lines: list[str]) -> list[str]:
+    """How many of the rows have how many seeds."""
+    few = sum(rank(text)[0] for text in lines)
+    return [
+        f"{len(lines)} rows: {len(lines) - few} of {RANKED} seeds or more, {few} of fewer, which "
+        "are not ranked."
+    ]
+
+
+def write(out: Path, older: bool) -> None:
     """docs/results.md: the parts between the markers."""
     text = TABLE.read_text(encoding="utf-8")
     known = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
@@ -233,7 +279,7 @@ def write(out: Path) -> None:
     )
     head = [f"| {titles} |", "|" + "---|" * len(titles.split("|"))]
     rows = [row for preset in presets() for row in rows_of(preset)]
-    found = {row: line(row, out) or known.get(row.name) for row in rows}
+    found = {row: line(row, out, older) or known.get(row.name) for row in rows}
     parts = {"table": [*head, *(text for row, text in found.items() if text and not row.recipe)]}
     for recipe in dict.fromkeys(row.recipe for row in rows if row.recipe):
         lines = [text for row, text in found.items() if text and row.recipe == recipe]
@@ -242,9 +288,10 @@ def write(out: Path) -> None:
             if not lines
             else [
                 *head,
-                *sorted(lines, key=lambda text: -float(text.split("|")[3].split()[0])),
+                *sorted(lines, key=rank),
             ]
         )
+    parts["counts"] = counts([text for text in found.values() if text])
     compared = [row for row in rows if row.recipe]
     if any(row.finished(out) for row in compared):
         parts["validators"] = validators(compared, out)
@@ -274,6 +321,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; give each its threads")
     parser.add_argument("--set", nargs="*", default=[], help="overrides, as trainer.threads=1")
     parser.add_argument("--write", action="store_true", help="only write the tables")
+    parser.add_argument("--older", action="store_true", help="write runs of other code, too")
     options = parser.parse_args()
     if not options.write:
         wanted = [p for p in presets() if options.only is None or _under(p, options.only)]
@@ -282,7 +330,7 @@ def main() -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             for row, seed in jobs(rows, options.seeds):
                 pool.submit(run, row, seed, row.folder(options.out, seed), options.set)
-    write(options.out)
+    write(options.out, options.older)
 
 
 def _under(preset: str, chosen: list[str]) -> bool:
