@@ -1,4 +1,4 @@
-"""Every ratio of speed that tlrun is held to, in one run: medians and ranges, measured in turn.
+"""Every ratio of speed that tlrun is held to, in one run: medians, ranges and aims, in turn.
 
     TLRUN_DATA=... python scripts/bench.py [--parts loop commands ...] [--rounds 3]
 
@@ -7,11 +7,12 @@ loop      a step against the best of four bare loops, and against forward and ba
 commands  a run of one step, `predict`, `evaluate` against `import torch, torchvision`
           (bench_commands.py)
 pages     the page of a run by its kind, and the leaderboards of sweeps of 800 and 2,000 jobs
+sweep     64 runs of 50 steps under joblib against their training alone (bench_sweep.py)
 photos    the data path of photographs against torchvision's (bench_photos.py)
 features  a phase on a frozen net with and without kept activations, on PACS (bench_features.py)
 first     the README's first command against its training; minutes
 
-CPU time on one thread, but for the last three: the wall clock of a machine that does nothing else.
+CPU time on one thread, but for the last four: the wall clock of a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -28,29 +29,40 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded
 
 import bench_commands
 import bench_loop
+import bench_sweep
 from bench_commands import MODULE, cpu_seconds
+from bench_lines import say
 
-PARTS = ("loop", "commands", "pages", "photos", "features", "first")
+PARTS = ("loop", "commands", "pages", "sweep", "photos", "features", "first")
 HERE = Path(__file__).parent
 JOBS = (800, 2000)
-KINDS = ("text", "light", "full")
+AIMS = {"text": "", "light": "<= 0.7", "full": "<= 4"}  # of a run's page, by its kind
+LOADED = "import matplotlib.pyplot, scipy.stats, sklearn.manifold, PIL.Image"  # by pages
 
 
 def pages(rounds: int) -> None:
-    """CPU seconds of writing them; "start": of the imports alone."""
+    """CPU seconds of writing them, above the imports that each begins with."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         short = ["trainer.steps=40", "trainer.eval_every=2", "baseline=false", "report=none"]
         cpu_seconds([*MODULE, *short, "hydra.run.dir=run"], folder)
         write = "from pathlib import Path; from tlrun.report.pages.write import write_report"
-        calls = {kind: f"write_report(Path('run'), kind='{kind}')" for kind in KINDS}
-        for name, call in {"start": "None", **calls}.items():
-            found = [cpu_seconds(["-c", f"{write}; {call}"], folder) for _ in range(rounds)]
-            print(f"page of a run, {name}: {bench_loop.spread(found, 2)} CPU-s")
+        calls = {kind: f"write_report(Path('run'), kind='{kind}')" for kind in AIMS}
+        found: dict[str, list[float]] = {name: [] for name in ("start", *calls)}
+        for _ in range(rounds):
+            for name, call in {"start": LOADED, **calls}.items():
+                found[name].append(cpu_seconds(["-c", f"{write}; {call}"], folder))
+        say("page of a run, the imports that it takes", found["start"], 2, "CPU-s")
+        for kind, aim in AIMS.items():
+            say(f"page of a run, {kind}, with its imports", found[kind], 2, "CPU-s")
+            more = [whole - start for whole, start in zip(found[kind], found["start"], strict=True)]
+            say(f"page of a run, {kind}, above the imports", more, 2, "CPU-s", aim)
         for count in JOBS:
             copies(folder / "run", folder / f"jobs{count}", count)
-            seconds = cpu_seconds([*MODULE, "report", f"jobs{count}"], folder)
-            print(f"leaderboard of {count:,} jobs: {seconds:.1f} CPU-s")
+            seconds = [
+                cpu_seconds([*MODULE, "report", f"jobs{count}"], folder) for _ in range(rounds)
+            ]
+            say(f"leaderboard of {count:,} jobs", seconds, 1, "CPU-s")
             shutil.rmtree(folder / f"jobs{count}")
 
 
@@ -87,6 +99,8 @@ def main() -> None:
         bench_commands.main(rounds)
     if "pages" in options.parts:
         pages(options.rounds)
+    if "sweep" in options.parts:
+        bench_sweep.main(["--rounds", str((options.rounds + 1) // 2)])  # minutes each
     for part in ("photos", "features"):
         if part in options.parts:
             words = ["--rounds", str(options.rounds)] if part == "photos" else []
@@ -95,7 +109,7 @@ def main() -> None:
             subprocess.run(command, env=free, check=True)
     if "first" in options.parts:
         with tempfile.TemporaryDirectory() as place:
-            print(bench_commands.first_command(Path(place)))
+            bench_commands.first_command(Path(place))
 
 
 if __name__ == "__main__":

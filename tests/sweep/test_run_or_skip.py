@@ -482,3 +482,28 @@ def test_joblib_goes_on_after_a_failure_and_finishes_what_is_missing(
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     table = Path("sweep/leaderboard.md").read_text()
     assert table.count("method.label_smoothing=1: expected a number from 0 to below 1") == 2
+
+
+# ---- dry runs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["seed=0,1"], ["search=random", "hydra.sweeper.trials=1"]])
+def test_a_dry_run_of_a_sweep_leaves_nothing(words: list[str], in_tmp: Path) -> None:
+    if words[0].startswith("search"):
+        words = [*words, "optimizer.lr=interval(0.001, 0.1)"]
+    assert main(["-m", *QUICK, *words, "method=source_only", "dry_run=true"]) == 0
+    assert list(in_tmp.rglob("*")) == []
+
+
+def test_a_dry_run_leaves_a_sweep_as_it_is(jobs: Jobs) -> None:
+    assert jobs.again(*SEEDS, NAMED)[0] == 0
+    before, commands = stamp("sweep"), saved_commands(Path("sweep"))
+    main(["-m", *QUICK, "method=mcc", "seed=0", "dry_run=true", NAMED])
+    assert stamp("sweep").items() >= before.items()
+    assert saved_commands(Path("sweep")) == commands
+
+
+def test_a_dry_run_that_fails_leaves_nothing(in_tmp: Path) -> None:
+    words = ["method=source_only", "data=folder", "data.source.root=none", "data.target.root=none"]
+    assert main(["-m", *QUICK, *words, "seed=0,1", "dry_run=true"]) != 0
+    assert [path for path in in_tmp.rglob("*") if path.name == "sweep.yaml"] == []

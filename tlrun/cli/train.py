@@ -33,7 +33,7 @@ from tlrun.experiment.nodes import nodes_of, on_nodes, summary_of_node_0
 from tlrun.loggers.make import check_installed
 from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import runs_in
-from tlrun.sweep.folder import close_sweep
+from tlrun.sweep.folder import close_sweep, discard_dry_run
 from tlrun.sweep.launchers import check_extras, trains_here
 from tlrun.sweep.own_targets import another_pair
 from tlrun.sweep.progress import progress_bar
@@ -88,7 +88,12 @@ def _through_hydra(arguments: list[str], config_dir: str | None, began: float | 
             raise
         except (Exception, SystemExit) as stop:
             return _end_early(state, stop, search_folders(config_dir))
+        finally:
+            if state.dry_run and state.folder is not None:
+                discard_dry_run(state.folder)
         if state.folder is not None:
+            if state.dry_run:
+                return 1 if state.failures else 0
             return close_sweep(state.folder, failed=len(state.failures))
         if state.failures:
             raise state.failures[0]

@@ -125,13 +125,7 @@ class RunDir:
         shutil.rmtree(self.path / ".hydra", ignore_errors=True)
         for file in (self.config, self.overrides, self.status, self.log, self.path / LOCK):
             file.unlink(missing_ok=True)
-        outputs = Path("outputs").absolute()  # where conf/config.yaml puts runs, in folders by day
-        with suppress(OSError):  # something is in it
-            self.path.rmdir()
-            for folder in self.path.absolute().parents:
-                if outputs not in (folder, *folder.parents):
-                    break
-                folder.rmdir()
+        remove_empty(self.path)
 
     # ---- status -----------------------------------------------------------------------------
 
@@ -238,6 +232,17 @@ class RunDir:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         return metrics_file.read_rows(self.metrics)
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a folder of runs if it is empty, and those above it that are empty then."""
+    outputs = Path("outputs").absolute()  # where conf/config.yaml puts runs, in folders by day
+    with suppress(OSError):  # something is in it
+        path.rmdir()
+        for folder in path.absolute().parents:
+            if outputs not in (folder, *folder.parents):
+                break
+            folder.rmdir()
 
 
 def is_sweep(path: str | Path) -> bool:

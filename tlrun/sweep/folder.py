@@ -6,6 +6,7 @@ what is there.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, flag_override
@@ -13,12 +14,13 @@ from omegaconf import DictConfig, flag_override
 from tlrun.config import trust
 from tlrun.config.overrides import override_list
 from tlrun.messages import say
-from tlrun.run_folder.locks import held_by_another, locked
-from tlrun.run_folder.run_dir import RunDir, numbered, runs_in
+from tlrun.run_folder.locks import LOCK, held_by_another, locked
+from tlrun.run_folder.run_dir import RunDir, is_sweep, numbered, remove_empty, runs_in
 from tlrun.sweep.command import add_command, command_of
 from tlrun.sweep.own_targets import SKIP, skipped_jobs, sweeps_over_pairs
 from tlrun.sweep.search import is_search
 from tlrun.sweep.state import SweepState
+from tlrun.sweep.study import FILE, SEARCH_LOCK
 
 SWEEPER = "hydra_plugins.tlrun_jobs.Jobs"  # Hydra takes sweepers of this package alone
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
@@ -36,7 +38,7 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
     state.folder = folder  # by now there is one
     state.dry_run = bool(config.dry_run)
     state.command = command_of(config)
-    if not is_search(config):
+    if not is_search(config) and not state.dry_run:
         add_command(folder, state.command)
     (folder / STOPPED).unlink(missing_ok=True)
     if jobs := runs_in(folder):
@@ -81,6 +83,21 @@ def claim_new(folder: Path) -> Path:
 def quoted(value: str) -> str:
     """A value that Hydra reads as it is, whatever is in it."""
     return "'" + value.replace("'", "\\'") + "'"
+
+
+def discard_dry_run(folder: Path) -> None:
+    """Leave nothing of a sweep's folder after a dry run, unless it holds jobs or a command."""
+    with suppress(OSError):
+        if not runs_in(folder) and not is_sweep(folder):
+            for name in (
+                STOPPED,
+                LOCK,
+                FILE,
+                SEARCH_LOCK,
+                "multirun.yaml",
+            ):  # the last one is Hydra's
+                (folder / name).unlink(missing_ok=True)
+            remove_empty(folder)
 
 
 def close_sweep(folder: Path, failed: int) -> int:

@@ -64,7 +64,8 @@ def _accept_command(folder: Path) -> None:
     sweep = current_sweep()
     assert sweep is not None  # Hydra's sweeper runs where the command was given
     assert sweep.command is not None
-    add_command(folder, sweep.command)
+    if not sweep.dry_run:
+        add_command(folder, sweep.command)
 
 
 def _run_trials(

@@ -28,6 +28,7 @@ from tlrun.run_folder.run_dir import RunDir
 from tlrun.sweep.space import SearchCommand, Value
 
 FILE = "search.json"
+SEARCH_LOCK = ".search.lock"
 RANDOM_FIRST = 8  # trials before TPE has enough to go by; fixed: it decides what is asked
 
 
@@ -127,7 +128,7 @@ class Study:
         """Two processes would ask the same questions. Raises RunError if another is searching."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(file_lock(self.folder / ".search.lock", seconds=0))
+                stack.enter_context(file_lock(self.folder / SEARCH_LOCK, seconds=0))
             except LockTaken as error:
                 raise RunError(
                     f"another process is searching in {self.folder}: wait for it, or start a "

@@ -30,6 +30,7 @@ from tlrun.evaluate.images.predicted import predictions
 from tlrun.evaluate.images.sections import Section
 from tlrun.evaluate.validators import SetOutput, compute_validators
 from tlrun.files import csv_file
+from tlrun.files.arrays import write_arrays
 from tlrun.methods.base import Method
 from tlrun.methods.query import Query
 from tlrun.models.net import Net
@@ -259,12 +260,8 @@ class ClassEvaluator(Evaluator):
             labels.append(np.full(len(keep), -1) if known is None else known[keep].numpy())
             domains.append(np.full(len(keep), number))
         if features:
-            np.savez_compressed(
-                path,
-                features=np.concatenate(features),
-                label=np.concatenate(labels),
-                domain=np.concatenate(domains),
-            )
+            arrays = {"features": features, "label": labels, "domain": domains}
+            write_arrays(path, {name: np.concatenate(parts) for name, parts in arrays.items()})
 
 
 def write_predictions(

@@ -131,7 +131,8 @@ def draw_confusion(record: RunRecord, path: Path) -> None:
                 if counts[i, j]:
                     text = f"{value:.0f}" if value >= 0.5 else "<1"
                     colour = "white" if value > 55 else "#333333"
-                    ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+                    look = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+                    ax.text(j, i, text, **look, in_layout=False)  # it lies in its square
         fig.colorbar(image, ax=ax, label="% of the images of the true class", shrink=0.7)
 
 
