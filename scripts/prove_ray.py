@@ -22,7 +22,7 @@ from tlrun.run_folder.run_dir import RunDir, runs_in
 
 
 def prove(folder: Path, steps: int) -> bool:
-    straight = sweep(folder / "straight", steps, "0,1,2")
+    straight = sweep(folder / "straight", steps, "seed=0,1,2")
     if straight.wait():
         raise SystemExit(straight.communicate()[0][-2000:])
     one_core = {"num_cpus": 1, "object_store_memory": 80_000_000}
@@ -33,7 +33,7 @@ def prove(folder: Path, steps: int) -> bool:
         words = [f"launcher.ray.init.address={cluster.address}"]
         # an existing cluster has its memory; the launcher would ask for some
         words += ["+hydra.launcher.ray.init.object_store_memory=null"]
-        process = sweep(struck, steps, "0,1,2", "launcher=ray", *words)
+        process = sweep(struck, steps, "seed=0,1,2", "launcher=ray", *words)
         wait_for(lambda: training(struck) == 2, "2 jobs that train")
         cluster.remove_node(second, allow_graceful=False)
         output = process.communicate()[0]

@@ -5,8 +5,10 @@
 Starts munged (as the user munge), slurmctld and two slurmd on this one machine, in a folder of its
 own and without accounting. The sweep runs in the partition `low`; jobs of `high` take their place,
 once with an announcement (SIGUSR2) and once without grace (SIGTERM); then a node dies (SIGKILL to
-its daemon and all that it runs) and comes back. Every job must end equal to that of a sweep on this
-machine without Slurm. Exits 1 where a claim does not hold. Minutes.
+its daemon and all that it runs) and comes back. Then jobs of two nodes each
+(`trainer.nodes=2`) lose one of them in the same ways. Every job must end equal to that of a sweep
+on this machine without Slurm. Writes the names of the nodes into /etc/hosts. Exits 1 where a claim
+does not hold. Minutes.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from straight import unequal_jobs
@@ -64,6 +67,24 @@ SMALL = (
     *("data=digits_digitsm", "backbone.width=0.25", "trainer.batch_size=16", "trainer.threads=1"),
     *("trainer.checkpoint_every=20", "trainer.log_every=20", "report=none"),
 )
+
+
+@dataclass(frozen=True)
+class Strike:
+    """What happens to a sweep of so many jobs, each on so many nodes, in a partition.
+
+    happens: to the folder of the sweep and the cluster; False where a status was wrong.
+    """
+
+    partition: str
+    happens: Callable[[Path, Cluster, int], bool]
+    jobs: int = 4
+    nodes: int = 1
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        seeds = ",".join(map(str, range(self.jobs)))
+        return (f"seed={seeds}", *([f"trainer.nodes={self.nodes}"] if self.nodes > 1 else []))
 
 
 class Cluster:
@@ -159,11 +180,41 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         made.stop()
 
 
-def sweep(folder: Path, steps: int, seeds: str, *launcher: str) -> subprocess.Popen[str]:
-    words = [*SMALL, "method=source_only", f"trainer.steps={steps}", f"seed={seeds}"]
-    words += ["trainer.eval_every=100", *launcher, f"hydra.sweep.dir={folder}"]
-    command = [sys.executable, "-m", "tlrun", "-m", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def name_nodes() -> None:
+    """Every node finds node 0 of its job by name, which here is this machine."""
+    for name in NODES:
+        with suppress(OSError):
+            socket.gethostbyname(name)
+            continue
+        with Path("/etc/hosts").open("a") as hosts:
+            hosts.write(f"127.0.0.1 {name}\n")
+
+
+def sweep(
+    folder: Path, steps: int, *words: str, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    always = [*SMALL, "method=source_only", f"trainer.steps={steps}", "trainer.eval_every=100"]
+    command = [sys.executable, "-m", "tlrun", "-m", *always, *words, f"hydra.sweep.dir={folder}"]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def straight(folder: Path, steps: int, strike: Strike) -> None:
+    """The same sweep without Slurm, on as many nodes of this machine."""
+    there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT + 100)}
+    nodes = [
+        sweep(folder, steps, *strike.words, env={**there, "NODE_RANK": str(rank)})
+        for rank in range(strike.nodes)
+    ]
+    for node in nodes:
+        output = node.communicate()[0]
+        if node.returncode:
+            raise SystemExit(output[-2000:])
 
 
 def states(folder: Path) -> list[str]:
@@ -196,24 +247,27 @@ def preempt(folder: Path, jobs: int) -> dict[str, int]:
     return {name: seen.count(name) for name in sorted(set(seen))}
 
 
-def announced(folder: Path, here: Cluster) -> bool:
+def announced(folder: Path, here: Cluster, jobs: int) -> bool:
     """A node taken from two jobs that are told of it: they save, and ask for the queue."""
-    return preempt(folder, jobs=4).get("interrupted", 0) == 2
+    return preempt(folder, jobs).get("interrupted", 0) == 2
 
 
-def lost_node(folder: Path, here: Cluster) -> bool:
+def lost_node(folder: Path, here: Cluster, jobs: int) -> bool:
     """A node that dies with its two jobs, and comes back."""
-    wait_for(lambda: training(folder) == 4, "4 jobs that train")
+    wait_for(lambda: training(folder) == jobs, f"{jobs} jobs that train")
     here.kill_node("n2")
     wait_for(lambda: "down" in " ".join(here.states()), "node that is down")
     here.start_node("n2")
     return True
 
 
-STRIKES: dict[str, tuple[str, Callable[[Path, Cluster], bool]]] = {  # partition, what happens
-    "announced": ("low", announced),
-    "without_grace": ("bare", announced),
-    "lost_node": ("low", lost_node),
+STRIKES = {
+    "announced": Strike("low", announced),
+    "without_grace": Strike("bare", announced),
+    "lost_node": Strike("low", lost_node),
+    "two_nodes_announced": Strike("low", announced, jobs=2, nodes=2),
+    "two_nodes_without_grace": Strike("bare", announced, jobs=2, nodes=2),
+    "two_nodes_lost_node": Strike("low", lost_node, jobs=2, nodes=2),
 }
 
 
@@ -229,19 +283,19 @@ def differences(struck: Path, straight: Path) -> dict[str, list[str]]:
 
 
 def prove(folder: Path, steps: int, strikes: list[str]) -> bool:
-    straight = sweep(folder / "straight", steps, "0,1,2,3")
-    if straight.wait():
-        raise SystemExit(straight.communicate()[0][-2000:])
     good = True
+    name_nodes()
     with cluster(Path(tempfile.mkdtemp(prefix="slurm_", dir=folder)) / "slurm") as here:
         for name in strikes or STRIKES:
-            partition, strike = STRIKES[name]
-            struck = folder / name
-            words = [f"launcher.partition={partition}", "launcher.cpus_per_task=1"]
-            process = sweep(struck, steps, "0,1,2,3", "launcher=submitit", *words)
-            told = strike(struck, here)
+            strike, struck = STRIKES[name], folder / name
+            undisturbed = folder / f"straight_{strike.nodes}"
+            if not undisturbed.is_dir():
+                straight(undisturbed, steps, strike)
+            words = [f"launcher.partition={strike.partition}", "launcher.cpus_per_task=1"]
+            process = sweep(struck, steps, *strike.words, "launcher=submitit", *words)
+            told = strike.happens(struck, here, strike.jobs)
             output = process.communicate()[0]
-            left = differences(struck, folder / "straight")
+            left = differences(struck, undisturbed)
             ends = states(struck)
             again = sum("resumed at step" in RunDir(p).log.read_text() for p in runs_in(struck))
             print(
@@ -250,7 +304,12 @@ def prove(folder: Path, steps: int, strikes: list[str]) -> bool:
                 f"straight sweep: {left or 'none'}, lines about sacct: {output.count('sacct')}",
                 flush=True,
             )
-            right = told and process.returncode == 0 and ends == ["completed"] * 4 and not left
+            right = (
+                told
+                and process.returncode == 0
+                and ends == ["completed"] * strike.jobs
+                and not left
+            )
             if not (right and again >= 2 and "sacct" not in output):
                 print(output[-3000:], flush=True)
                 good = False

@@ -264,3 +264,28 @@ def test_a_process_does_not_wait_for_others_that_failed():
     leader.store.set("launch/1/failed", "1")
     with pytest.raises(PeerFailed):
         Endpoint("127.0.0.1", leader.node.port, "launch/1").store(world=2)
+
+
+def test_a_job_of_slurm_that_lost_a_node_waits_for_slurm(tmp_path, monkeypatch):
+    """A status `failed` would be its end; Slurm queues it again."""
+    from tlrun.experiment import processes
+
+    class Leader:
+        node = node_of(0, 1)
+
+        def launch(self, *_):
+            return node_group.Launch(1, str(tmp_path), "", 0, 0.0)
+
+        def endpoint(self, launch):
+            return Endpoint("127.0.0.1", 1, "launch/1")
+
+        def outcomes(self, launch):
+            raise node_store.NodeLost("gone")
+
+    waited = []
+    monkeypatch.setattr(processes.time, "sleep", waited.append)
+    for executor, seconds in (("local", []), ("slurm", [processes.SLURM_NOTICES])):
+        monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+        with pytest.raises(RunError, match="gone"):
+            processes.start_workers(tmp_path, 0, 0.0, Leader())
+        assert waited == seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,9 +16,14 @@ from tlrun.engine.distributed import Endpoint
 from tlrun.engine.interrupt import StopRequest
 from tlrun.errors import Interrupted, RunError
 from tlrun.experiment.node_group import Follower, Launch, Leader, Outcome, digest
+from tlrun.experiment.node_store import NodeLost
+from tlrun.machine import in_slurm
+
+log = logging.getLogger(__name__)
 
 # `python -m` would look for every package in the working folder first (from Python 3.11)
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+SLURM_NOTICES = 400.0  # seconds; its SlurmdTimeout is 300 by default
 VISIBLE = 15.0  # seconds until a network's file system shows what another node wrote
 
 
@@ -52,13 +58,25 @@ def _start_on_nodes(run_dir: Path, devices: int, began: float, leader: Leader) -
         lost = leader.lost()
         return lost is not None or leader.has_failed(launch)
 
-    with StopRequest() as stop:
-        workers.start()
-        workers.wait(stop, others_failed, lambda: leader.fail(launch))
-        if lost is not None:
-            leader.fail(launch)
-        mine, theirs = workers.outcome(), leader.outcomes(launch)
-    raise_reason(run_dir, [mine, *theirs])
+    try:
+        with StopRequest() as stop:
+            workers.start()
+            workers.wait(stop, others_failed, lambda: leader.fail(launch))
+            if lost is not None:
+                leader.fail(launch)
+            outcomes = [workers.outcome(), *leader.outcomes(launch)]
+    except NodeLost:
+        wait_for_slurm()
+        raise
+    raise_reason(run_dir, outcomes)
+
+
+def wait_for_slurm() -> None:
+    """A job that lost a node is Slurm's to end (SIGTERM) and to queue again, once it has noticed by
+    itself. Where it does not the node is there, and the job fails."""
+    if in_slurm():
+        log.warning("a node does not answer: waiting for Slurm to queue the job again")
+        time.sleep(SLURM_NOTICES)
 
 
 def follow_launch(launch: Launch, follower: Follower, stop: StopRequest) -> None:
