@@ -107,7 +107,7 @@ def follow(node: Node, configs: Sequence[Config]) -> tuple[int, list[Path]]:
     say(f"tlrun: {node.name}: follows node 0 at {node.host}:{node.port}")
     if _follower is None or _follower.node != node:
         _follower = Follower(node)
-    follower, folders = _follower, []
+    follower, folders = _follower, list[Path]()
     follower.begin()
     with StopRequest() as stop, _trusting(configs):
         for event in follower.events(lambda: follower.leave_if_asked(stop.exit_code)):
