@@ -37,7 +37,9 @@ PARTS = ("loop", "commands", "pages", "sweep", "photos", "features", "first")
 HERE = Path(__file__).parent
 JOBS = (800, 2000)
 AIMS = {"text": "", "light": "<= 0.7", "full": "<= 4"}  # of a run's page, by its kind
-LOADED = "import matplotlib.pyplot, scipy.stats, sklearn.manifold, PIL.Image"  # by pages
+TEXT = "import scipy.stats"
+LIGHT = f"{TEXT}, matplotlib.pyplot, matplotlib.backends.backend_agg"
+LOADED = {"text": TEXT, "light": LIGHT, "full": f"{LIGHT}, sklearn.manifold"}  # by such a page
 
 
 def pages(rounds: int) -> None:
@@ -47,15 +49,14 @@ def pages(rounds: int) -> None:
         short = ["trainer.steps=40", "trainer.eval_every=2", "baseline=false", "report=none"]
         cpu_seconds([*MODULE, *short, "hydra.run.dir=run"], folder)
         write = "from pathlib import Path; from tlrun.report.pages.write import write_report"
-        calls = {kind: f"write_report(Path('run'), kind='{kind}')" for kind in AIMS}
-        found: dict[str, list[float]] = {name: [] for name in ("start", *calls)}
-        for _ in range(rounds):
-            for name, call in {"start": LOADED, **calls}.items():
-                found[name].append(cpu_seconds(["-c", f"{write}; {call}"], folder))
-        say("page of a run, the imports that it takes", found["start"], 2, "CPU-s")
         for kind, aim in AIMS.items():
-            say(f"page of a run, {kind}, with its imports", found[kind], 2, "CPU-s")
-            more = [whole - start for whole, start in zip(found[kind], found["start"], strict=True)]
+            start, whole = list[float](), list[float]()
+            for _ in range(rounds):
+                start.append(cpu_seconds(["-c", f"{write}; {LOADED[kind]}"], folder))
+                call = f"{LOADED[kind]}; write_report(Path('run'), kind='{kind}')"
+                whole.append(cpu_seconds(["-c", f"{write}; {call}"], folder))
+            say(f"page of a run, {kind}, with its imports", whole, 2, "CPU-s")
+            more = [b - a for a, b in zip(start, whole, strict=True)]
             say(f"page of a run, {kind}, above the imports", more, 2, "CPU-s", aim)
         for count in JOBS:
             copies(folder / "run", folder / f"jobs{count}", count)

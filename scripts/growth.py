@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench import copies
+from bench_commands import MODULE, cpu_seconds
 from PIL import Image
 from torch import Tensor
 
@@ -40,6 +42,7 @@ from tlrun.data.sets.folder import folder
 from tlrun.engine.selection_checkpoints import SelectionCheckpoints
 from tlrun.evaluate import metrics, selection
 from tlrun.evaluate.validators import SetOutput, compute_validators
+from tlrun.report.pages.write import write_leaderboard
 from tlrun.run_folder.metrics_file import append_row, read_rows
 from tlrun.run_folder.run_dir import RunDir
 from tlrun.sweep import progress
@@ -143,6 +146,17 @@ def bar(count: int, place: Path) -> Timed:
     return measured
 
 
+def leaderboard(count: int, place: Path) -> Timed:
+    """The leaderboard of a sweep of so many jobs of 40 steps, its page and its tables."""
+    import matplotlib.pyplot  # noqa: F401  # a second and more, whatever the number of jobs
+
+    run = place / "run"
+    words = ["trainer.steps=40", "trainer.eval_every=2", "baseline=false", "report=none"]
+    cpu_seconds([*MODULE, *words, f"hydra.run.dir={run}"], place)
+    copies(run, place / "sweep", count)
+    return lambda: write_leaderboard(place / "sweep")
+
+
 # ---- evaluations --------------------------------------------------------------------------------
 
 
@@ -192,7 +206,7 @@ SERIES: dict[str, dict[Prepared, tuple[int, ...]]] = {
         scanned: (1000, 10_000, 100_000, 1_000_000),
     },
     "classes": {scores: (10, 100, 1000, 10_000), validators: (10, 100, 1000, 10_000)},
-    "jobs": {composing: (10, 50), bar: (20, 200, 2000)},
+    "jobs": {composing: (10, 50), bar: (20, 200, 2000), leaderboard: (80, 800, 2000)},
     "evaluations": {choosing: (100, 1000, 10_000), rows: (100, 1000, 10_000)},
 }
 
