@@ -302,7 +302,7 @@ def accuracy(figures):
 
 
 @pytest.mark.parametrize(
-    "name", ["protonet", "matching_net", "relation_net", "baseline", "baseline_pp", "simple_shot"]
+    "name", ["matching_net", "relation_net", "baseline", "baseline_pp", "simple_shot"]
 )
 def test_new_digits_are_told_apart_far_above_chance(name, tmp_path):
     _, figures = figures_of(tmp_path / "run", f"method={name}", "trainer.steps=60")

@@ -1,6 +1,5 @@
-"""Texts as descriptions of classes: the formulas by numpy and scikit-learn, the effect by runs."""
+"""Texts as descriptions of classes: the formulas by numpy and scikit-learn, and runs."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +9,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from helpers import half
+from helpers.image_text import COMMON, accuracy, write_space
 from tlrun.cli.main import main
 from tlrun.errors import ConfigError, DataError
 from tlrun.inference.predict import load
@@ -151,56 +151,12 @@ def test_the_penalty_by_cross_validation():
 
 # ---- runs ---------------------------------------------------------------------------------------
 
-COMMON = (
-    "data=features",
-    "data.source=null",
-    "data.target.path=images.npz",
-    "backbone=mlp",
-    "backbone.hidden=[]",
-    "select=last",
-    "report=none",
-    "trainer.threads=1",
-    "trainer.precision=fp32",
-)
-
 
 @pytest.fixture
 def space(tmp_path, monkeypatch):
-    """Images and texts of six classes in 32 dimensions: the texts are near the classes' means."""
     monkeypatch.chdir(tmp_path)
-    draws = np.random.default_rng(1)
-    names = np.array([f"class{k}" for k in range(6)])
-    means = draws.standard_normal((6, 32))
-    y = np.arange(600) % 6
-    images = means[y] + 1.6 * draws.standard_normal((600, 32))
-    np.savez(tmp_path / "images.npz", features=images, labels=names[y])
-    texts = np.repeat(means, 3, 0) + 2.5 * draws.standard_normal((18, 32))  # three prompts of each
-    np.savez(tmp_path / "texts.npz", features=texts, classes=np.repeat(names, 3))
-    np.savez(tmp_path / "one_text.npz", features=texts[::3], classes=names)
+    write_space(tmp_path)
     return tmp_path
-
-
-def accuracy(folder, *words):
-    assert main([*COMMON, *words, f"hydra.run.dir={folder}"]) == 0
-    return json.loads((folder / "summary.json").read_text())["selected"]["target_test/accuracy"]
-
-
-def test_more_is_known_with_more_prompts_and_with_a_few_images(space):
-    text = "method.text=texts.npz"
-    one = accuracy(space / "one", "method=clip_zero_shot", "method.text=one_text.npz")
-    ensemble = accuracy(space / "all", "method=clip_zero_shot", text)
-    few = ("target_labels=8",)
-    cache = accuracy(space / "tip", "method=tip_adapter", text, *few)
-    steps = ("method.tune_steps=60", "trainer.batch_size=48", "optimizer=adamw")
-    tuned = accuracy(space / "tip_f", "method=tip_adapter_f", text, *few, *steps)
-    probe = accuracy(space / "probe", "method=linear_probe", "target_labels=all")
-    assert 1 / 6 < one < ensemble < cache
-    assert tuned >= cache - 0.02
-    assert probe > ensemble
-    summary = json.loads((space / "all/summary.json").read_text())
-    assert summary["target_labels_seen"] == 0
-    summary = json.loads((space / "tip/summary.json").read_text())
-    assert summary["target_labels_seen"] == 48
 
 
 def test_a_run_predicts_without_the_file_of_its_texts(space):
