@@ -289,3 +289,11 @@ def test_a_job_of_slurm_that_lost_a_node_waits_for_slurm(tmp_path, monkeypatch):
         with pytest.raises(RunError, match="gone"):
             processes.start_workers(tmp_path, 0, 0.0, Leader())
         assert waited == seconds
+
+
+def test_from_python_another_node_returns_the_summary_of_node_0(tmp_path):
+    (tmp_path / "summary.json").write_text('{"steps": 6}')
+    summary = nodes.summary_of_node_0(0, [tmp_path, tmp_path / "baseline"])
+    assert summary == {"steps": 6, "run_dir": str(tmp_path)}
+    with pytest.raises(RunError, match="exit code 2"):
+        nodes.summary_of_node_0(2, [])

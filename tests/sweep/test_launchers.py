@@ -20,8 +20,10 @@ from tlrun.cli.main import main
 from tlrun.config.compose import compose
 from tlrun.config.hashes import config_hash, job_hash
 from tlrun.engine import interrupt
+from tlrun.errors import RunError
+from tlrun.experiment.node import Node
 from tlrun.run_folder.run_dir import RunDir, runs_in
-from tlrun.sweep import launchers, slurm
+from tlrun.sweep import launchers, run_or_skip, slurm
 
 NAMED = "hydra.sweep.dir=sweep"
 
@@ -231,6 +233,8 @@ def test_an_announced_end_asks_for_a_stop_and_then_for_the_queue(
 TERMINATED = """
 import os, signal
 from tlrun.engine import interrupt
+from tlrun.errors import RunError
+from tlrun.experiment.node import Node
 import subprocess
 def queue(*_):
     if os.environ.pop("REFUSED", None):  # `scontrol requeue` of a job that Slurm queues itself
@@ -265,9 +269,44 @@ def test_sigterm_of_slurm_asks_for_a_stop_and_ends_without_a_result(
     assert (done.returncode, done.stdout) == (code, said)
 
 
+@pytest.mark.parametrize(
+    ("step", "code", "said"), [("0", 0, "143\na result\n"), ("", 143, "")], ids=["srun", "no srun"]
+)
+def test_sigterm_twice_is_one_for_what_srun_began(step: str, code: int, said: str) -> None:
+    """scancel signals every process of a step, and the one that began it passes it on."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SUBMITIT"))}
+    environment |= {"SLURM_STEP_ID": step} if step else {}
+    words = [sys.executable, "-c", TERMINATED]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, said)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "leaves"),
+    [(0, False), (1, False), (143, True), (-1, True), (RunError("gone"), True)],
+)
+def test_another_node_of_a_job_leaves_no_result_where_node_0_is_interrupted(
+    outcome: int | RunError, leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """submitit would take it for the job's, which Slurm queues again."""
+
+    def follow(*_: object) -> tuple[int, list[Path]]:
+        if isinstance(outcome, RunError):
+            raise outcome
+        return outcome, []
+
+    left: list[int] = []
+    monkeypatch.setattr(run_or_skip, "follow", follow)
+    monkeypatch.setattr(run_or_skip.os, "_exit", left.append)
+    run_or_skip._follow_job(Node(1, 2, "n1", 1), {})
+    assert left == ([0] if leaves else [])
+
+
 TERMINATED_EARLY = """
 import os, signal
 from tlrun.engine import interrupt
+from tlrun.errors import RunError
+from tlrun.experiment.node import Node
 from tlrun.experiment.start import termination_told
 with termination_told():
     try:

@@ -35,8 +35,8 @@ Keys (all of them, with values: tlrun --cfg job)
   target_labels          auto | none | all | labels per class that the method may see
   target_images          all | none
   batch_norm             auto | joint | separate_forward | per_domain | frozen
-  trainer.*              steps or epochs, batch_size, device, devices, threads, precision, compile,
-                         eval_every, checkpoint_every ...
+  trainer.*              steps or epochs, batch_size, device, devices, nodes, threads, precision,
+                         compile, eval_every, checkpoint_every ...
   phases.NAME.*          steps, optimizer, schedule, frozen of one phase
   select, selectors      which checkpoint is reported; which others are kept
   dry_run=true           build all, show shapes and parameters, run one batch
