@@ -107,6 +107,48 @@ def test_osbp_reverses_the_boundary_for_the_features():
     updates.assert_gradients(net, expected)
 
 
+def test_osbp_reverses_behind_a_stage_of_the_classifier_that_belongs_to_the_features():
+    """Its layers up to `attach` move with f, those behind it with h; λ acts on f alone."""
+    method = OSBP(boundary=0.4, attach="classifier.fc1", lambda_schedule="linear")
+    net = small.built(method, small.net({"hidden": [8], "batch_norm": True}, dropout=0.0))
+    batch, reference = small.batch(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
+    sum(update.losses.values()).backward()
+    labels = cross_entropy(reference(batch["source"].x).logits, batch["source"].y)
+    unknown = reference(batch["target"].x, "target").logits.softmax(1)[:, -1]
+    boundary = -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
+    turned, straight = labels - 0.5 * boundary, labels + boundary
+    updates.assert_gradients(net, {"backbone": updates.gradients(turned, reference["backbone"])})
+    for stage, objective in (("fc1", turned), ("out", straight)):
+        expected = updates.gradients(objective, reference.module_of(f"classifier.{stage}"))
+        ours = [p.grad for p in net.module_of(f"classifier.{stage}").parameters()]
+        for mine, wanted in zip(ours, expected, strict=True):
+            assert torch.allclose(mine, wanted, atol=1e-5), stage
+
+
+@pytest.mark.parametrize("attach", ["backbone.conv2", "classifier.out", "classifier.fc9"])
+def test_osbp_cannot_reverse_where_its_classifier_does_not_begin(attach):
+    with pytest.raises(ConfigError, match=r"method\.attach=.*classifier\.fc1"):
+        small.built(OSBP(attach=attach), small.net())
+
+
+@pytest.mark.parametrize("attach", ["features", "classifier.fc1"])
+def test_osbp_under_joint_batch_norm_has_one_batch_in_the_classifier_too(attach):
+    method = OSBP(attach=attach)
+    method.batch_norm = "joint"
+    net = small.built(method, small.net({"hidden": [8], "batch_norm": True}, dropout=0.0))
+    batch, reference = small.batch(), copy.deepcopy(net)
+    (update,) = method.step(net, batch, Phase(), MIDDLE)
+    logits = reference(torch.cat([batch["source"].x, batch["target"].x])).logits
+    assert torch.allclose(update.outputs["source"].logits, logits[:8], atol=1e-5)
+    assert torch.allclose(update.outputs["target"].logits, logits[8:], atol=1e-5)
+    against = logits[8:, -1] - logits[8:, :-1].logsumexp(1)
+    expected = -0.5 * (against.sigmoid().log() + (-against).sigmoid().log()).mean()
+    assert update.losses["boundary"].item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, buffer in reference.named_buffers():  # one pass has moved the running statistics
+        assert torch.allclose(net.get_buffer(name), buffer), name
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_a_term_beside_osbp_is_no_part_of_its_game(norm):
     """The logits that it is shown reach the features with the sign they have."""
@@ -167,6 +209,8 @@ def test_osbp_needs_an_open_set(tmp_path):
         (PADA, {"reweight_every": 0}, "method.reweight_every"),
         (PADA, {"trade_off": -1.0}, "method.trade_off"),
         (OSBP, {"boundary": 1.0}, "above 0 to below 1"),
+        (OSBP, {"gamma": -1.0}, "method.gamma"),
+        (OSBP, {"lambda_schedule": "ramp"}, "method.lambda_schedule"),
     ],
 )
 def test_bad_arguments_are_refused(method, arguments, words):
