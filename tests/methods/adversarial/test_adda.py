@@ -82,12 +82,17 @@ def test_a_step_moves_the_domain_head_then_the_target_encoder(mode):
     assert same(before[1], weights(net, "classifier"))
 
 
-def test_both_losses_equal_the_formulas():
-    method, net = ready()
+@pytest.mark.parametrize("attach", ["logits", "features"])
+def test_both_losses_equal_the_formulas(attach):
+    method, net = ready(attach=attach)
     batch, reference = small.batch(), copy.deepcopy(net)
     source = reference.backbone(batch["source"].x)
     target = reference[ENCODER](batch["target"].x)
-    told = reference["domain_head"](torch.cat([source, target]))
+    logits = reference["classifier"](target)
+    shown = torch.cat([source, target])
+    if attach == "logits":
+        shown = torch.cat([reference["classifier"](source), logits])
+    told = reference["domain_head"](shown)
     domains = torch.cat([torch.ones(8), torch.zeros(8)])
     head, encoder = method.step(net, batch, ADVERSARIAL, MIDDLE)
     expected = binary_cross_entropy_with_logits(told, domains)
@@ -96,8 +101,8 @@ def test_both_losses_equal_the_formulas():
     assert torch.allclose(encoder.losses["encoder"], expected, rtol=1e-5)
     assert not head.main
     assert encoder.main
-    logits = reference["classifier"](target)
     assert torch.allclose(encoder.outputs["target"].logits, logits, atol=1e-5)
+    assert torch.allclose(encoder.outputs["target"].features, target, atol=1e-5)
 
 
 def test_each_domain_is_judged_through_its_own_encoder():
@@ -147,7 +152,7 @@ def test_a_run_that_was_stopped_in_the_source_phase_predicts_with_its_encoder(tm
 
 def test_the_targets_features_come_to_resemble_the_sources():
     batch = shifted(32)
-    method, net = ready(source_steps=20, batch=batch, domain_layers=1)
+    method, net = ready(source_steps=20, batch=batch, domain_layers=1, attach="features")
 
     def apart():
         net.eval()
@@ -200,6 +205,7 @@ def test_the_run_freezes_the_source_and_goes_on_after_a_stop(tmp_path):
     ("arguments", "sentence"),
     [
         ({"adversarial_lr": 0.0}, "adversarial_lr=0.0: expected a number above 0"),
+        ({"attach": "feature"}, "did you mean 'features'"),
         ({"beta1": 1.0}, "beta1=1.0: expected a number from 0 to below 1"),
         ({"domain_hidden": 0}, "domain_hidden=0"),
         ({"domain_layers": -1}, "domain_layers=-1"),

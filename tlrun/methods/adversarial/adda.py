@@ -1,12 +1,13 @@
 """ADDA: an encoder of the target's own, trained until its features pass for the source's.
 
     source       min over f, h   E_S CE(h(f(x)), y)
-    adversarial  min over d      ½·E_S BCE(d(f(x)), 1) + ½·E_T BCE(d(f_T(x)), 0)
-                 min over f_T    E_T BCE(d(f_T(x)), 1)          f_T starts as a copy of f
+    adversarial  min over d      ½·E_S BCE(d(h(f(x))), 1) + ½·E_T BCE(d(h(f_T(x))), 0)
+                 min over f_T    E_T BCE(d(h(f_T(x))), 1)       f_T starts as a copy of f
 
-In the second phase f and h are frozen and a step is two updates, of d and of f_T, whose labels are
-inverted, each on a forward pass of its own. The target is classified by h(f_T(x)). Tzeng et al.,
-"Adversarial discriminative domain adaptation", CVPR 2017: Adam with lr 2e-4 and β₁ = 0.5.
+d is shown the logits, or with attach=features what h is. In the second phase f and h are frozen and
+a step is two updates, of d and of f_T, whose labels are inverted, each on a forward pass of its
+own. The target is classified by h(f_T(x)). Tzeng et al., "Adversarial discriminative domain
+adaptation", CVPR 2017: Adam with lr 2e-4 and β₁ = 0.5; d on the logits is their code's.
 x: (B, C, H, W); features: (B, D). Published: MNIST→USPS 89.4, USPS→MNIST 90.1, SVHN→MNIST 76.0 %.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, cat, no_grad
 
@@ -34,7 +35,9 @@ STARTS = ("auto", "source", "pretrained", "scratch")  # anything else is the run
 
 class ADDA(SourceOnly):
     """adversarial_lr: learning rate of the second phase (None = `optimizer.lr`). beta1: of its
-    Adam. domain_hidden, domain_layers, domain_dropout: of d. label_smoothing: in the source phase.
+    Adam. attach: what d is shown, "logits" (as in the authors' code, whose encoders end there) or
+    "features". domain_hidden, domain_layers, domain_dropout: of d. label_smoothing: in the source
+    phase.
     """
 
     requirements = Requirements(streams=("source", "target"))
@@ -46,6 +49,7 @@ class ADDA(SourceOnly):
         self,
         adversarial_lr: LearningRate | None = 2e-4,
         beta1: BelowOne = 0.5,
+        attach: Literal["logits", "features"] = "logits",
         domain_hidden: Width = 500,
         domain_layers: Depth = 2,
         domain_dropout: BelowOne = 0.0,
@@ -54,6 +58,7 @@ class ADDA(SourceOnly):
         super().__init__(label_smoothing)
         rate = {} if adversarial_lr is None else {"lr": adversarial_lr}
         self.optimizer = {"betas": (beta1, 0.999), **rate}  # SGD ignores betas
+        self.attach = attach
         self.domain_size, self.domain_dropout = (domain_hidden, domain_layers), domain_dropout
 
     def phases(self, data: Data) -> list[Phase]:
@@ -66,7 +71,8 @@ class ADDA(SourceOnly):
         super().build(phase, net, data)
         if phase.name == "adversarial" and ENCODER not in net.parts:
             net.add(ENCODER, copy.deepcopy(net.backbone))
-            head = DomainHead(net.feature_dim, *self.domain_size, dropout=self.domain_dropout)
+            width = data.num_classes if self.attach == "logits" else net.feature_dim
+            head = DomainHead(width, *self.domain_size, dropout=self.domain_dropout)
             net.add("domain_head", head)
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
@@ -85,20 +91,23 @@ class ADDA(SourceOnly):
 
     def _domain_update(self, net: Net, batch: Batches) -> Update:
         with no_grad():
-            features = [
-                self.features(net, batch[name].x, name) for name in self.requirements.streams
-            ]
-        s, t = net["domain_head"](cat(features)).split([len(f) for f in features])
+            shown = [self._shown(net, batch[d].x, d)[0] for d in self.requirements.streams]
+        s, t = net["domain_head"](cat(shown)).split([len(images) for images in shown])
         told: dict[str, Tensor | float] = {"domain_accuracy": domain_accuracy(s, t)}
         return Update({"domain": domain_loss(s, t)}, ("domain_head",), main=False, metrics=told)
 
     def _encoder_update(self, net: Net, batch: Batches) -> Update:
         x, y = batch["target"].x, batch["target"].y
-        features = self.features(net, x, "target")
-        logits = net.run("classifier", features, "target")
+        shown, features, logits = self._shown(net, x, "target")
         outputs = {"target": DomainOutput(x, features, logits, y)}
-        loss = fooling_loss(net["domain_head"](features))
+        loss = fooling_loss(net["domain_head"](shown))
         return Update({"encoder": loss}, parts=(ENCODER,), outputs=outputs)
+
+    def _shown(self, net: Net, x: Tensor, domain: str) -> tuple[Tensor, Tensor, Tensor]:
+        """What d is shown of images of a domain, their features and their logits."""
+        features = self.features(net, x, domain)
+        logits = net.run("classifier", features, domain)
+        return logits if self.attach == "logits" else features, features, logits
 
     def features(self, net: Net, x: Tensor, domain: str) -> Tensor:
         """(B, D) by the domain's encoder: the source's for both until the target has one."""
