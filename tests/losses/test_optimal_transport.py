@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linprog
 
 from tlrun.losses.distances import squared_distances
-from tlrun.losses.optimal_transport import label_costs, optimal_coupling
+from tlrun.losses.optimal_transport import label_costs, optimal_coupling, parts_of_classes
 
 
 def draws(*size, seed=0):
@@ -75,3 +75,30 @@ def test_the_plan_has_no_gradient_and_a_cost_that_is_not_finite_no_crash():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="as many source images"):
         optimal_coupling(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_coupling_of_unequal_source_images_is_optimal(seed):
+    """Against the linear programme with these marginals; a row of no part is coupled to nothing."""
+    cost, parts = draws(5, 5, seed=seed).square(), torch.tensor([2, 0, 1, 1, 1])
+    plan = optimal_coupling(cost, parts)
+    assert torch.allclose(plan.sum(0), torch.full((5,), 0.2))
+    assert torch.allclose(plan.sum(1), parts / 5)
+    rows, columns = np.kron(np.eye(5), np.ones(5)), np.kron(np.ones(5), np.eye(5))
+    marginals = np.concatenate([parts.numpy() / 5, np.full(5, 0.2)])
+    programme = linprog(cost.flatten().numpy(), A_eq=np.vstack([rows, columns]), b_eq=marginals)
+    assert float((plan * cost).sum()) == pytest.approx(programme.fun, rel=1e-5)
+
+
+def test_parts_give_each_class_its_share():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
+    parts = parts_of_classes(labels, torch.tensor([0.5, 0.4, 0.1]))
+    assert parts.tolist() == [2, 2, 1, 2, 2, 1, 0, 0, 0, 0]
+    rounded = parts_of_classes(labels, torch.tensor([0.44, 0.33, 0.23]))  # 4.4, 3.3, 2.3 parts
+    assert [int(rounded[labels == c].sum()) for c in range(3)] == [5, 3, 2]
+
+
+def test_parts_of_shares_that_the_batch_lacks():
+    labels = torch.tensor([0, 0, 2, 2])
+    assert parts_of_classes(labels, torch.tensor([0.25, 0.5, 0.25])).tolist() == [1, 1, 1, 1]
+    assert parts_of_classes(labels, torch.tensor([0.0, 1.0, 0.0])).tolist() == [1, 1, 1, 1]

@@ -69,6 +69,7 @@ CALLS = {
     "unknown_boundary_loss": (SURE,),
     "label_costs": (LABELS, SURE),
     "optimal_coupling": (A @ B.T,),
+    "parts_of_classes": (LABELS, P[0]),
     "squared_singular_values": (A,),
     "known_class_loss": (SURE, UNKNOWN),
     "box_loss": (BOXES, BOXES.flip(0)),

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
 from torch.nn.functional import cross_entropy
 
 from helpers import small
@@ -48,6 +48,33 @@ def test_the_loss_equals_numpy(mode):
     assert losses["classification"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_classes_that_the_target_has_more_of_get_more_of_the_source():
+    """source_mass=predicted, against the linear programme with the marginals of the predictions."""
+    method = DeepJDOT(alpha=0.3, label_weight=0.7, source_mass="predicted")
+    net, batch = small.built(method, small.net(dropout=0.0)), small.batch()
+    batch["source"].y = y = torch.arange(8) % 4
+    reference = copy.deepcopy(net)
+    with torch.no_grad():  # the first class in 5 of 8 images, on average
+        for head in (net, reference):
+            head["classifier"].out.weight.zero_()
+            head["classifier"].out.bias.copy_(torch.tensor([5.0, 1.0, 1.0, 1.0]).log())
+    update = update_of(method, net, batch)
+    with torch.no_grad():
+        source = reference(batch["source"].x).features.double()
+        target = reference(batch["target"].x, "target").features.double()
+    apart = torch.cdist(source, target).square().numpy()
+    unlike = -np.log(np.array([5.0, 1.0, 1.0, 1.0]) / 8)[y][:, None].repeat(8, 1)
+    rows, columns = np.kron(np.eye(8), np.ones(8)), np.kron(np.ones(8), np.eye(8))
+    parts = np.array([3, 1, 1, 1, 2, 0, 0, 0])  # 5 of class 0, whose images stand at 0 and 4
+    programme = linprog(
+        (0.3 * apart + 0.7 * unlike).flatten(),
+        A_eq=np.vstack([rows, columns]),
+        b_eq=np.concatenate([parts / 8, np.full(8, 1 / 8)]),
+    )
+    losses = {name: float(loss.detach()) for name, loss in update.losses.items()}
+    assert losses["features"] + losses["labels"] == pytest.approx(programme.fun, rel=1e-4)
+
+
 def test_terms_are_given_both_domains_and_every_norm_sees_the_target():
     method = DeepJDOT()
     net = small.built(method, small.net({"hidden": [8], "batch_norm": True}))
@@ -88,6 +115,11 @@ def test_training_brings_the_coupled_features_together():
         return cost[i, j].mean() / float(source.var(0).sum())
 
     assert distance(0.1) < 0.7 * distance(0.0)
+
+
+def test_a_mass_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'predicted'"):
+        small.configured(DeepJDOT, source_mass="predict")
 
 
 def test_negative_weights_are_refused():

@@ -16,13 +16,16 @@ Published: MNIST→MNIST-M 92.4 %. x: (B, C, H, W); features: (B, D).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
+
+from torch import Tensor
 
 from tlrun.config.ranges import Weight
 from tlrun.data.pipeline.balanced import BalancedStream
 from tlrun.data.problems.pair import Data
 from tlrun.losses.classification import classification_loss
 from tlrun.losses.distances import squared_distances
-from tlrun.losses.optimal_transport import label_costs, optimal_coupling
+from tlrun.losses.optimal_transport import label_costs, optimal_coupling, parts_of_classes
 from tlrun.methods.base import Batches, Phase, Progress, Requirements, Update
 from tlrun.methods.batch_norm_forward import domain_outputs, forward_domains
 from tlrun.methods.fine_tuning.source_only import SourceOnly
@@ -32,6 +35,8 @@ from tlrun.models.net import Net
 class DeepJDOT(SourceOnly):
     """alpha: α, of the distance of features. label_weight: λ, of the labels. balanced_source: as
     many source images of every class in a batch, so that fewer pairs must be of two classes.
+    source_mass: of the source's images in the plan, "uniform" (the paper's) or "predicted": each
+    class has the share that the batch's target predictions give it.
     """
 
     requirements = Requirements(streams=("source", "target"))
@@ -40,11 +45,15 @@ class DeepJDOT(SourceOnly):
     init = "source"  # couplings of an untrained net teach wrong labels
 
     def __init__(
-        self, alpha: Weight = 0.001, label_weight: Weight = 0.0001, balanced_source: bool = True
+        self,
+        alpha: Weight = 0.001,
+        label_weight: Weight = 0.0001,
+        balanced_source: bool = True,
+        source_mass: Literal["uniform", "predicted"] = "uniform",
     ) -> None:
         super().__init__()
         self.alpha, self.label_weight = alpha, label_weight
-        self.balanced_source = balanced_source
+        self.balanced_source, self.source_mass = balanced_source, source_mass
 
     def phases(self, data: Data) -> list[Phase]:
         sampling = {"source": BalancedStream} if self.balanced_source else {}
@@ -64,7 +73,7 @@ class DeepJDOT(SourceOnly):
         assert y is not None
         apart = self.alpha * squared_distances(source.features, target.features)
         unlike = self.label_weight * label_costs(y, target.logits)
-        plan = optimal_coupling(apart + unlike)
+        plan = optimal_coupling(apart + unlike, self.parts(y, target.logits))
         yield Update(
             {
                 "classification": classification_loss(source.logits, y),
@@ -73,3 +82,9 @@ class DeepJDOT(SourceOnly):
             },
             outputs=domain_outputs(batch, out),
         )
+
+    def parts(self, y: Tensor, logits: Tensor) -> Tensor | None:
+        """(B,) of each source image in the plan; None: one each."""
+        if self.source_mass == "uniform":
+            return None
+        return parts_of_classes(y, logits.detach().float().softmax(1).mean(0))
