@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import time
@@ -312,3 +313,25 @@ def test_it_does_not_wait_for_the_dead(untrained: list[RunDir]) -> None:
     process.join()
     execute(second.path)
     assert "taken_from" not in second.read_summary()
+
+
+def test_where_the_kernel_frees_no_locks_nobody_waits(
+    untrained: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError("flock is not supported")
+
+    first, second = untrained
+    process = started(first, 600.0)
+    try:
+        while not (first.path / "in_training").exists():
+            time.sleep(0.05)
+        monkeypatch.setattr("fcntl.flock", refused)
+        monkeypatch.setattr(shared_training, "file_lock", refused)
+        monkeypatch.setattr(shared_training, "locked", lambda folder: contextlib.nullcontext())
+        monkeypatch.setattr(lifecycle, "locked", lambda folder: contextlib.nullcontext())
+        execute(second.path)
+        assert second.read_status()["state"] == "completed"
+    finally:
+        process.kill()
+        process.join()

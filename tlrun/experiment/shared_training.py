@@ -46,9 +46,36 @@ def shared_training(session: Session, asked: bool) -> Iterator[dict[str, Any] | 
     if sweep is None or not is_shared or _leaves_more(session) or _has_begun(session.run_dir):
         yield None
         return
-    (sweep / LOCKS).mkdir(exist_ok=True)
-    with file_lock(sweep / LOCKS / f"{config_hash(session.cfg)}.lock"):
+    with _one_at_a_time(sweep / LOCKS, config_hash(session.cfg)):
         yield _take(session, sweep)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path, model: str) -> Iterator[None]:
+    """Wait for whoever trains the model; where the kernel frees no locks, all train it instead."""
+    folder.mkdir(exist_ok=True)
+    if not _kernel_frees_locks(folder):
+        yield
+        return
+    with file_lock(folder / f"{model}.lock"):
+        yield
+
+
+def _kernel_frees_locks(folder: Path) -> bool:
+    """Not on a file system without `flock`: there a lock is a file, which outlives a `kill -9`."""
+    try:
+        import fcntl  # not on Windows
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _sweep_around(run_dir: RunDir) -> Path | None:
