@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,15 @@ def test_a_baseline_is_the_job_source_only_that_comes_later(trained: list[str]) 
     assert own.images.is_file()
     assert without_costs(own.read_summary()).keys() == without_costs(baseline.read_summary()).keys()
     assert RunDir(own.path).read_status()["state"] == "completed"
+
+
+def test_a_deleted_job_is_not_said_to_be_taken_from_itself(trained: list[str]) -> None:
+    words = ("method=source_only,dann",)
+    jobs = sweep(*words)
+    shutil.rmtree(jobs["source_only0"].path)
+    jobs = sweep(*words)
+    baseline = baseline_of(jobs["dann0"]).path.relative_to("sweep")
+    assert jobs["source_only0"].read_summary()["taken_from"] == f"{baseline}"
 
 
 @pytest.mark.parametrize("word", ["seed", "trainer.steps", "trainer.log_every", "select"])
