@@ -17,7 +17,7 @@ import tlrun
 from tlrun.cli.help_text import HELP
 from tlrun.cli.main import main
 from tlrun.cli.parsers import VERBS, parser_of
-from tlrun.cli.train import variants
+from tlrun.cli.train import check_built, variants
 from tlrun.config.compose import compose
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted, RunError
@@ -301,6 +301,16 @@ def test_wrong_values_of_a_sweep_are_found_before_it_starts(
     assert "optimizer.lr=-1: expected a number above 0" in capsys.readouterr().err
     assert calls == []
     assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", ["attributes", "pacs_dog_horse", "pacs_episodes", "xlsa17_images"])
+def test_the_size_of_a_data_set_may_be_left_to_the_weights(data: str) -> None:
+    cfg = compose([f"data={data}"])
+    assert cfg.data.size == "auto"
+    check_built(cfg)
+    cfg.data.size = -1
+    with pytest.raises(ConfigError, match=r"data.size=-1: expected a whole number"):
+        check_built(cfg)
 
 
 def test_variants_are_a_sum_not_a_product() -> None:

@@ -173,7 +173,7 @@ def _take_from(session: Session, trained: RunDir, sweep: Path) -> dict[str, Any]
 
 
 def _origin(trained: RunDir, sweep: Path, own: RunDir) -> str:
-    """The folder of the sweep where it was trained; where that is gone, the one it is taken from."""
+    """The folder of the sweep where it was trained; if that is gone, the one it is taken from."""
     origin = trained.read_summary().get("taken_from")
     if origin and (sweep / origin).is_dir() and (sweep / origin) != own.path.absolute():
         return str(origin)

@@ -33,6 +33,12 @@ def test_classes_are_new_by_their_domain(pacs):
     assert all("sketch" in path for path in data.role("target_test").paths)
 
 
+@pytest.mark.parametrize("name", ["photos", "dog"])
+def test_a_word_that_is_no_domain_is_answered_with_those_that_are(pacs, name):
+    with pytest.raises(ConfigError, match=r"data.classes.*Valid: .*art_painting.*sketch"):
+        domain_classes(set="pacs", size=8, base=[name], val=["cartoon"], novel=["sketch"])
+
+
 def test_domains_are_joined_class_by_class(pacs):
     splits = domain_classes(
         set="pacs", size=8, base=["photo", "art_painting"], val=["cartoon"], novel=["sketch"]

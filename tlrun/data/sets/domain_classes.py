@@ -19,7 +19,8 @@ from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.pixels import JoinedPixels
 from tlrun.data.problems.episodes import ClassSplits
 from tlrun.data.sets.domain_images import domain_images
-from tlrun.errors import ConfigError
+from tlrun.data.sets.domain_table import domain_set
+from tlrun.errors import ConfigError, did_you_mean
 
 
 def domain_classes(
@@ -47,6 +48,11 @@ def domain_classes(
             "data.classes: base, val and novel must name domains, none of them twice: "
             "data.classes.base=[photo] data.classes.val=[cartoon] data.classes.novel=[sketch]"
         )
+    known = named if set is None else domain_set(set).counts
+    for domain in named:
+        if domain not in known:
+            meant = did_you_mean(domain, known)
+            raise ConfigError(f"data.classes: {set} has no domain {domain}: {meant}")
     parts = {
         domain: domain_images(
             seed=seed,
