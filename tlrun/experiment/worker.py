@@ -32,6 +32,14 @@ def _watch_parent(parent: int) -> None:
     os._exit(1)
 
 
+def _lost_connection(error: Exception) -> bool:
+    """Whether gloo says that another process of the run is gone."""
+    text = str(error)
+    return "gloo" in text and any(
+        words in text for words in ("Connection reset by peer", "Connection closed by peer")
+    )
+
+
 def main(argv: list[str]) -> int:
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     if hasattr(signal, "SIGUSR2"):
@@ -50,8 +58,11 @@ def main(argv: list[str]) -> int:
         return int(getattr(stop, "exit_code", 130))
     except PeerFailed:
         return 1
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if not _lost_connection(error):
+            traceback.print_exc()
+        else:  # the fault, or the kill, is that of another process
+            print(f"tlrun: process {rank} of {world} lost another: {error}", file=sys.stderr)
         return 1
     return 0
 

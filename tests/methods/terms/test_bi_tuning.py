@@ -192,6 +192,9 @@ def test_what_is_missing_is_said():
     net.parts["classifier"] = nn.Identity()
     with pytest.raises(ConfigError, match="whose last layer is linear"):
         last_layer(net)
+    del net.parts["classifier"]  # of a method of episodes, which compares features alone
+    with pytest.raises(ConfigError, match="whose last layer is linear"):
+        last_layer(net)
 
 
 def test_kill_and_resume(tmp_path):

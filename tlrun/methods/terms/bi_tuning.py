@@ -127,7 +127,7 @@ class BiTuning(Term):
 
 def last_layer(net: Net) -> nn.Linear:
     """Of the classifier. Raises ConfigError where it is not linear."""
-    head = net[net.main_head]
+    head = net[net.main_head] if net.main_head in net.parts else None
     if not isinstance(head, Head) or not isinstance(head.out, nn.Linear):
         raise ConfigError("terms=[bi_tuning] needs a classifier whose last layer is linear")
     return head.out
