@@ -8,7 +8,7 @@ both ("sketch dog"), and no method is told that "photo dog" is the same thing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -48,7 +48,7 @@ def domain_classes(
             "data.classes: base, val and novel must name domains, none of them twice: "
             "data.classes.base=[photo] data.classes.val=[cartoon] data.classes.novel=[sketch]"
         )
-    known = named if set is None else domain_set(set).counts
+    known: Collection[str] = named if set is None else domain_set(set).counts
     for domain in named:
         if domain not in known:
             meant = did_you_mean(domain, known)
