@@ -254,10 +254,10 @@ def _curve(folder: Path) -> list[tuple[float, float]]:
     return [(r["step"] * minutes, 100 * r[key]) for r in logged if r.get(key) is not None]
 
 
-def rank(text: str) -> tuple[bool, float]:
-    """The order of a line of the table: those of few seeds last."""
+def rank(text: str) -> tuple[bool, float, str]:
+    """The order of a line of the table: those of few seeds last, equal ones by name."""
     cells = text.split("|")
-    return int(cells[2]) < RANKED, -float(cells[3].split()[0])
+    return int(cells[2]) < RANKED, -float(cells[3].split()[0]), cells[1]
 
 
 def counts(lines: list[str]) -> list[str]:

@@ -250,16 +250,25 @@ def why_none(rows: Sequence[Row], rule: str, guard: Guard) -> str:
     if few:
         most = max(row[USED] for row in few)
         parts.append(
-            f"{len(few)} in too few classes (at most {most:.1f} effective ones, where "
+            f"{len(few)} in too few classes (at most {_cut(most)} effective ones, where "
             f"{guard.least_effective_classes:.1f} of {guard.num_classes} are asked for)"
         )
     if low:
         most = max(row[SOURCE] for row in low)
         parts.append(
-            f"{len(low)} with the source forgotten (at most {100 * most:.1f} % right, where "
+            f"{len(low)} with the source forgotten (at most {_cut(100 * most)} % right, where "
             f"{100 * floor:.1f} % are asked for)"
         )
     return f"no evaluation of {len(valued)} passed the guard of {rule}: {', '.join(parts)}"
+
+
+def _cut(value: float) -> str:
+    """To a tenth, downwards: what is below a limit never reads like it.
+
+    >>> _cut(5.4999)
+    '5.4'
+    """
+    return f"{math.floor(10 * value) / 10:.1f}"
 
 
 def _trained(row: Row) -> bool:
