@@ -81,7 +81,7 @@ def test_terms_that_run_a_net_of_their_own_need_images():
         path.stem: locate(OmegaConf.load(path)[path.stem]._target_).needs_images
         for path in (conf_dir() / "terms").glob("*.yaml")
     }
-    assert {name for name, needs in told.items() if needs} == {"delta", "lwf", "vat"}
+    assert {name for name, needs in told.items() if needs} == {"bi_tuning", "delta", "lwf", "vat"}
 
 
 def test_who_writes_a_step_or_a_loss_of_his_own_says_so_anew():

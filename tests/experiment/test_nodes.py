@@ -96,8 +96,8 @@ def test_a_failing_node_ends_all_with_its_sentence(first_node, tmp_path, monkeyp
     """The method is of --config-dir: the processes of every node may import it."""
     monkeypatch.chdir(tmp_path)
     Path("my_conf/method").mkdir(parents=True)
-    Path("my_methods.py").write_text(METHOD)
-    Path("my_conf/method/fails.yaml").write_text("_target_: my_methods.Fails")
+    Path("methods_that_fail.py").write_text(METHOD)
+    Path("my_conf/method/fails.yaml").write_text("_target_: methods_that_fail.Fails")
     words = [*small.QUICK, "method=fails", "trainer.nodes=2", "report=none", "hydra.run.dir=run"]
     other = node(1, first_node, "--config-dir", "my_conf", *words)
     assert main(["--config-dir", "my_conf", *words]) == 1

@@ -50,6 +50,7 @@ CALLS = {
     "class_balance_loss": (SURE,),
     "divergence_from": (SURE, A),
     "nt_xent": (A, B, 0.01),
+    "class_contrast": (A, B, B, LABELS[:, None] == LABELS, 0.01),
     "covariance": (100 + A,),
     "coral_loss": (A, B),
     "mean_loss": (A, B),

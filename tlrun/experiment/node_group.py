@@ -235,8 +235,10 @@ class Follower(Member):
             raise SystemExit(code)
 
     def _leave(self, code: int) -> None:
+        key = f"scope/{self.scope}/left/{self.node.rank}"
         with node_0_answers(self.node):
-            self.store.set(f"scope/{self.scope}/left/{self.node.rank}", str(code))
+            self.store.set(key, str(code))
+            self.store.get(key)  # node 0 has it before this node is gone
 
     def beat(self) -> None:
         if time.monotonic() > self._last_beat + 1:

@@ -1,6 +1,7 @@
 """report.html of a run, and the text that tlrun prints at its end."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_whole_page(tmp_path: Path) -> None:
     ):
         assert expected in page.text, expected
     assert page.text.index("93.0") < page.text.index("Curves") < page.text.index("Configuration")
-    assert "warn" not in page.source.split("<body>")[1]
+    markup = re.sub(r"data:[^\"]*", "", page.source)  # letters of a picture may be any word
+    assert "warn" not in markup.split("<body>")[1]
 
 
 def test_a_light_page_leaves_the_slow_pictures_to_another_command(tmp_path: Path) -> None:
