@@ -203,7 +203,7 @@ def test_the_others_learn_the_exit_code(monkeypatch):
     for name, value in {"NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(ConfigError, match="wrong"):
-        nodes.on_nodes([config], fail, lambda code, _: code)
+        nodes.on_nodes([config], fail, nodes.code_of_node_0)
     follower.join(10)
     assert codes == [(2, [])]
 
@@ -227,13 +227,19 @@ def test_a_run_folder_that_another_node_does_not_see(tmp_path, monkeypatch):
     assert codes == [(0, [tmp_path])]
 
 
-def test_a_node_that_was_stopped_is_noticed_at_the_next_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(node_group, "ALONE", 0.0)
+def met():
+    """Node 0 and node 1 of two, each of which knows that the other is there."""
     port = free_port()
     leader = node_group.Leader(node_of(0, port))
     follower = node_group.Follower(node_of(1, port))
     follower.begin()
     leader.begin()
+    return leader, follower
+
+
+def test_a_node_that_was_stopped_is_noticed_at_the_next_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(node_group, "ALONE", 0.0)
+    leader, follower = met()
     follower.leave_if_asked(None)
     with pytest.raises(SystemExit):
         follower.leave_if_asked(143)
@@ -244,11 +250,7 @@ def test_a_node_that_was_stopped_is_noticed_at_the_next_training(tmp_path, monke
 
 def test_a_node_that_falls_silent_is_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(node_group, "SILENCE", 0.3)
-    port = free_port()
-    leader = node_group.Leader(node_of(0, port))
-    follower = node_group.Follower(node_of(1, port))
-    follower.begin()
-    leader.begin()
+    leader, follower = met()
     launch = leader.launch(tmp_path, 1, 0.0)
     follower.beat()
     assert leader.lost(0.3) is None

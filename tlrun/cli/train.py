@@ -29,7 +29,7 @@ from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, RecordedFault
 from tlrun.experiment import start
-from tlrun.experiment.nodes import nodes_of, on_nodes, summary_of_node_0
+from tlrun.experiment.nodes import code_of_node_0, nodes_of, on_nodes, summary_of_node_0
 from tlrun.loggers.make import check_installed
 from tlrun.messages import report_error, say
 from tlrun.run_folder.run_dir import runs_in
@@ -70,7 +70,7 @@ def train(argv: list[str], began: float | None = None) -> int:
         raise explain(error, search_folders(args.config_dir)) or error from None
     arguments = [*open_keys(args.overrides), *flags]
     return on_nodes(
-        configs, lambda: _through_hydra(arguments, args.config_dir, began), lambda code, _: code
+        configs, lambda: _through_hydra(arguments, args.config_dir, began), code_of_node_0
     )
 
 

@@ -160,7 +160,7 @@ def resume(args: argparse.Namespace) -> int:
         from tlrun.sweep.resume import resume_sweep
 
         return resume_sweep(args.run_dir, args.overrides, train=train)
-    from tlrun.experiment.nodes import on_nodes, saved_configs
+    from tlrun.experiment.nodes import code_of_node_0, on_nodes, saved_configs
 
     def resume_here() -> int:
         from tlrun.experiment.resume import resume
@@ -169,12 +169,12 @@ def resume(args: argparse.Namespace) -> int:
         return 0
 
     configs = saved_configs(args.run_dir, args.overrides)
-    return on_nodes(configs, resume_here, lambda code, _: code)
+    return on_nodes(configs, resume_here, code_of_node_0)
 
 
 def reproduce(args: argparse.Namespace) -> int:
     _check_overrides(args)
-    from tlrun.experiment.nodes import on_nodes, saved_configs
+    from tlrun.experiment.nodes import code_of_node_0, on_nodes, saved_configs
 
     def reproduce_here() -> int:
         from tlrun.experiment.reproduce import reproduce
@@ -182,7 +182,7 @@ def reproduce(args: argparse.Namespace) -> int:
         return reproduce(args.run_dir, args.overrides, args.tolerance)
 
     configs = saved_configs(args.run_dir, args.overrides)
-    return on_nodes(configs, reproduce_here, lambda code, _: code)
+    return on_nodes(configs, reproduce_here, code_of_node_0)
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -51,6 +51,11 @@ def on_nodes(
     return result
 
 
+def code_of_node_0(code: int, folders: Sequence[Path]) -> int:
+    """All that a command of the terminal needs of it."""
+    return code
+
+
 def summary_of_node_0(code: int, folders: Sequence[Path]) -> dict[str, Any]:
     """Of the run that the nodes have trained. Raises RunError where there is none."""
     if code or not folders:

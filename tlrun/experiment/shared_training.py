@@ -154,7 +154,7 @@ def _take_from(session: Session, trained: RunDir, sweep: Path) -> dict[str, Any]
     """Link what is only ever replaced, checkpoints and model; copy or make what else there is."""
     own = session.run_dir
     summary = trained.read_summary()
-    origin = _origin(trained, sweep, own)
+    origin = _origin(summary, trained, sweep, own)
     log.info("taken from %s, which trained the same model: %s", origin, own.path)
     copied = {trained.metrics.name, trained.transfer.name}
     if is_baseline(own):
@@ -172,9 +172,9 @@ def _take_from(session: Session, trained: RunDir, sweep: Path) -> dict[str, Any]
     return summary
 
 
-def _origin(trained: RunDir, sweep: Path, own: RunDir) -> str:
+def _origin(summary: Mapping[str, Any], trained: RunDir, sweep: Path, own: RunDir) -> str:
     """The folder of the sweep where it was trained; if that is gone, the one it is taken from."""
-    origin = trained.read_summary().get("taken_from")
+    origin = summary.get("taken_from")
     if origin and (sweep / origin).is_dir() and (sweep / origin) != own.path.absolute():
         return str(origin)
     return f"{trained.path.relative_to(sweep)}"

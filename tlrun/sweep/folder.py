@@ -24,6 +24,7 @@ from tlrun.sweep.study import FILE, SEARCH_LOCK
 
 SWEEPER = "hydra_plugins.tlrun_jobs.Jobs"  # Hydra takes sweepers of this package alone
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
+LEFT_BY_DRY_RUN = (STOPPED, LOCK, FILE, SEARCH_LOCK, "multirun.yaml")  # the last one is Hydra's
 
 
 def open_sweep(config: DictConfig, state: SweepState) -> None:
@@ -89,13 +90,7 @@ def discard_dry_run(folder: Path) -> None:
     """Leave nothing of a sweep's folder after a dry run, unless it holds jobs or a command."""
     with suppress(OSError):
         if not runs_in(folder) and not is_sweep(folder):
-            for name in (
-                STOPPED,
-                LOCK,
-                FILE,
-                SEARCH_LOCK,
-                "multirun.yaml",
-            ):  # the last one is Hydra's
+            for name in LEFT_BY_DRY_RUN:
                 (folder / name).unlink(missing_ok=True)
             remove_empty(folder)
 

@@ -13,7 +13,7 @@ from tlrun.config.overrides import key_of, open_keys
 from tlrun.config.saved import command_to_type, saved_config
 from tlrun.config.saved_code import FormerName
 from tlrun.errors import ConfigError, RunError
-from tlrun.experiment.nodes import on_nodes, saved_configs
+from tlrun.experiment.nodes import code_of_node_0, on_nodes, saved_configs
 from tlrun.files.yaml_file import read_yaml
 from tlrun.messages import report_error
 from tlrun.run_folder.run_dir import runs_in
@@ -42,7 +42,7 @@ def resume_sweep(
                 return close_sweep(folder, failed=report_error(error))
             return close_sweep(folder, failed=0)
 
-        return on_nodes(saved_configs(folder, overrides), resume_here, lambda code, _: code)
+        return on_nodes(saved_configs(folder, overrides), resume_here, code_of_node_0)
     code, commands = 0, _commands_to_give(folder, {key_of(word) for word in overrides})
     _refuse_former_names(folder, commands)
     for command in commands:

@@ -91,15 +91,21 @@ def test_pada_finds_the_mean_prediction_on_the_target(tmp_path):
     assert torch.allclose(method.weights, (p / p.max()).clamp_min(1e-3), atol=1e-4)
 
 
-def test_osbp_reverses_the_boundary_for_the_features():
-    method = OSBP(boundary=0.4, trade_off=0.7)
-    net = small.built(method, small.net(dropout=0.0))
+def osbp_step(method, net):
+    """The gradients of a step are those of `net` after it -> the net of before, and the two losses
+    of t = 0.4 by hand on it: of the source's labels, and of the target's boundary."""
     batch, reference = small.batch(), copy.deepcopy(net)
     (update,) = method.step(net, batch, Phase(), MIDDLE)
     sum(update.losses.values()).backward()
     labels = cross_entropy(reference(batch["source"].x).logits, batch["source"].y)
     unknown = reference(batch["target"].x, "target").logits.softmax(1)[:, -1]
-    boundary = -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
+    return reference, labels, -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
+
+
+def test_osbp_reverses_the_boundary_for_the_features():
+    method = OSBP(boundary=0.4, trade_off=0.7)
+    net = small.built(method, small.net(dropout=0.0))
+    reference, labels, boundary = osbp_step(method, net)
     expected = {
         "backbone": updates.gradients(labels - 0.7 * boundary, reference["backbone"]),
         "classifier": updates.gradients(labels + 0.7 * boundary, reference["classifier"]),
@@ -111,12 +117,7 @@ def test_osbp_reverses_behind_a_stage_of_the_classifier_that_belongs_to_the_feat
     """Its layers up to `attach` move with f, those behind it with h; λ acts on f alone."""
     method = OSBP(boundary=0.4, attach="classifier.fc1", lambda_schedule="linear")
     net = small.built(method, small.net({"hidden": [8], "batch_norm": True}, dropout=0.0))
-    batch, reference = small.batch(), copy.deepcopy(net)
-    (update,) = method.step(net, batch, Phase(), MIDDLE)
-    sum(update.losses.values()).backward()
-    labels = cross_entropy(reference(batch["source"].x).logits, batch["source"].y)
-    unknown = reference(batch["target"].x, "target").logits.softmax(1)[:, -1]
-    boundary = -(0.4 * unknown.log() + 0.6 * (1 - unknown).log()).mean()
+    reference, labels, boundary = osbp_step(method, net)
     turned, straight = labels - 0.5 * boundary, labels + boundary
     updates.assert_gradients(net, {"backbone": updates.gradients(turned, reference["backbone"])})
     for stage, objective in (("fc1", turned), ("out", straight)):
