@@ -10,7 +10,8 @@ be stopped and started at will. The first seed of everything comes before the se
 
 A row of the table is made of runs of this checkout's code (the rooms that decide figures); where
 others lie there, they are counted and named, and the row stays as docs/results.md has it. A row of
-fewer than three seeds stands below the ranked ones.
+fewer than three seeds stands below the ranked ones. From the table the figures are copied into the
+headers of the presets and into both READMEs (`results_copies.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import results_copies
+
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "conf" / "experiment"
 TABLE = ROOT / "docs" / "results.md"
@@ -37,7 +40,6 @@ ACCURACY = "target_test/accuracy"
 BOUNDS = {"source_only": ":", "target_only": "--"}  # and how their curves are drawn
 BEST = 5  # curves in a panel, beside the bounds
 DECISIVE = ("data", "engine", "evaluate", "losses", "methods", "models")  # rooms of the package
-RANKED = 3  # seeds from which on a row has a rank
 
 
 @dataclass(frozen=True)
@@ -257,15 +259,15 @@ def _curve(folder: Path) -> list[tuple[float, float]]:
 def rank(text: str) -> tuple[bool, float, str]:
     """The order of a line of the table: those of few seeds last, equal ones by name."""
     cells = text.split("|")
-    return int(cells[2]) < RANKED, -float(cells[3].split()[0]), cells[1]
+    return int(cells[2]) < results_copies.RANKED, -float(cells[3].split()[0]), cells[1]
 
 
 def counts(lines: list[str]) -> list[str]:
     """How many of the rows have how many seeds."""
     few = sum(rank(text)[0] for text in lines)
     return [
-        f"{len(lines)} rows: {len(lines) - few} of {RANKED} seeds or more, {few} of fewer, which "
-        "are not ranked."
+        f"{len(lines)} rows: {len(lines) - few} of {results_copies.RANKED} seeds or more, {few} of "
+        "fewer, which are not ranked."
     ]
 
 
@@ -303,6 +305,17 @@ def write(out: Path, older: bool) -> None:
             continue
         text = "\n".join([text.split(begin)[0] + begin, *lines, end + text.split(end)[1]])
     TABLE.write_text(text, encoding="utf-8")
+    by_name = results_copies.rows_of(text)
+    results_copies.write_headers(
+        (
+            PRESETS / f"{row.preset}.yaml",
+            by_name[row.name],
+            _title(row.recipe) if row.recipe else "",
+        )
+        for row in rows
+        if row.name in by_name
+    )
+    results_copies.write_readmes(by_name)
     print("\n".join(line for lines in parts.values() for line in lines))
 
 

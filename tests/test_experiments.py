@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from helpers import small
 from tlrun.config.compose import compose
 from tlrun.config.packaged import conf_dir
 
+ROOT = Path(__file__).parent.parent
 FOLDER = conf_dir() / "experiment"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
 KEYS = ("reference", "published", "ours", "tuned", "budget", "command")
@@ -57,6 +59,52 @@ def test_the_command_is_this_preset(name):
     seeds = next(word for word in words if word.startswith("seed="))
     asked, done = len(seeds.split(",")), figure(header(name)["ours"])[2]
     assert asked == done or (name.startswith(TABLE) and asked > done)
+
+
+def rows():
+    """(preset, recipe, cells) of each row of docs/results.md that a preset's runs make."""
+    for line in (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines():
+        found = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `") and len(found) == 10:
+            name = found[0].strip("`")
+            preset = name if name in PRESETS else name.rpartition("/")[0]
+            yield preset, name[len(preset) + 1 :], found
+
+
+def pair(recipe):
+    """mnist_usps_mnistm_blend: MNIST+USPS→MNIST-M."""
+    *sources, target = [d for d in recipe.upper().split("_") if d[:5] in ("MNIST", "USPS")]
+    return ("+".join(sources) + f"→{target}").replace("MNISTM", "MNIST-M")
+
+
+def test_headers_state_the_figures_of_the_table():
+    """scripts/results.py --write copies them; whoever types one elsewhere is found here."""
+    for preset, recipe, (_, n, selected, last, oracle, *_) in rows():
+        ours = header(preset)["ours"]
+        stated = f"{selected} (n={n}" + (f", {pair(recipe)}" if recipe else "")
+        assert stated in ours, (preset, recipe)
+        assert recipe == "" or f"last {last}" in ours, (preset, recipe)
+        assert "oracle" not in ours or f"oracle {oracle}" in ours, (preset, recipe)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_readme_states_the_figures_of_the_table(name):
+    selected = {row[0].strip("`"): row[2] for *_, row in rows()}
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    begin = lines.index("|---|---|---|---|---|") + 1
+    stated = [[cell.strip() for cell in line.split("|")[2:5]] for line in lines[begin : begin + 5]]
+    for recipe, found in zip(["mnist_usps", "usps_mnist", "mnist_mnistm"], stated, strict=False):
+        bounds = [selected[f"digits/{method}/{recipe}"] for method in ("source_only", "dann")]
+        ranked = [
+            row[2]
+            for preset, of, row in rows()
+            if of == recipe
+            and int(row[1]) >= 3
+            and not re.search("source_only|target_only", preset)
+        ]
+        assert found == [*bounds, max(ranked, key=lambda cell: float(cell.split()[0]))]
+    assert stated[3][2] == selected["digits/fixmatch_da_conv4/mnist_mnistm_blend"]
+    assert stated[4][:2] == [selected[f"digits_digitsm/{m}"] for m in ("source_only", "dann")]
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,0 +1,103 @@
+"""Where figures of docs/results.md stand once more: the headers of the presets and both READMEs.
+
+`scripts/results.py --write` copies them from the table's rows, so nobody types a figure twice;
+tests/test_experiments.py holds the copies to the table.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+READMES = (ROOT / "README.md", ROOT / "README.zh.md")
+FIGURE = r"[\d.]+(?: ± [\d.]+)?"
+RANKED = 3  # seeds from which on a row has a rank
+BOUNDS = ("digits/source_only/", "digits/source_only_plain/", "digits/target_only/")
+
+# README's lines: the rows of source only, DANN and the best (None: the best ranked of the recipe).
+FRONT: tuple[tuple[str | None, ...], ...] = (
+    ("digits/source_only/mnist_usps", "digits/dann/mnist_usps", None),
+    ("digits/source_only/usps_mnist", "digits/dann/usps_mnist", None),
+    ("digits/source_only/mnist_mnistm", "digits/dann/mnist_mnistm", None),
+    ("–", "–", "digits/fixmatch_da_conv4/mnist_mnistm_blend"),
+    ("digits_digitsm/source_only", "digits_digitsm/dann", ""),
+)
+
+
+def cells(line: str) -> list[str]:
+    """Of a line of a table: `preset`, n, selected, last, oracle, ..."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def rows_of(table: str) -> dict[str, list[str]]:
+    """By name, the cells of each row of docs/results.md that is a preset's."""
+    lines = (cells(line) for line in table.splitlines() if line.startswith("| `"))
+    return {found[0].strip("`"): found for found in lines if len(found) == 10}
+
+
+def with_figures(header: str, row: list[str], pair: str) -> str | None:
+    """A preset's text with the figures of a row in its `ours`; None where it has no place.
+
+    Its words stay as they are: `97.9 ± 0.1 (n=3, MNIST→USPS, selected by bnm; last 97.8)`.
+    """
+    _, n, selected, last, oracle, *_ = row
+    named = rf", {re.escape(pair)}(?=[,;)])" if pair else ""
+    place = re.search(rf"{FIGURE} \(n=\d+{named}([^)]*\))?", header)
+    if place is None:
+        return None
+    rest = place[1] or ""
+    rest = re.sub(rf"last {FIGURE}", f"last {last}", rest)
+    rest = re.sub(rf"oracle {FIGURE}", f"oracle {oracle}", rest)
+    words = f"{selected} (n={n}" + (f", {pair}" if pair else "") + rest
+    return header[: place.start()] + words + header[place.end() :]
+
+
+def write_headers(rows: Iterable[tuple[Path, list[str], str]]) -> None:
+    """Of each: the preset's file, its row's cells, and the pair that its header names it by."""
+    for path, row, pair in rows:
+        text = path.read_text(encoding="utf-8")
+        written = with_figures(text, row, pair)
+        if written is None:
+            print(f"{path.stem}: its header has no `ours` of {pair or 'it'}", file=sys.stderr)
+        elif written != text:
+            path.write_text(written, encoding="utf-8")
+
+
+def front_figures(rows: dict[str, list[str]]) -> list[list[str]]:
+    """Source only, DANN and the best of each line of README's table; "–" or "" of none."""
+    figures = []
+    for names in FRONT:
+        recipe = names[0].rpartition("/")[2] if names[0] else ""
+        known = [best(rows, recipe) if name is None else name for name in names]
+        figures.append([rows[name][2] if name in rows else name for name in known])
+    return figures
+
+
+def best(rows: dict[str, list[str]], recipe: str) -> str:
+    """The first row of a recipe's table that has three seeds or more and is no bound."""
+    here = [name for name in rows if name.endswith(f"/{recipe}") and int(rows[name][1]) >= RANKED]
+    return max(
+        (name for name in here if not name.startswith(BOUNDS)),
+        key=lambda name: float(rows[name][2].split()[0]),
+    )
+
+
+def with_front(readme: str, figures: list[list[str]]) -> str:
+    """README with these figures in the lines of its table of results; labels stay."""
+    begin = readme.index("|---|---|---|---|---|\n") + len("|---|---|---|---|---|\n")
+    lines = readme[begin:].splitlines(keepends=True)
+    for i, new in enumerate(figures):
+        label, *_, published = cells(lines[i])
+        lines[i] = "| " + " | ".join([label, *new, published]).replace("|  |", "| |") + " |\n"
+        lines[i] = re.sub(r" +", " ", lines[i])
+    return readme[:begin] + "".join(lines)
+
+
+def write_readmes(rows: dict[str, list[str]]) -> None:
+    figures = front_figures(rows)
+    for path in READMES:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(with_front(text, figures), encoding="utf-8")
