@@ -20,9 +20,16 @@ import numpy as np
 from tlrun.data.examples.feature_file import read_features
 from tlrun.errors import DataError, did_you_mean
 
+PACKAGED = Path(__file__).parent.parent / "sets" / "texts"
 WORDS = (".txt", ".vec")
 FILES = (*WORDS, ".npz")  # what is a table of vectors by its ending alone
 SEPARATORS = re.compile(r"[\s_+\-./,]+")
+
+
+def packaged(name: str) -> Path:
+    """The texts of that name in the package, else the name as a path."""
+    file = PACKAGED / f"{name}.csv"
+    return file if file.is_file() else Path(name).expanduser()
 
 
 def read_class_vectors(path: Path, classes: Sequence[str]) -> np.ndarray:

@@ -9,14 +9,13 @@ and `predict` needs no file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlrun.data.examples.class_vectors import read_class_vectors
+from tlrun.data.examples.class_vectors import packaged, read_class_vectors
 from tlrun.errors import ConfigError, DataError
 from tlrun.fp32 import in_fp32
 from tlrun.methods.base import Batches, Method, Phase, Progress, Requirements, Update
@@ -63,7 +62,7 @@ def read_text(net: Net, part: str, path: str | None, classes: tuple[str, ...]) -
         )
     head = net[part]
     assert isinstance(head, TextHead)
-    vectors = torch.from_numpy(read_class_vectors(Path(path).expanduser(), classes))
+    vectors = torch.from_numpy(read_class_vectors(packaged(path), classes))
     if vectors.shape[1] != head.vectors.shape[1]:
         raise DataError(
             f"the text vectors of '{path}' have {vectors.shape[1]} numbers, the image features "
