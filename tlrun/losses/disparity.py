@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from tlrun.fp32 import in_fp32
 
+SMALL = 1e-5  # added to variances, as in batch norm
+
 
 @in_fp32
 def discrepancy(a_logits: Tensor, b_logits: Tensor) -> Tensor:
@@ -57,15 +59,25 @@ def margin_disparity(
 
 @in_fp32
 def moment_distance(
-    sources: Sequence[Tensor], target: Tensor, order: int = 5, centred: bool = True
+    sources: Sequence[Tensor],
+    target: Tensor,
+    order: int = 5,
+    centred: bool = True,
+    standardised: bool = False,
 ) -> Tensor:
     """Σ_k [ mean_i ‖m_k(S_i) − m_k(T)‖₂ + mean_(i<j) ‖m_k(S_i) − m_k(S_j)‖₂ ], k = 1 .. order.
 
     sources: (B_i, D) of each, target: (B, D) -> scalar. m_1 is the mean over the batch; for k > 1
     m_k is E (x − m_1)^k of each feature, or with centred=False E x^k, which counts a difference of
     means again in every order. M3SDA's eq. 1 is not centred, its authors' code is.
+
+    standardised: each feature first has mean 0 and variance 1 over the images of all domains
+    together, so that no k outweighs the others by the features' scale, and to shrink them gains
+    nothing. Ours; the paper supposes features in [0, 1].
     """
     domains = [*sources, target]
+    if standardised:
+        domains = _standardised(domains)
     means = [x.mean(0) for x in domains]
     powers = [x - m for x, m in zip(domains, means, strict=True)] if centred else domains
     total = torch.zeros((), device=target.device)
@@ -74,6 +86,16 @@ def moment_distance(
         total = total + _mean_length([m - moments[-1] for m in moments[:-1]])
         total = total + _mean_length([a - b for a, b in combinations(moments[:-1], 2)])
     return total
+
+
+def _standardised(domains: Sequence[Tensor]) -> list[Tensor]:
+    """(x − mean) / std of each feature over all domains together; a dead feature stays 0.
+
+    domains: (B_i, D) float32 each.
+    """
+    together = torch.cat(list(domains))
+    variance, mean = torch.var_mean(together, dim=0, correction=0)
+    return [(x - mean) * (variance + SMALL).rsqrt() for x in domains]
 
 
 def _mean_length(vectors: list[Tensor]) -> Tensor | float:

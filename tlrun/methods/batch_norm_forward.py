@@ -36,8 +36,7 @@ def forward_domains(
         return {name: net(x, name, head=heads[name]) for name, x in inputs.items()}
     if mode == "joint":
         joined = net(torch.cat(list(inputs.values())), head=head, taps=taps)
-        sizes = [len(x) for x in inputs.values()]
-        return {name: _part(joined, i, sizes) for i, name in enumerate(inputs)}
+        return split_forward(joined, {name: len(x) for name, x in inputs.items()})
     return {name: net(x, name, head=head, taps=taps) for name, x in inputs.items()}
 
 
@@ -57,11 +56,13 @@ def domain_outputs(
     }
 
 
-def _part(joined: Forward, i: int, sizes: list[int]) -> Forward:
-    def cut(tensor: Tensor) -> Tensor:
-        return tensor.split(sizes)[i]
-
-    logits = None if joined.logits is None else cut(joined.logits)
-    return Forward(
-        cut(joined.features), logits, {name: cut(tap) for name, tap in joined.taps.items()}
-    )
+def split_forward(joined: Forward, sizes: Mapping[str, int]) -> dict[str, Forward]:
+    """What one pass gave for several domains, by domain. sizes: domain -> its number of rows."""
+    pieces = list(sizes.values())
+    features = joined.features.split(pieces)
+    logits = [None] * len(pieces) if joined.logits is None else joined.logits.split(pieces)
+    taps = {name: tap.split(pieces) for name, tap in joined.taps.items()}
+    return {
+        domain: Forward(features[i], logits[i], {name: parts[i] for name, parts in taps.items()})
+        for i, domain in enumerate(sizes)
+    }

@@ -129,6 +129,28 @@ def test_the_losses_of_m3sda_equal_numpy():
     assert set(update.outputs) == set(DOMAINS)
 
 
+@pytest.mark.parametrize("mode", ["joint", "separate_forward", "per_domain"])
+def test_m3sda_compares_the_layer_that_it_is_told(mode):
+    drawn = batch()
+    for layer, width in (("classifier.fc1", 8), ("logits", small.CLASSES)):
+        net = ready(M3SDA(layer=layer, trade_off=1.0), mode)
+        found = by_domain(copy.deepcopy(net), drawn, mode)
+        hidden = {n: net["classifier"].fc1(f) for n, (f, _) in found.items()}
+        shown = hidden if layer == "classifier.fc1" else {n: z for n, (_, z) in found.items()}
+        assert shown["target"].shape[1] == width
+        expected = moment_distance([shown[n] for n in SOURCES], shown["target"])
+        method = M3SDA(layer=layer, trade_off=1.0)
+        method.batch_norm = mode
+        (update,) = method.step(net, drawn, Phase(), MIDDLE)
+        ours = float(update.losses["moments"].detach())
+        assert ours == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+def test_a_layer_that_is_not_there_is_a_clear_error():
+    with pytest.raises(ConfigError, match="fc2"):
+        ready(M3SDA(layer="classifier.fc2"))
+
+
 def test_m3sda_brings_moments_and_domains_together():
     """A larger factor would shrink the features instead, and the distance with them."""
     apart, moments = [], []

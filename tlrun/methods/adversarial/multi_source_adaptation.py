@@ -13,7 +13,7 @@ import torch
 from tlrun.data.pipeline.streams import Batch
 from tlrun.data.problems.pair import Data
 from tlrun.methods.base import Batches, Phase, Requirements
-from tlrun.methods.batch_norm_forward import forward_domains
+from tlrun.methods.batch_norm_forward import forward_domains, split_forward
 from tlrun.methods.generalisation.multi_source import MultiSource
 from tlrun.models.batch_norm import MODES
 from tlrun.models.net import Forward, Net
@@ -31,19 +31,16 @@ class MultiSourceAdaptation(MultiSource):
         return [Phase(streams=(*phase.streams, "target"))]
 
     def forward(self, net: Net, batch: Batches) -> dict[str, Forward]:
-        """Domain -> its features and logits, in the order of `batch`."""
+        """Domain -> its features, logits and `taps`, in the order of `batch`."""
         if self.batch_norm != "per_domain":
-            return super().forward(net, batch)
+            inputs = {name: drawn.x for name, drawn in batch.items()}
+            return forward_domains(net, inputs, self.batch_norm, taps=self.taps)
         sources = sources_of(batch)
         images = torch.cat([drawn.x for drawn in sources.values()])
         pair = {"source": images, "target": batch["target"].x}
-        out = forward_domains(net, pair, self.batch_norm)
-        sizes = [len(drawn.x) for drawn in sources.values()]
-        mixture = out["source"]
-        assert mixture.logits is not None
-        features, logits = mixture.features.split(sizes), mixture.logits.split(sizes)
-        parts = {name: Forward(f, z) for name, f, z in zip(sources, features, logits, strict=True)}
-        return {**parts, "target": out["target"]}
+        out = forward_domains(net, pair, self.batch_norm, taps=self.taps)
+        sizes = {name: len(drawn.x) for name, drawn in sources.items()}
+        return {**split_forward(out["source"], sizes), "target": out["target"]}
 
 
 def sources_of(batch: Batches) -> dict[str, Batch]:
