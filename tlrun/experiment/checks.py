@@ -209,6 +209,24 @@ def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str,
             )
 
 
+def check_domains(method: Method, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
+    """Refuse a term for which a phase has no images: the phases before it would be lost.
+
+    Of several tasks the method decides which is shown as the target.
+    """
+    tasks = method.requirements.kind == "tasks"
+    for phase in phases:
+        joins = phase.terms and phase.steps != 0 and not tasks
+        for name, term in terms.items() if joins else ():
+            lacking = [domain for domain in term.domains if domain not in phase.streams]
+            if lacking:
+                raise ConfigError(
+                    f"terms=[{name}] needs {lacking[0]} images in every phase that it joins, and "
+                    f"phase {phase.name} of this method draws none: leave it out, or take a method "
+                    "that draws them (method=source_and_target draws both)"
+                )
+
+
 def check_one_target(method: Method, terms: Mapping[str, Term]) -> None:
     """Refuse a term that knows one target where there are several tasks."""
     names = [name for name, term in terms.items() if term.one_target]

@@ -260,15 +260,17 @@ class Method:
 class Term:
     """A loss that joins the main updates of any method (`terms=[l2_sp]`).
 
-    decays_weights: whether it is a weight decay of its own kind; one of the optimizer beside it is
-    then refused. one_target: whether it looks at the data of "the" target, so that it cannot join
-    several tasks. batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen`
-    leaves it nothing to do. published_head: whether it wants the head that published weights came
-    with: under `init=pretrained` it is then a part of the net. views: stream name -> further views
-    of its images, as `Phase.views`; a method that hands them on has them in `DomainOutput.views`.
+    domains: of whose images it must be shown some in every phase that it joins. decays_weights:
+    whether it is a weight decay of its own kind; one of the optimizer beside it is then refused.
+    one_target: whether it looks at the data of "the" target, so that it cannot join several tasks.
+    batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen` leaves it
+    nothing to do. published_head: whether it wants the head that published weights came with: under
+    `init=pretrained` it is then a part of the net. views: stream name -> further views of its
+    images, as `Phase.views`; a method that hands them on has them in `DomainOutput.views`.
     needs_images, takes_soft_labels: as a method's.
     """
 
+    domains: tuple[str, ...] = ()
     decays_weights: bool = False
     one_target: bool = False
     batch_statistics: bool = False

@@ -22,6 +22,7 @@ from tlrun.models.net import Net
 class AFN(Term):
     """weight: λ. step: Δr of the stepwise form. radius: R of the hard form; None = stepwise."""
 
+    domains = ("target",)
     needs_images = False
     takes_soft_labels = True
 

@@ -45,6 +45,7 @@ class BiTuning(Term):
     temperature: τ, above 0. dim: of the projection.
     """
 
+    domains = ("target",)
     one_target = True
     views = {"target": ("weak",)}
 

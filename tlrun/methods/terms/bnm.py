@@ -19,6 +19,7 @@ from tlrun.models.net import Net
 class BNM(Term):
     """weight: the paper's λ."""
 
+    domains = ("target",)
     needs_images = False
     takes_soft_labels = True
 

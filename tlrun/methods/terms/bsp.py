@@ -23,6 +23,7 @@ from tlrun.models.net import Net
 class BSP(Term):
     """weight: β; the paper's 1e-4 is too much for `dann_cnn`. k: how many of the largest."""
 
+    domains = ("target",)
     needs_images = False
     takes_soft_labels = True
 

@@ -22,6 +22,7 @@ from tlrun.models.net import Net
 class BSS(Term):
     """weight: η. k: how many of the smallest singular values."""
 
+    domains = ("target",)
     needs_images = False
     takes_soft_labels = True
 

@@ -33,6 +33,7 @@ from tlrun.models.net import Net
 class CoTuning(Term):
     """weight: λ. temperature: T, above 0; above 1 where the source model is too sure of itself."""
 
+    domains = ("target",)
     needs_images = False
     one_target = True
     published_head = True

@@ -22,6 +22,7 @@ from tlrun.models.net import Net
 class Coral(Term):
     """weight: of the distance. layer: features | logits."""
 
+    domains = ("source", "target")
     needs_images = False
     takes_soft_labels = True
 

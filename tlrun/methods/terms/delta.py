@@ -49,6 +49,7 @@ class Delta(Term):
     estimated from, at most.
     """
 
+    domains = ("target",)
     one_target = True
     takes_soft_labels = True
 

@@ -22,6 +22,7 @@ from tlrun.models.net import Net
 class Entropy(Term):
     """weight: of the whole. diversity: of the second part, at least 0."""
 
+    domains = ("target",)
     needs_images = False
     takes_soft_labels = True
 

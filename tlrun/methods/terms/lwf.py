@@ -29,6 +29,7 @@ from tlrun.models.net import Net
 class LwF(Term):
     """weight: λ. temperature: T, above 0."""
 
+    domains = ("target",)
     published_head = True
     takes_soft_labels = True
 

@@ -20,6 +20,7 @@ from tlrun.models.net import Net
 class MCC(Term):
     """weight: the paper's trade-off. temperature: T, above 0."""
 
+    domains = ("target",)
     needs_images = False
     takes_soft_labels = True
 

@@ -22,6 +22,7 @@ from tlrun.models.net import Net
 class MMD(Term):
     """weight: of the distance. layer: features | logits. The others: as for `method=dan`."""
 
+    domains = ("source", "target")
     needs_images = False
     takes_soft_labels = True
 

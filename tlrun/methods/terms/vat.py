@@ -26,6 +26,7 @@ class VAT(Term):
     """weight: of the divergence. radius: length of r. xi: of the probing step, in the same units.
     iterations: of the power method."""
 
+    domains = ("target",)
     takes_soft_labels = True
 
     def __init__(

@@ -1,0 +1,26 @@
+"""A term that a phase has no images for is refused before anything is trained."""
+
+import pytest
+
+from helpers import small
+from tlrun.errors import ConfigError
+
+
+@pytest.mark.parametrize("term", ["mmd", "coral"])
+@pytest.mark.parametrize(("method", "phase"), [("dirt_t", "refine"), ("shot", "target")])
+def test_a_later_phase_without_the_source(method, phase, term, tmp_path):
+    lacks = rf"terms=\[{term}\] needs source images .* phase {phase} of this method draws none"
+    with pytest.raises(ConfigError, match=lacks):
+        small.session(tmp_path / "run", f"method={method}", f"terms=[{term}]")
+
+
+@pytest.mark.parametrize("term", ["mcc", "bss", "lwf", "vat", "co_tuning", "bi_tuning"])
+def test_a_method_without_the_target(term, tmp_path):
+    with pytest.raises(ConfigError, match=rf"terms=\[{term}\] needs target images"):
+        small.session(tmp_path / "run", "method=source_only", f"terms=[{term}]")
+
+
+@pytest.mark.parametrize("term", ["mcc", "afn"])
+def test_a_phase_that_it_does_not_join_may_lack_them(term, tmp_path):
+    session = small.session(tmp_path / "run", "method=shot", f"terms=[{term}]")
+    assert [phase.terms for phase in session.phases] == [False, True]
