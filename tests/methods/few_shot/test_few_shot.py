@@ -249,6 +249,36 @@ def test_anil_changes_the_head_alone():
         assert torch.allclose(value, whole[name])
 
 
+@pytest.mark.parametrize("kind", [MAML, FOMAML, ANIL])
+def test_what_is_frozen_is_no_part_of_the_inner_steps(kind):
+    method = kind()
+    net = net_of(method)
+    still = ("backbone.conv1", "backbone.conv2")
+    for stage in still:
+        for weight in net.parameters_in(stage):
+            weight.requires_grad_(False)
+    method.start(Phase(frozen=("backbone[:2]",)), net, DATA)
+    assert next(method.step(net, batch(), Phase(), Progress(0, 1))).losses["query"].requires_grad
+    known = Support(torch.randn(3, 1, 16, 16), torch.arange(3))
+    changed = method.inner_loop(net, known, 1, training=False)
+    assert changed
+    assert not any(name.startswith(f"parts.{stage}.") for name in changed for stage in still)
+
+
+def test_frozen_batch_norm_is_running_after_training_as_in_it():
+    """Also in a method that a run folder has brought back."""
+    method, again = MAML(test_steps=0), MAML(test_steps=0)
+    net = net_of(method).eval()
+    method.start(Phase(frozen=("backbone",)), net, DATA)
+    again.load_state_dict(method.state_dict())
+    x, known = torch.randn(6, 1, 16, 16), Support(torch.randn(3, 1, 16, 16), torch.arange(3))
+    with torch.no_grad():
+        wanted = net(x).logits
+        torch.testing.assert_close(again.predict(net, x, Query(support=known)).scores, wanted)
+        by_queries = MAML(test_steps=0).predict(net, x, Query(support=known)).scores
+    assert not torch.allclose(by_queries, wanted, atol=1e-3)
+
+
 def test_maml_leaves_the_net_as_it_was():
     method = MAML()
     net = net_of(method).eval()

@@ -49,9 +49,13 @@ class MAML(FewShot):
     ) -> None:
         self.inner_lr, self.inner_steps, self.test_steps = inner_lr, inner_steps, test_steps
         self.transductive = transductive
+        self.frozen: list[str] = []  # stages that no inner step changes, as no outer one does
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(facts_as(data.facts, EpisodeFacts).train.way))
+
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        self.frozen = net.select(phase.frozen)
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         drawn = batch["source"]
@@ -73,16 +77,18 @@ class MAML(FewShot):
         self, net: Net, support: Support, steps: int, *, training: bool
     ) -> dict[str, Tensor]:
         """Name -> θ' of what the inner steps change; differentiable in θ if `training`."""
+        still = {id(weight) for stage in self.frozen for weight in net.parameters_in(stage)}
         inner = {
             name: parameter
             for name, parameter in net.named_parameters()
             if self.inner_parts is None or name.split(".")[1] in self.inner_parts
+            if id(parameter) not in still
         }
         fast: dict[str, Tensor] = dict(inner)
         if not training:
             fast = {name: value.detach().requires_grad_() for name, value in inner.items()}
         second = training and not self.first_order  # whether derivatives of these steps count
-        for _ in range(steps):
+        for _ in range(steps if fast else 0):
             scores = functional_call(net, fast, (support.x,)).logits
             loss = classification_loss(scores, support.y)
             slopes = in_fp32(torch.autograd.grad)(loss, list(fast.values()), create_graph=second)
@@ -104,6 +110,7 @@ class MAML(FewShot):
         statistics = {name: value.clone() for name, value in net.named_buffers()}
         for norm in norms if self.transductive else ():
             norm.train()
+        net.set_frozen_eval(self.frozen)  # these have their own statistics in training too
         try:
             with torch.enable_grad():
                 fast = self.inner_loop(net, support, self.test_steps, training=False)
@@ -116,3 +123,9 @@ class MAML(FewShot):
             for name, value in net.named_buffers():
                 value.copy_(statistics[name])
         return Output(scores=out.logits[: len(x)], features=out.features[: len(x)])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"frozen": self.frozen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.frozen = list(state.get("frozen", ()))
