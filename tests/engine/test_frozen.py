@@ -24,16 +24,7 @@ from tlrun.models.backbones import DannCNN
 from tlrun.models.net import Net
 
 WITHOUT_STEPS = {"clip_zero_shot", "linear_probe", "tip_adapter"}  # `start` does all the work
-NEED_IMAGES = {
-    "fixmatch_da",
-    "self_ensembling",
-    "vada",
-    "dirt_t",
-    "progressive",
-    "maml",
-    "fomaml",
-    "anil",
-}
+NEED_IMAGES = {"fixmatch_da", "self_ensembling", "vada", "dirt_t", "progressive"}
 IN_A_PHASE = {"adda": ("adversarial",), "rotation": ("source",), "simclr": ("source",)}
 
 

@@ -37,6 +37,7 @@ from tlrun.models.net import Net
 class MAML(FewShot):
     """inner_lr: α. inner_steps, test_steps: inner steps in training and afterwards (0: none)."""
 
+    needs_images = False  # frozen stages are no part of θ', so what they make of images will do
     first_order = False  # whether θ' is taken as a constant shift of θ
     inner_parts: tuple[str, ...] | None = None  # what the inner steps change (None: all)
 
