@@ -350,6 +350,23 @@ def test_adaptation_beats_none_by_more_than_both_intervals(name, tmp_path):
     assert adapted[0] - adapted[1] > without[0] + without[1] + 0.1
 
 
+def test_a_frozen_backbone_is_run_once_for_each_image_of_the_test(tmp_path, monkeypatch):
+    """The figures are those of an evaluator that knows of nothing frozen."""
+    words = ("method=maml", "transfer.freeze=[backbone]", "init=scratch", "trainer.steps=2")
+    session, figures = figures_of(tmp_path / "run", *words)
+    images = []
+    session.net.backbone.register_forward_pre_hook(lambda _, given: images.append(len(given[0])))
+    with torch.no_grad():
+        again = session.evaluator.test(session.net)[0]
+    assert sum(images) <= 2 * (len(session.data.role("target_test")) + 1000)  # of both sets
+    images.clear()
+    monkeypatch.setattr(type(session.net), "path", lambda net, part="": ["other"])
+    with torch.no_grad():
+        one_by_one = session.evaluator.test(session.net)[0]
+    assert len(images) > 60 * 4  # of each episode: three inner steps, then the queries
+    assert accuracy(figures) == accuracy(again) == pytest.approx(accuracy(one_by_one), abs=2e-3)
+
+
 def test_the_mean_of_simple_shot_is_that_of_the_base_classes(tmp_path):
     session, _ = figures_of(tmp_path / "run", "method=simple_shot", "trainer.steps=2")
     base = session.data.role("source_train")

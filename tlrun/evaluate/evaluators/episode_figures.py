@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,8 +37,10 @@ from tlrun.evaluate.images.episode import episode
 from tlrun.evaluate.images.sections import Section
 from tlrun.files import csv_file
 from tlrun.methods.few_shot.episodic import FewShot
+from tlrun.methods.few_shot.maml import MAML
 from tlrun.methods.query import Query, Support
 from tlrun.models.net import Net
+from tlrun.models.prefix import WHOLE, Entry
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger("tlrun")
@@ -230,13 +234,35 @@ class EpisodeEvaluator(Evaluator):
                 scores = self.method.classify(net, features[a], features[b], labels)
                 found.append(scores.argmax(2).cpu())
         else:
-            for a, b, labels in zip(query, support, y, strict=True):
-                asked = Query(support=Support(self._read(examples, b), labels.to(self.device)))
-                out = self.method.predict(net, self._read(examples, a), asked).scores
-                if out is None:
-                    return None
-                found.append(out.argmax(1).cpu()[None])
+            with self._reading(net, examples, torch.cat([query, support], dim=1)) as read:
+                for a, b, labels in zip(query, support, y, strict=True):
+                    asked = Query(support=Support(read(b), labels.to(self.device)))
+                    out = self.method.predict(net, read(a), asked).scores
+                    if out is None:
+                        return None
+                    found.append(out.argmax(1).cpu()[None])
         return torch.cat(found)
+
+    @contextmanager
+    def _reading(
+        self, net: Net, examples: ImageSet, drawn: Tensor
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Images by their index; inside, what a frozen backbone makes of them, each of those drawn
+        being run once, as `Net.entry` has it in training."""
+        stages = net.path("backbone")
+        if net.entry or not isinstance(self.method, MAML) or set(stages) - {*self.method.frozen}:
+            yield lambda index: self._read(examples, index)
+            return
+        used = drawn.unique()
+        place = torch.zeros(int(used.max()) + 1, dtype=torch.int64)
+        place[used] = torch.arange(len(used))
+        batches = self.data.batches(examples.subset(used), self.device, self.batch_size)
+        features = torch.cat([net.run("backbone", x) for x, _y, _index in batches])
+        net.entry = Entry(WHOLE, tuple(features.shape[1:]), features[0].nbytes)
+        try:
+            yield lambda index: features[place[index]]
+        finally:
+            net.entry = None
 
     def _figure(
         self, net: Net, role: str, shape: Shape, count: int
