@@ -100,6 +100,40 @@ def test_the_standardised_distance_knows_no_scale_and_survives_a_dead_feature():
     assert abs(float(scale.grad)) < 1e-3 * expected  # to shrink the features gains nothing
 
 
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_unbiased_distance_equals_loops(centred):
+    """Σ over features of (a − b)², less the squared standard errors of both means."""
+    sources = [draws(n, 4, seed=n) for n in (5, 7, 6)]
+    target, expected = draws(8, 4, seed=9), 0.0
+    for k in (1, 2):
+        values = []
+        for x in (*sources, target):
+            about = x.mean(0) if centred and k > 1 else 0.0
+            values.append((x - about) ** k)
+
+        def apart(a, b):
+            error = a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b)
+            return ((a.mean(0) - b.mean(0)) ** 2 - error).sum()
+
+        *own, goal = values
+        expected += np.mean([apart(v, goal) for v in own])
+        expected += np.mean([apart(a, b) for a, b in combinations(own, 2)])
+    tensors = [torch.tensor(x) for x in sources]
+    ours = moment_distance(tensors, torch.tensor(target), 2, centred, unbiased=True)
+    assert float(ours) == pytest.approx(expected, rel=1e-4)
+
+
+def test_batches_of_one_domain_are_apart_but_not_for_the_unbiased_distance():
+    found = {False: [], True: []}
+    for seed in range(200):
+        x = torch.tensor(draws(32, 20, seed=seed))
+        for unbiased, distances in found.items():
+            distances.append(float(moment_distance([x[:16]], x[16:], 1, unbiased=unbiased)))
+    noise = np.sqrt(20 * 2 * 2.0**2 / 16)  # of 20 features of variance 4, two batches of 16
+    assert np.mean(found[False]) == pytest.approx(noise, rel=0.05)
+    assert np.mean(found[True]) == pytest.approx(0, abs=0.05 * noise**2)
+
+
 def test_equal_domains_are_at_distance_zero_with_a_finite_gradient():
     x = torch.tensor(draws(6, 4), dtype=torch.float32, requires_grad=True)
     loss = moment_distance([x, x], x)

@@ -64,6 +64,7 @@ def moment_distance(
     order: int = 5,
     centred: bool = True,
     standardised: bool = False,
+    unbiased: bool = False,
 ) -> Tensor:
     """Σ_k [ mean_i ‖m_k(S_i) − m_k(T)‖₂ + mean_(i<j) ‖m_k(S_i) − m_k(S_j)‖₂ ], k = 1 .. order.
 
@@ -74,17 +75,21 @@ def moment_distance(
     standardised: each feature first has mean 0 and variance 1 over the images of all domains
     together, so that no k outweighs the others by the features' scale, and to shrink them gains
     nothing. Ours; the paper supposes features in [0, 1].
+
+    unbiased: instead of each length its square less what two batches of one domain would have,
+    Σ_d var(x_d^k) / B of both, so that equal domains have 0 on average and not some noise that only
+    less varied features lower. Ours too; may be negative, and needs two rows of each domain.
     """
     domains = [*sources, target]
     if standardised:
         domains = _standardised(domains)
-    means = [x.mean(0) for x in domains]
-    powers = [x - m for x, m in zip(domains, means, strict=True)] if centred else domains
+    powers = [x - x.mean(0) for x in domains] if centred else domains
     total = torch.zeros((), device=target.device)
     for k in range(1, order + 1):
-        moments = means if k == 1 else [x.pow(k).mean(0) for x in powers]
-        total = total + _mean_length([m - moments[-1] for m in moments[:-1]])
-        total = total + _mean_length([a - b for a, b in combinations(moments[:-1], 2)])
+        values = domains if k == 1 else [x.pow(k) for x in powers]
+        own, goal = values[:-1], values[-1]
+        total = total + _mean_distance([(v, goal) for v in own], unbiased)
+        total = total + _mean_distance(list(combinations(own, 2)), unbiased)
     return total
 
 
@@ -98,6 +103,15 @@ def _standardised(domains: Sequence[Tensor]) -> list[Tensor]:
     return [(x - mean) * (variance + SMALL).rsqrt() for x in domains]
 
 
-def _mean_length(vectors: list[Tensor]) -> Tensor | float:
-    """Mean length of vectors (D,), 0 if there are none. Its gradient at 0 is 0, not NaN."""
-    return torch.linalg.vector_norm(torch.stack(vectors), dim=1).mean() if vectors else 0.0
+def _mean_distance(pairs: Sequence[tuple[Tensor, Tensor]], unbiased: bool) -> Tensor | float:
+    """Mean over pairs of ‖E a − E b‖₂, or an unbiased estimate of its square; 0 without a pair.
+
+    a: (B, D), b: (B', D). The gradient of a length at 0 is 0, not NaN.
+    """
+    if not pairs:
+        return 0.0
+    apart = torch.stack([a.mean(0) - b.mean(0) for a, b in pairs])
+    if not unbiased:
+        return torch.linalg.vector_norm(apart, dim=1).mean()
+    noise = torch.stack([a.var(0) / len(a) + b.var(0) / len(b) for a, b in pairs])
+    return (apart.square() - noise).sum(1).mean()

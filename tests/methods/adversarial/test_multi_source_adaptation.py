@@ -146,6 +146,28 @@ def test_m3sda_compares_the_layer_that_it_is_told(mode):
         assert ours == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
+def test_the_ways_to_measure_reach_the_loss():
+    drawn = batch()
+    for words in ({"standardised": True}, {"unbiased": True}, {"centred": False, "moments": 3}):
+        method = M3SDA(trade_off=1.0, **words)
+        net = ready(method)
+        found = by_domain(copy.deepcopy(net), drawn, "per_domain")
+        features = {name: f for name, (f, _) in found.items()}
+        order = {"order": words.get("moments", 5)} | {
+            k: v for k, v in words.items() if k != "moments"
+        }
+        expected = moment_distance([features[n] for n in SOURCES], features["target"], **order)
+        (update,) = method.step(net, drawn, Phase(), MIDDLE)
+        ours = float(update.losses["moments"].detach())
+        assert ours == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+def test_one_image_of_each_domain_is_a_clear_error():
+    method = M3SDA(unbiased=True)
+    with pytest.raises(ConfigError, match="batch_size"):
+        next(method.step(ready(method), batch(1), Phase(), MIDDLE))
+
+
 def test_a_layer_that_is_not_there_is_a_clear_error():
     with pytest.raises(ConfigError, match="fc2"):
         ready(M3SDA(layer="classifier.fc2"))

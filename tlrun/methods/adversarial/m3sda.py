@@ -22,7 +22,7 @@ from tlrun.losses.disparity import moment_distance
 from tlrun.methods.adversarial.multi_source_adaptation import MultiSourceAdaptation, sources_of
 from tlrun.methods.base import Batches, Phase, Progress, Update
 from tlrun.methods.batch_norm_forward import domain_outputs
-from tlrun.methods.discrepancy.layer_discrepancy import activation, taps_of
+from tlrun.methods.discrepancy.layer_discrepancy import activation, check_several, taps_of
 from tlrun.methods.generalisation.multi_source import risks
 from tlrun.models.net import Net
 
@@ -31,7 +31,8 @@ class M3SDA(MultiSourceAdaptation):
     """trade_off: of the distance. moments: the highest one. centred: whether those from the second
     on are about the batch's mean, as in the authors' code, or plain, as in the paper's equation.
     standardised: whether each feature is first brought to mean 0 and variance 1 over all domains
-    together. layer: "features", "logits" or a stage ("classifier.fc1").
+    together. unbiased: whether a distance is squared and freed of what two batches of one domain
+    would have. layer: "features", "logits" or a stage ("classifier.fc1").
     """
 
     needs_images = False
@@ -42,10 +43,11 @@ class M3SDA(MultiSourceAdaptation):
         moments: Repeats = 5,
         centred: bool = True,
         standardised: bool = False,
+        unbiased: bool = False,
         layer: str = "features",
     ) -> None:
         self.trade_off, self.moments, self.centred = trade_off, moments, centred
-        self.standardised, self.layer = standardised, layer
+        self.standardised, self.unbiased, self.layer = standardised, unbiased, layer
         self.taps = taps_of([layer])
 
     def build(self, phase: Phase, net: Net, data: Data) -> None:
@@ -56,12 +58,15 @@ class M3SDA(MultiSourceAdaptation):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         out = self.forward(net, batch)
         sources = sources_of(batch)
+        shown = {name: activation(part, self.layer) for name, part in out.items()}
+        check_several(*shown.values())
         apart = moment_distance(
-            [activation(out[name], self.layer) for name in sources],
-            activation(out["target"], self.layer),
+            [shown[name] for name in sources],
+            shown["target"],
             self.moments,
             self.centred,
             self.standardised,
+            self.unbiased,
         )
         losses = {"classification": risks(out, sources).mean(), "moments": self.trade_off * apart}
         yield Update(losses, outputs=domain_outputs(batch, out), metrics={"moment_distance": apart})

@@ -86,9 +86,9 @@ def taps_of(layers: Iterable[str]) -> tuple[str, ...]:
     return tuple(layer for layer in layers if layer not in PLACES)
 
 
-def check_several(source: Tensor, target: Tensor) -> None:
+def check_several(*domains: Tensor) -> None:
     """Raises ConfigError for a batch of one image: between two there is a distance, of one none."""
-    if min(len(source), len(target)) < 2:
+    if min(len(rows) for rows in domains) < 2:
         raise ConfigError(
             "a distance between domains needs 2 images of each at once: raise trainer.batch_size, "
             "or lower trainer.accumulate or trainer.devices, by which it is divided"
