@@ -11,7 +11,8 @@ be stopped and started at will. The first seed of everything comes before the se
 A row of the table is made of runs of this checkout's code (the rooms that decide figures); where
 others lie there, they are counted and named, and the row stays as docs/results.md has it. A row of
 fewer than three seeds stands below the ranked ones. From the table the figures are copied into the
-headers of the presets and into both READMEs (`results_copies.py`).
+headers of the presets and into both READMEs (`results_copies.py`), and what the headers say of the
+effect of each family is gathered and drawn (`results_effects.py`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import results_copies
+import results_effects
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "conf" / "experiment"
@@ -293,6 +295,9 @@ def write(out: Path, older: bool) -> None:
                 *sorted(lines, key=rank),
             ]
         )
+    effects = results_effects.effects()
+    parts["effects"] = results_effects.table(effects)
+    results_effects.draw(effects)
     parts["counts"] = counts([text for text in found.values() if text])
     compared = [row for row in rows if row.recipe]
     if any(row.finished(out) for row in compared):

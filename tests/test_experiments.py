@@ -13,8 +13,14 @@ from tlrun.config.packaged import conf_dir
 ROOT = Path(__file__).parent.parent
 FOLDER = conf_dir() / "experiment"
 PRESETS = sorted(str(p.relative_to(FOLDER).with_suffix("")) for p in FOLDER.rglob("*.yaml"))
-KEYS = ("reference", "published", "ours", "tuned", "budget", "command")
+NEEDED = ("reference", "published", "ours", "tuned", "budget", "command")
+KEYS = (*NEEDED, "effect")  # a preset of each family: ours, and without the method
 TABLE = ("digits/", "pacs/")  # methods x pairs x seeds: one seed of all comes first, and n says so
+
+FAMILIES = (
+    *("conservative training", "layer transfer", "multi-task", "progressive", "domain-adversarial"),
+    *("the alternating form", "zero-shot", "one- and few-shot"),
+)
 
 
 def header(name):
@@ -42,7 +48,7 @@ def figure(text):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_header_is_complete(name):
     found = header(name)
-    assert set(KEYS) - ({"tuned"} if not name.startswith(TABLE) else set()) <= found.keys()
+    assert set(NEEDED) - ({"tuned"} if not name.startswith(TABLE) else set()) <= found.keys()
     mean, _, n = figure(found["ours"])
     assert 0 < mean <= 100
     minutes = float(re.search(r"(\d+(\.\d+)?) minutes", found["budget"])[1])
@@ -59,6 +65,26 @@ def test_the_command_is_this_preset(name):
     seeds = next(word for word in words if word.startswith("seed="))
     asked, done = len(seeds.split(",")), figure(header(name)["ours"])[2]
     assert asked == done or (name.startswith(TABLE) and asked > done)
+
+
+EFFECTS = [p for p in PRESETS if "effect" in header(p)]
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_the_effect_is_of_its_own_figures_and_above_the_baseline(name):
+    found = header(name)
+    stated = re.fullmatch(
+        r"([\d.]+)( ± [\d.]+)? against ([\d.]+)(?: ± [\d.]+)?, .*", found["effect"]
+    )
+    assert stated[1] + (stated[2] or "") in found["ours"]
+    assert float(stated[1]) > float(stated[3])
+
+
+def test_every_family_of_the_mission_states_its_effect():
+    table = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("<!-- effects -->")[1]
+    stated = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    for family in FAMILIES:
+        assert family in stated, family
 
 
 def rows():
