@@ -303,6 +303,29 @@ def test_wrong_values_of_a_sweep_are_found_before_it_starts(
     assert list(in_tmp.iterdir()) == []
 
 
+def test_a_key_of_the_methods_that_are_swept_over_is_known(
+    executed: Callable[..., list[Path]],
+) -> None:
+    """Hydra composes a sweep once with the default method, `dann`, which has no such key."""
+    calls = executed()
+    words = ["method=shot,shot_im", "method.diversity=0.5", "data.augment.source={shift: 0.2}"]
+    assert main(["-m", *words, "backbone=conv4,lenet", "backbone.head.hidden=[20, 30]"]) == 0
+    configs = [OmegaConf.load(path / "config.yaml") for path in calls]
+    assert [c.choices.method for c in configs] == ["shot", "shot", "shot_im", "shot_im"]
+    assert all(c.method.diversity == 0.5 and c.backbone.head.hidden == [20, 30] for c in configs)
+    typed = [list(OmegaConf.load(path / "overrides.yaml")) for path in calls]
+    assert all("method.diversity=0.5" in words for words in typed)
+
+
+def test_a_key_that_one_of_the_swept_methods_lacks_is_named(
+    executed: Callable[..., list[Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = executed()
+    assert main(["-m", "method=shot,cdan", "method.diversity=0.5"]) == 2
+    assert "unknown key 'method.diversity'" in capsys.readouterr().err
+    assert calls == []
+
+
 @pytest.mark.parametrize("data", ["attributes", "pacs_dog_horse", "pacs_episodes", "xlsa17_images"])
 def test_the_size_of_a_data_set_may_be_left_to_the_weights(data: str) -> None:
     cfg = compose([f"data={data}"])

@@ -24,7 +24,12 @@ from tlrun.config.build import check_targets, check_values, locate, plain
 from tlrun.config.compose import compose, register_resolvers, resolve_and_check, version_base
 from tlrun.config.explain import explain
 from tlrun.config.hashes import config_dir_of
-from tlrun.config.overrides import open_keys, override_list, parse_overrides
+from tlrun.config.overrides import (
+    keys_of_swept_groups,
+    open_keys,
+    override_list,
+    parse_overrides,
+)
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, RecordedFault
@@ -68,7 +73,10 @@ def train(argv: list[str], began: float | None = None) -> int:
         configs = [] if shows else check(args)
     except Exception as error:
         raise explain(error, search_folders(args.config_dir)) or error from None
-    arguments = [*open_keys(args.overrides), *flags]
+    overrides = open_keys(args.overrides)
+    if not shows and _is_sweep(args, overrides):
+        overrides = keys_of_swept_groups(overrides)
+    arguments = [*overrides, *flags]
     return on_nodes(
         configs, lambda: _through_hydra(arguments, args.config_dir, began), code_of_node_0
     )
@@ -124,7 +132,7 @@ def check(args: argparse.Namespace) -> list[dict[str, Any]]:
     Returns the configurations that this process itself will train, as far as they are known.
     """
     overrides = open_keys(args.overrides)
-    is_sweep = args.multirun or "hydra.mode=MULTIRUN" in overrides
+    is_sweep = _is_sweep(args, overrides)
     check_extras(overrides, multirun=is_sweep)
     check_folders(overrides)
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
@@ -138,6 +146,10 @@ def check(args: argparse.Namespace) -> list[dict[str, Any]]:
             check_built(cfg)
         configs.append(plain(cfg))
     return configs if trains_here(overrides, nodes_of(configs)) else []
+
+
+def _is_sweep(args: argparse.Namespace, overrides: Sequence[str]) -> bool:
+    return bool(args.multirun) or "hydra.mode=MULTIRUN" in overrides
 
 
 def check_folders(overrides: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
 from tlrun.config.explain import explain
@@ -39,6 +39,28 @@ def open_keys(overrides: Iterable[str]) -> list[str]:
     for short, long in SHORT_KEYS.items():
         overrides = [long + o.removeprefix(short) if o.startswith(short) else o for o in overrides]
     return [f"++{o}" if o.startswith(beginnings) else o for o in overrides]
+
+
+def keys_of_swept_groups(overrides: list[str]) -> list[str]:
+    """In a sweep over `method=maml,fomaml`, `method.inner_lr=0.1` becomes a sweep of one value.
+
+    Hydra composes a sweep once without its sweeping words: a key of `maml` would be unknown there,
+    where the default method stands. So it must wait for the jobs, as what is swept does.
+    """
+    parsed = parse_overrides(overrides)
+    swept = tuple(f"{o.key_or_group}." for o in parsed if o.is_sweep_override())
+
+    def waits(override: Override) -> bool:
+        plain = override.type == OverrideType.CHANGE and not override.is_sweep_override()
+        return plain and override.key_or_group.startswith(swept)
+
+    together = zip(overrides, parsed, strict=True)
+    return [_of_one_value(text) if waits(override) else text for text, override in together]
+
+
+def _of_one_value(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{key}=choice({value})" if value.strip() else override
 
 
 def override_list(overrides: Any) -> list[str]:
