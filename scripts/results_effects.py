@@ -22,7 +22,7 @@ LINE = re.compile(
 
 # In the order of README's families; the six of the mission and their unsupervised sides.
 FAMILIES = {
-    "conservative training": ("bundled/finetune_terms",),
+    "conservative training": ("bundled/sequential",),
     "layer transfer": ("mnist_usps/finetune",),
     "multi-task": ("multitask/mnist_usps",),
     "progressive": ("progressive/usps_mnist_mnistm",),
@@ -32,7 +32,7 @@ FAMILIES = {
     "texts as classes": ("bundled/vision_language",),
     "one- and few-shot": ("bundled/few_shot",),
     "several sources": ("bundled/several_sources",),
-    "distances": ("bundled/adaptation",),
+    "distances": ("bundled/adaptation_terms",),
     "consistency": ("digits/fixmatch_da",),
     "source-free": ("digits/shot",),
     "terms": ("pacs/mcc",),
