@@ -317,6 +317,27 @@ def test_a_key_of_the_methods_that_are_swept_over_is_known(
     assert all("method.diversity=0.5" in words for words in typed)
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("method.label_smoothing=null", None),
+        ("method.hypothesis='12'", "12"),
+        ("method.hypothesis=", ""),
+    ],
+)
+def test_a_key_of_swept_methods_may_be_null_or_quoted_or_empty(
+    executed: Callable[..., list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    word: str,
+    value: str | None,
+) -> None:
+    monkeypatch.setattr("tlrun.cli.train.check", lambda args: [])  # what Hydra is told counts
+    calls = executed()
+    assert main(["-m", "method=shot,shot_im", word]) == 0
+    key = word.partition("=")[0].removeprefix("method.")
+    assert [OmegaConf.load(path / "config.yaml").method[key] for path in calls] == [value] * 2
+
+
 def test_a_key_that_one_of_the_swept_methods_lacks_is_named(
     executed: Callable[..., list[Path]], capsys: pytest.CaptureFixture[str]
 ) -> None:

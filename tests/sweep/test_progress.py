@@ -7,9 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from tlrun.run_folder.run_dir import RunDir
-from tlrun.sweep.progress import SweepProgress
+from tlrun.sweep.progress import SweepProgress, count_jobs
 
 
 def test_bar_counts_and_status_files(
@@ -41,3 +42,13 @@ def test_bar_counts_and_status_files(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 1.6 min left")
     assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"
+
+
+def test_what_is_typed_stands_in_the_place_of_a_presets_axis() -> None:
+    def count(*typed: str) -> int | None:
+        hydra = {"overrides": {"task": list(typed)}, "sweeper": {"params": {"method": "a,b,c"}}}
+        return count_jobs(OmegaConf.create({"hydra": hydra}))
+
+    assert count("seed=0,1") == 6
+    assert count("method=a,b", "seed=0,1") == 4
+    assert count("method=a", "seed=0,1") == 2

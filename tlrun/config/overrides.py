@@ -55,12 +55,16 @@ def keys_of_swept_groups(overrides: list[str]) -> list[str]:
         return plain and override.key_or_group.startswith(swept)
 
     together = zip(overrides, parsed, strict=True)
-    return [_of_one_value(text) if waits(override) else text for text, override in together]
+    return [_of_one_value(text) if waits(o) else text for text, o in together]
 
 
 def _of_one_value(override: str) -> str:
+    """`choice` takes neither null nor nothing and drops quotes ('1' would be a number): those are
+    added to whatever stands there."""
     key, _, value = override.partition("=")
-    return f"{key}=choice({value})" if value.strip() else override
+    if value.strip() in ("", "null") or value.strip().startswith(("'", '"')):
+        return f"++{override}"
+    return f"{key}=choice({value})"
 
 
 def override_list(overrides: Any) -> list[str]:

@@ -12,7 +12,7 @@ import logging
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -124,11 +124,15 @@ class Model(nn.Module):
             raise DataError(f"--support {folder}: give a folder that holds one folder per class")
         refuse_two_labels({"support": listing}, f"--support {folder}")
         names = sorted(set(listing.labels))
-        device = next(self.parameters()).device
+        device = self._device()
         images = self.preprocess.read_files(listing.files)
         y = torch.tensor([names.index(label) for label in listing.labels], device=device)
         self.support = Support(self.preprocess(images.to(device)), y)
         self.classes = tuple(names)
+
+    def _device(self) -> torch.device:
+        tensors = chain(self.parameters(), self.buffers())  # texts alone have no weights
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def _why_no_scores(self) -> str:
         if self.support is not None:
@@ -194,7 +198,7 @@ class Model(nn.Module):
         self, paths: Iterable[str | Path], size: int, bad: list[DataError] | None
     ) -> Iterator[tuple[list[str | Path], Tensor]]:
         """Paths of files that can be read, with their images (n, C, H, W) uint8 on the device."""
-        device = next(self.parameters()).device
+        device = self._device()
         for chunk in _chunks(paths, size):
             good, images = [], []
             for path in chunk:

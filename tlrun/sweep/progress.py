@@ -7,6 +7,7 @@ launcher. On a terminal there is a bar, elsewhere a line for each job that ends.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -199,15 +200,17 @@ def _jobs_to_run(config: DictConfig) -> int | None:
 
 def count_jobs(config: DictConfig) -> int | None:
     """How many jobs a command has, from its config with the `hydra` node; None with a glob."""
-    overrides = override_list(config.hydra.overrides.task)
-    overrides += [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides = [f"{k}={v}" for k, v in (config.hydra.sweeper.get("params") or {}).items()]
+    overrides += override_list(config.hydra.overrides.task)
     trials = config.hydra.sweeper.get("trials")
-    number = 1
+    values: dict[str, int] = {}  # what is typed stands in the place of a preset's axis
     for override in parse_overrides(overrides):
         if trials is not None and override.key_or_group != "seed":
             continue  # a search asks for values of its own, and repeats each with every seed
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
             return None
-        if override.is_discrete_sweep():
-            number *= len(list(override.sweep_string_iterator()))
-    return number * (trials if isinstance(trials, int) else 1)
+        swept = override.is_discrete_sweep()
+        values[override.get_key_element()] = (
+            len(list(override.sweep_string_iterator())) if swept else 1
+        )
+    return math.prod(values.values()) * (trials if isinstance(trials, int) else 1)

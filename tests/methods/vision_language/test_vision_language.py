@@ -187,3 +187,12 @@ def test_no_labels(space, capsys):
     words = [*COMMON, "method=linear_probe", "target_labels=none", "hydra.run.dir=x"]
     assert main(words) != 0
     assert "target_labels" in capsys.readouterr().err
+
+
+def test_images_for_a_net_of_texts_alone_are_refused(space, capsys):
+    """The run took ready features, and its net has no weight that tells the device."""
+    accuracy(space / "run", "method=clip_zero_shot", "method.text=texts.npz")
+    (space / "x.png").write_bytes(b"")
+    capsys.readouterr()
+    assert main(["predict", "run", "x.png"]) == 2
+    assert "trained on ready features" in capsys.readouterr().err
