@@ -31,7 +31,6 @@ FAMILIES = {
     "zero-shot": ("zero_shot/awa2_world", "bundled/zero_shot"),
     "texts as classes": ("bundled/vision_language",),
     "one- and few-shot": ("bundled/few_shot",),
-    "several sources": ("bundled/several_sources",),
     "distances": ("bundled/adaptation_terms",),
     "consistency": ("digits/fixmatch_da",),
     "source-free": ("digits/shot",),
