@@ -9,9 +9,16 @@ from tlrun.errors import ConfigError
 @pytest.mark.parametrize("term", ["mmd", "coral"])
 @pytest.mark.parametrize(("method", "phase"), [("dirt_t", "refine"), ("shot", "target")])
 def test_a_later_phase_without_the_source(method, phase, term, tmp_path):
-    lacks = rf"terms=\[{term}\] needs source images .* phase {phase} of this method draws none"
+    lacks = rf"terms=\[{term}\] needs source images .* phase {phase} of this method shows it none"
     with pytest.raises(ConfigError, match=lacks):
         small.session(tmp_path / "run", f"method={method}", f"terms=[{term}]")
+
+
+def test_a_task_is_never_the_source(tmp_path):
+    with pytest.raises(ConfigError, match=r"terms=\[mmd\] needs source images"):
+        small.session(
+            tmp_path / "run", "method=sequential", "data=digits_curriculum", "terms=[mmd]"
+        )
 
 
 @pytest.mark.parametrize("term", ["mcc", "bss", "lwf", "vat", "co_tuning", "bi_tuning"])

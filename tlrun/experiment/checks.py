@@ -212,18 +212,18 @@ def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str,
 def check_domains(method: Method, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
     """Refuse a term for which a phase has no images: the phases before it would be lost.
 
-    Of several tasks the method decides which is shown as the target.
+    Of several tasks the method decides which is shown as the target; none is shown as the source.
     """
     tasks = method.requirements.kind == "tasks"
     for phase in phases:
-        joins = phase.terms and phase.steps != 0 and not tasks
+        shown = ("target",) if tasks else phase.streams
+        joins = phase.terms and phase.steps != 0
         for name, term in terms.items() if joins else ():
-            lacking = [domain for domain in term.domains if domain not in phase.streams]
+            lacking = [domain for domain in term.domains if domain not in shown]
             if lacking:
                 raise ConfigError(
                     f"terms=[{name}] needs {lacking[0]} images in every phase that it joins, and "
-                    f"phase {phase.name} of this method draws none: leave it out, or take a method "
-                    "that draws them (method=source_and_target draws both)"
+                    f"phase {phase.name} of this method shows it none as such: leave the term out"
                 )
 
 
