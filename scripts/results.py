@@ -33,9 +33,8 @@ from typing import Any
 
 import results_copies
 import results_effects
+from results_copies import PRESETS, RANKED, ROOT
 
-ROOT = Path(__file__).parent.parent
-PRESETS = ROOT / "conf" / "experiment"
 TABLE = ROOT / "docs" / "results.md"
 CURVES = ROOT / "docs" / "digits_time.png"
 ACCURACY = "target_test/accuracy"
@@ -261,15 +260,15 @@ def _curve(folder: Path) -> list[tuple[float, float]]:
 def rank(text: str) -> tuple[bool, float, str]:
     """The order of a line of the table: those of few seeds last, equal ones by name."""
     cells = text.split("|")
-    return int(cells[2]) < results_copies.RANKED, -float(cells[3].split()[0]), cells[1]
+    return int(cells[2]) < RANKED, -float(cells[3].split()[0]), cells[1]
 
 
 def counts(lines: list[str]) -> list[str]:
     """How many of the rows have how many seeds."""
     few = sum(rank(text)[0] for text in lines)
     return [
-        f"{len(lines)} rows: {len(lines) - few} of {results_copies.RANKED} seeds or more, {few} of "
-        "fewer, which are not ranked."
+        f"{len(lines)} rows: {len(lines) - few} of {RANKED} seeds or more, {few} of fewer, which "
+        "are not ranked."
     ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PRESETS = ROOT / "conf" / "experiment"
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 FIGURE = r"[\d.]+(?: ± [\d.]+)?"
 RANKED = 3  # seeds from which on a row has a rank
@@ -77,11 +78,12 @@ def front_figures(rows: dict[str, list[str]]) -> list[list[str]]:
 
 
 def best(rows: dict[str, list[str]], recipe: str) -> str:
-    """The first row of a recipe's table that has three seeds or more and is no bound."""
-    here = [name for name in rows if name.endswith(f"/{recipe}") and int(rows[name][1]) >= RANKED]
-    return max(
-        (name for name in here if not name.startswith(BOUNDS)),
-        key=lambda name: float(rows[name][2].split()[0]),
+    """The first ranked row of a recipe's table, which is in order, that is no bound."""
+    return next(
+        name
+        for name, row in rows.items()
+        if name.startswith("digits/") and name.endswith(f"/{recipe}")  # multitask has one, too
+        if int(row[1]) >= RANKED and not name.startswith(BOUNDS)
     )
 
 
@@ -91,8 +93,8 @@ def with_front(readme: str, figures: list[list[str]]) -> str:
     lines = readme[begin:].splitlines(keepends=True)
     for i, new in enumerate(figures):
         label, *_, published = cells(lines[i])
-        lines[i] = "| " + " | ".join([label, *new, published]).replace("|  |", "| |") + " |\n"
-        lines[i] = re.sub(r" +", " ", lines[i])
+        line = "| " + " | ".join([label, *new, published]) + " |\n"
+        lines[i] = re.sub(r" +", " ", line)  # an empty cell is one blank
     return readme[:begin] + "".join(lines)
 
 

@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from results_copies import FIGURE, ROOT
+from results_copies import FIGURE, PRESETS, ROOT
 
-PRESETS = ROOT / "conf" / "experiment"
 PICTURE = ROOT / "docs" / "effects.png"
 LINE = re.compile(
     rf"^# effect: +(?P<reached>{FIGURE}) against (?P<without>{FIGURE}), (?P<baseline>[^(\n]+?)"
