@@ -21,6 +21,34 @@ def test_a_task_is_never_the_source(tmp_path):
         )
 
 
+@pytest.mark.parametrize("term", ["afn", "bnm", "bsp", "bss", "im", "lwf", "mcc", "vat"])
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+def test_tasks_are_shown_by_their_names(order, term, tmp_path):
+    words = ("data=digits_fours_nines", f"method.order={order}", f"terms=[{term}]")
+    with pytest.raises(ConfigError, match=rf"terms=\[{term}\] needs (the \w+ of )?target images"):
+        small.session(tmp_path / "run", "method=multitask", *words)
+
+
+@pytest.mark.parametrize("term", ["bnm", "entropy", "mcc", "vat"])
+def test_a_task_in_a_sequence_shows_no_logits(term, tmp_path):
+    words = ("method=sequential", "data=digits_curriculum", f"terms=[{term}]")
+    with pytest.raises(ConfigError, match=rf"terms=\[{term}\] needs the logits of target images"):
+        small.session(tmp_path / "run", *words)
+
+
+@pytest.mark.parametrize("term", ["coral", "mmd"])
+def test_the_second_phase_of_adda_shows_the_target_alone(term, tmp_path):
+    with pytest.raises(ConfigError, match=rf"terms=\[{term}\] needs source images .* adversarial"):
+        small.session(tmp_path / "run", "method=adda", f"terms=[{term}]")
+
+
+def test_a_label_update_shows_the_target_where_it_forwards_it(tmp_path):
+    words = ("method=dann_alternating", "terms=[mcc]")
+    with pytest.raises(ConfigError, match=r"terms=\[mcc\] needs target images"):
+        small.session(tmp_path / "run", *words)
+    assert small.session(tmp_path / "joint", *words, "batch_norm=joint").terms
+
+
 @pytest.mark.parametrize("term", ["mcc", "bss", "lwf", "vat", "co_tuning", "bi_tuning"])
 def test_a_method_without_the_target(term, tmp_path):
     with pytest.raises(ConfigError, match=rf"terms=\[{term}\] needs target images"):

@@ -51,6 +51,29 @@ def test_generators_leave_no_context_open_at_a_yield(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_terms_are_shown_what_the_method_says(name, tmp_path):
+    """By `shown`, a term that reads more is refused before training."""
+    session = session_of(name, tmp_path / "run")
+    net, method = session.net, session.method
+    trainer = session.trainer()
+    for phase in method.phases(session.data):
+        method.build(phase, net, session.data)
+        session.finish_build(net)
+        method.start(phase, net, session.data)
+        if not phase.terms or trainer.total_steps(phase) == 0:
+            continue
+        batch = {key: stream.batch(0) for key, stream in trainer.open_streams(phase).items()}
+        updates = list(method.step(net.train(), batch, phase, Progress(0, 4)))
+        for update in [update for update in updates if update.main]:
+            seen = {domain: filled(output) for domain, output in update.outputs.items()}
+            assert seen == dict(method.shown(phase))
+
+
+def filled(output):
+    return tuple(what for what in ("features", "logits") if getattr(output, what) is not None)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_two_steps_on_the_bundled_data_of_its_kind(name, tmp_path):
     session = session_of(name, tmp_path / "run")
     trainer = session.trainer()

@@ -228,7 +228,7 @@ def build_terms(cfg: Config, method: Method, phases: list[Phase]) -> dict[str, T
     }
     checks.check_weight_decay(cfg, phases, terms)
     checks.check_one_target(method, terms)
-    checks.check_domains(method, phases, terms)
+    checks.check_shown(method, phases, terms)
     checks.check_frozen_statistics(cfg, terms)
     return terms
 

@@ -209,20 +209,19 @@ def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str,
             )
 
 
-def check_domains(method: Method, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
-    """Refuse a term for which a phase has no images: the phases before it would be lost.
-
-    Of several tasks the method decides which is shown as the target; none is shown as the source.
-    """
-    tasks = method.requirements.kind == "tasks"
+def check_shown(method: Method, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
+    """Refuse a term that reads what a phase does not show: the phases before it would be lost."""
     for phase in phases:
-        shown = ("target",) if tasks else phase.streams
+        shown = method.shown(phase)
         joins = phase.terms and phase.steps != 0
         for name, term in terms.items() if joins else ():
-            lacking = [domain for domain in term.domains if domain not in shown]
-            if lacking:
+            for domain in term.domains:
+                lacking = [what for what in term.reads if what not in shown.get(domain, ())]
+                if domain in shown and not lacking:
+                    continue
+                images = f"the {lacking[0]} of {domain}" if domain in shown else domain
                 raise ConfigError(
-                    f"terms=[{name}] needs {lacking[0]} images in every phase that it joins, and "
+                    f"terms=[{name}] needs {images} images in every phase that it joins, and "
                     f"phase {phase.name} of this method shows it none as such: leave the term out"
                 )
 

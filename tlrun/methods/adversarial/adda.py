@@ -82,6 +82,11 @@ class ADDA(SourceOnly):
             net[ENCODER].load_state_dict(net.backbone.state_dict())
             self.adapts = True
 
+    def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
+        """The encoder's update has no images of the source."""
+        shown = super().shown(phase)
+        return shown if phase.name == "source" else {"target": shown["target"]}
+
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if phase.name == "source":
             yield from super().step(net, batch, phase, progress)

@@ -43,6 +43,15 @@ class DANNAlternating(DANN):
                 "method.attach must lie in the backbone: a domain update holds the label head still"
             )
 
+    @property
+    def label_domains(self) -> tuple[str, ...]:
+        """Whose images a label update forwards with a graph."""
+        return ("source", "target") if self.batch_norm == "joint" else ("source",)
+
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        """A domain update is no main one."""
+        return dict.fromkeys(self.label_domains, ("features", "logits"))
+
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:
             yield self._label_update(net, batch)
@@ -53,8 +62,8 @@ class DANNAlternating(DANN):
         if self.batch_norm == "per_domain":
             with torch.no_grad():
                 net(batch["target"].x, "target")
-        domains = ("source", "target") if self.batch_norm == "joint" else ("source",)
-        out = forward_domains(net, {name: batch[name].x for name in domains}, self.batch_norm)
+        images = {name: batch[name].x for name in self.label_domains}
+        out = forward_domains(net, images, self.batch_norm)
         loss = classification_loss(out["source"].logits, batch["source"].y)
         return Update(
             {"classification": loss},

@@ -47,6 +47,10 @@ class FewShot(Method):
         stream = partial(EpisodeStream, shape=facts_as(data.facts, EpisodeFacts).train)
         return [Phase(streams=("source",), sampling={"source": stream})]
 
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        """Nothing: terms of the weights alone can join."""
+        return {}
+
     def classify(self, net: Net, query: Tensor, support: Tensor, y: Tensor) -> Tensor:
         """Scores from features: query (E, Q, D), support (E, M, D) of E episodes, whose support has
         the same labels y (M,) -> (E, Q, way)."""

@@ -38,6 +38,10 @@ class MME(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", CosineHead(net.feature_dim, data.num_classes, self.scale))
 
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        """Of the target all images, not its few labelled ones alone."""
+        return dict.fromkeys(("source", "target"), ("features", "logits"))
+
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         labelled = {name: batch[name] for name in ("source", "target")}
         inputs = {name: drawn.x for name, drawn in labelled.items()}
@@ -52,9 +56,7 @@ class MME(Method):
                 "minimax_entropy": -self.trade_off * entropy,  # h rises in it, f falls
             },
             outputs={
-                **domain_outputs(
-                    labelled, out
-                ),  # terms look at all of the target, not at its few labels
+                **domain_outputs(labelled, out),
                 "target": DomainOutput(batch[UNLABELLED].x, features, net["classifier"](features)),
             },
             metrics={"entropy": entropy},

@@ -117,6 +117,10 @@ class MultiTask(Method):
             else:
                 net.add(self.head(name), net.new_head(len(task.classes), dim))
 
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        """Under the names of the tasks, of which none is the target."""
+        return dict.fromkeys(phase.streams, ("features",))
+
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         self.shared.start(net)
 

@@ -41,6 +41,9 @@ class Sequential(MultiTask):
         net.learned = {self.head(name): str(data.tasks[name].domain) for name in before}
         net.carried = tuple(net.select(["backbone", *net.learned])) if net.learned else ()
 
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        return {"target": ("features",)}
+
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         ((_, drawn),) = batch.items()
         for update in super().step(net, batch, phase, progress):

@@ -23,6 +23,7 @@ class AFN(Term):
     """weight: λ. step: Δr of the stepwise form. radius: R of the hard form; None = stepwise."""
 
     domains = ("target",)
+    reads = ("features",)
     needs_images = False
     takes_soft_labels = True
 

@@ -20,6 +20,7 @@ class BNM(Term):
     """weight: the paper's λ."""
 
     domains = ("target",)
+    reads = ("logits",)
     needs_images = False
     takes_soft_labels = True
 

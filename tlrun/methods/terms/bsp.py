@@ -24,6 +24,7 @@ class BSP(Term):
     """weight: β; the paper's 1e-4 is too much for `dann_cnn`. k: how many of the largest."""
 
     domains = ("target",)
+    reads = ("features",)
     needs_images = False
     takes_soft_labels = True
 

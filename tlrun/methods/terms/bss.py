@@ -23,6 +23,7 @@ class BSS(Term):
     """weight: η. k: how many of the smallest singular values."""
 
     domains = ("target",)
+    reads = ("features",)
     needs_images = False
     takes_soft_labels = True
 

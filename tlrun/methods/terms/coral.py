@@ -30,6 +30,7 @@ class Coral(Term):
         self, weight: Weight = 1.0, layer: Literal["features", "logits"] = "logits"
     ) -> None:
         self.weight, self.layer = weight, layer
+        self.reads = (layer,)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         source, target = (shown(update, "coral", d, self.layer) for d in ("source", "target"))

@@ -23,6 +23,7 @@ class Entropy(Term):
     """weight: of the whole. diversity: of the second part, at least 0."""
 
     domains = ("target",)
+    reads = ("logits",)
     needs_images = False
     takes_soft_labels = True
 

@@ -30,6 +30,7 @@ class LwF(Term):
     """weight: λ. temperature: T, above 0."""
 
     domains = ("target",)
+    reads = ("features",)
     published_head = True
     takes_soft_labels = True
 

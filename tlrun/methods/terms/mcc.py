@@ -21,6 +21,7 @@ class MCC(Term):
     """weight: the paper's trade-off. temperature: T, above 0."""
 
     domains = ("target",)
+    reads = ("logits",)
     needs_images = False
     takes_soft_labels = True
 

@@ -35,6 +35,7 @@ class MMD(Term):
         estimator: Literal["biased", "unbiased", "linear"] = "unbiased",
     ) -> None:
         self.weight, self.layer = weight, layer
+        self.reads = (layer,)
         self.kernels, self.bandwidth, self.estimator = kernels, bandwidth, estimator
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ class VAT(Term):
     iterations: of the power method."""
 
     domains = ("target",)
+    reads = ("logits",)
     takes_soft_labels = True
 
     def __init__(

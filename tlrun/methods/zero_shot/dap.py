@@ -41,6 +41,10 @@ class DAP(AttributeMethod):
         net.add("signatures", Signatures(data.facts, self.threshold))
         net.add("classifier", net.new_head(signatures(net).binary.shape[1]))  # a logit each
 
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        """Its logits are of attributes."""
+        return {"source": ("features",)}
+
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         x, y = batch["source"].x, batch["source"].y
         assert y is not None

@@ -12,7 +12,7 @@ split: 59.7, H 27.8 (Xian et al., TPAMI 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,9 @@ class DeViSE(AttributeMethod):
     def start(self, phase: Phase, net: Net, data: Any) -> None:
         if phase.name == "mapping":
             measured(net, data)
+
+    def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
+        return super().shown(phase) if phase.name == "features" else {}
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if phase.name == "features":
