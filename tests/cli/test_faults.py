@@ -1,7 +1,7 @@
 """Mistakes and mishaps through the real command: an exit code, one sentence, nothing lost.
 
 1 the run failed, 2 the command was wrong, 130 / 143 interrupted. Never a traceback. A mistake that
-can be seen without the data leaves nothing behind; a later one a run folder marked as failed.
+is seen before the training leaves nothing behind; a later failure a run folder that says so.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from PIL import Image
 from helpers.hooks import in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
+from tlrun.cli.train import run_overrides
 from tlrun.config.build import argument_hints, locate
 from tlrun.config.packaged import conf_dir
 from tlrun.config.value_types import matches
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
-from tlrun.run_folder.run_dir import RunDir
+from tlrun.errors import ConfigError, DataError
+from tlrun.run_folder.run_dir import RunDir, runs_in
 
 RUN = RunDir("run")
 WORDS = (*QUICK, "trainer.checkpoint_every=2", "method=source_only", "hydra.run.dir=run")
@@ -190,8 +192,52 @@ def test_a_mistake_that_the_data_or_the_net_show(words: str, sentence: str, tlru
         pytest.skip("there is one")
     assert tlrun(*WORDS, *words.split()) == 2
     assert sentence in tlrun.sentence
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_term_that_finds_nothing_at_its_start(tlrun: Command) -> None:
+    """After the surroundings are written down, before the first evaluation."""
+    assert tlrun(*WORDS, "terms=[l2_sp]") == 2
+    assert "needs weights that were carried over" in tlrun.sentence
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_folder_that_was_there_stays(tlrun: Command) -> None:
+    refused = (*WORDS, "phases.tran.steps=3")
+    RUN.path.mkdir()
+    assert tlrun(*refused) == 2
+    assert RUN.path.is_dir()
+    assert not list(RUN.path.iterdir())
+    Path("run/notes.txt").write_text("mine")
+    assert tlrun(*refused) == 2
+    assert Path("run/notes.txt").read_text() == "mine"
     assert RUN.read_status()["state"] == "failed"
-    assert sentence in RUN.read_status()["error"]
+    assert tlrun(*refused) == 2  # the folder is that run's now: this one would have had run_2
+    assert [path.name for path in Path.cwd().iterdir()] == ["run"]
+    with pytest.raises(ConfigError, match="no such phase"):
+        run_overrides([*refused, "hydra.run.dir=python"])
+    assert not Path("python").exists()
+
+
+def test_a_resume_that_is_refused_keeps_its_folder(
+    tlrun: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("tlrun.experiment.assemble.load_data", lambda *_: stop(signal.SIGTERM)())
+        assert tlrun(*WORDS) == 143
+    patched = "tlrun.experiment.assemble.load_data"
+    monkeypatch.setattr(patched, lambda *_: fail(DataError("no such data"))())
+    assert tlrun("resume", "run") == 2
+    assert RUN.read_status()["error"] == "no such data"
+
+
+def test_the_leaderboard_says_why_a_job_was_refused(tlrun: Command) -> None:
+    words = [word for word in WORDS if not word.startswith("hydra.run.dir")]
+    assert main(["-m", *words, "terms=[],[l2_sp]", "hydra.sweep.dir=sweep"]) == 1
+    states = {run.read_status()["state"]: run for run in map(RunDir, runs_in("sweep"))}
+    assert states.keys() == {"completed", "failed"}
+    assert "carried over" in states["failed"].read_status()["error"]
+    assert "carried over" in Path("sweep/report.html").read_text()
 
 
 # ---- images -------------------------------------------------------------------------------------
@@ -261,8 +307,7 @@ def test_an_unreadable_image_is_named_and_left_out_only_when_asked(
     assert "leave such files out: data.target.skip_unreadable=true." in tlrun.sentence
     assert tlrun(*words, "data.target.skip_unreadable=true") == 0
     assert "target/b/7.png" in tlrun.said
-    run = RunDir("run_2")
-    target = run.read_json(run.environment)["data"]["domains"]["target"]["splits"]
+    target = RUN.read_json(RUN.environment)["data"]["domains"]["target"]["splits"]
     assert sum(split["count"] for split in target.values()) == 29
 
 

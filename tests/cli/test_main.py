@@ -165,7 +165,7 @@ def fail(error: BaseException) -> Callable[[Any], None]:
     ("error", "code", "state", "said"),
     [
         (RunError("loss is NaN"), 1, "failed", "tlrun: error: loss is NaN\n"),
-        (ConfigError("no such thing"), 2, "failed", "tlrun: error: no such thing\n"),
+        (ConfigError("no such thing"), 2, None, "tlrun: error: no such thing\n"),
         (Interrupted("stopped", 143), 143, "interrupted", "tlrun: interrupted: stopped\n"),
         (KeyboardInterrupt(), 130, "interrupted", "stopped; go on with: tlrun resume {run}\n"),
     ],
@@ -175,13 +175,16 @@ def test_failures_are_one_sentence_and_an_exit_code(
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
     code: int,
-    state: str,
+    state: str | None,
     said: str,
 ) -> None:
     calls = executed(fail(error))
     assert main([]) == code
     assert capsys.readouterr().err.endswith(said.format(run=calls[0]))
-    assert RunDir(calls[0]).read_status()["state"] == state
+    if state is None:  # refused: nothing is left
+        assert not Path("outputs").exists()
+    else:
+        assert RunDir(calls[0]).read_status()["state"] == state
 
 
 def test_a_fault_is_in_the_log_and_shown_with_debug(

@@ -230,10 +230,11 @@ def job(cfg: DictConfig) -> None:
     try:
         config = resolve_and_check(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
-            run = start.create_run_folder(
-                config, hydra_cfg.runtime.output_dir, override_list(hydra_cfg.overrides.task)
-            )
-            start.run_experiment(run, state.began)
+            folder = Path(hydra_cfg.runtime.output_dir)
+            run = start.create_run_folder(config, folder, override_list(hydra_cfg.overrides.task))
+            found = state.found_folder and run.path == folder
+            with start.nothing_left_if_refused(run, found=found):
+                start.run_experiment(run, state.began)
     except Exception as error:
         state.failures.append(error)  # `train` raises it, as it is
 
@@ -248,9 +249,14 @@ def run_overrides(
     check_built(config)
 
     def train_here() -> dict[str, Any]:
+        there = Path(folder).exists()
         run = start.create_run_folder(config, folder, typed)
+        found = there and run.path == Path(folder)
         try:
-            with composed(plain(config), None if config_dir is None else str(config_dir)):
+            with (
+                start.nothing_left_if_refused(run, found=found),
+                composed(plain(config), None if config_dir is None else str(config_dir)),
+            ):
                 return {**start.run_experiment(run), "run_dir": str(run.path)}
         except RecordedFault as recorded:
             fault = recorded.error

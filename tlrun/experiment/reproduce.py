@@ -58,7 +58,8 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
     new = RunDir.create(folder_beside(old))
     OmegaConf.save(cfg, new.config)
     OmegaConf.save(OmegaConf.create(list(overrides)), new.overrides)
-    with composed(plain(cfg)):  # what the overrides name was typed now
+    composed_now = composed(plain(cfg))  # what the overrides name was typed now
+    with start.nothing_left_if_refused(new), composed_now:
         start.run_experiment(new)
     comparison = compare_runs(old, new, tolerance)
     if not comparison.exact and (longer := status.get("resumed_with")):

@@ -14,12 +14,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.engine import interrupt
-from tlrun.errors import ConfigError, Interrupted
+from tlrun.errors import ConfigError, DataError, Interrupted
 from tlrun.files.atomic import write_atomic
 from tlrun.files.yaml_file import read_yaml
 from tlrun.machine import in_slurm
 from tlrun.run_folder.record import recorded
-from tlrun.run_folder.run_dir import RunDir
+from tlrun.run_folder.run_dir import HYDRA, RunDir
 
 EXIT_CODE = 130  # of Ctrl-C
 
@@ -27,9 +27,9 @@ EXIT_CODE = 130  # of Ctrl-C
 def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
     """Claim a run folder and write config.yaml and overrides.yaml, before all else."""
     run = RunDir.create(folder)
-    made_by_hydra = Path(folder) / ".hydra"
+    made_by_hydra = Path(folder) / HYDRA
     if run.path != Path(folder) and made_by_hydra.is_dir():
-        shutil.copytree(made_by_hydra, run.path / ".hydra", dirs_exist_ok=True)
+        shutil.copytree(made_by_hydra, run.path / HYDRA, dirs_exist_ok=True)
     write_config(run, cfg, overrides)
     return run
 
@@ -37,6 +37,20 @@ def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[s
 def write_config(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
     write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+@contextmanager
+def nothing_left_if_refused(run: RunDir, *, found: bool = False) -> Iterator[None]:
+    """A mistake of the command or the data that is seen before training leaves no new run folder.
+
+    found: the folder was there before the run and stays.
+    """
+    try:
+        yield
+    except (ConfigError, DataError):
+        if run.path.is_dir() and run.holds_no_training():
+            run.discard(folder=not found)
+        raise
 
 
 def run_experiment(run: RunDir, began: float | None = None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tlrun.run_folder.json_file import Damaged
 from tlrun.run_folder.locks import LOCK
 
 COMMANDS = "sweep.yaml"  # of a sweep's folder: what `tlrun resume SWEEP_DIR` gives again
+HYDRA = ".hydra"  # its own record of a run's configuration
 STATES = ("created", "running", "completed", "failed", "interrupted")
 
 
@@ -120,12 +121,28 @@ class RunDir:
                 ) from error
         raise AssertionError  # numbers do not end
 
-    def discard(self) -> None:
-        """Remove what a dry run wrote, and the folders that are empty without it."""
-        shutil.rmtree(self.path / ".hydra", ignore_errors=True)
-        for file in (self.config, self.overrides, self.status, self.log, self.path / LOCK):
+    def holds_no_training(self) -> bool:
+        """Whether nothing is in it but what a run writes down before its first evaluation."""
+        files = {*self._before_training(), self.path / HYDRA, self.checkpoints}
+        kept = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return not kept and files.issuperset(self.path.iterdir())
+
+    def discard(self, *, folder: bool = True) -> None:
+        """Remove what a run wrote before its first evaluation: all that a dry run writes.
+
+        folder: also its folder and those above it that are empty then.
+        """
+        shutil.rmtree(self.path / HYDRA, ignore_errors=True)
+        for file in self._before_training():
             file.unlink(missing_ok=True)
-        remove_empty(self.path)
+        with suppress(OSError):  # something is in it
+            self.checkpoints.rmdir()
+        if folder:
+            remove_empty(self.path)
+
+    def _before_training(self) -> tuple[Path, ...]:
+        own = (self.config, self.overrides, self.status, self.log, self.path / LOCK)
+        return (*own, self.environment, self.label_space, self.transfer)
 
     # ---- status -----------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Hydra's hook before the first job of a sweep, named under hydra.callbacks in conf/config.yaml."""
+"""Hydra's hooks before a run and a sweep, named under hydra.callbacks in conf/config.yaml."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -16,6 +17,11 @@ from tlrun.sweep.state import current_sweep
 
 class SweepCallback(Callback):
     """Opens the sweep's folder and its bar; what goes wrong there ends the command."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Of a single run, before Hydra makes its folder."""
+        if (state := current_sweep()) is not None:
+            state.found_folder = Path(config.hydra.run.dir).exists()
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         state = current_sweep()
