@@ -24,6 +24,17 @@ class ConfigError(TlrunError):
     exit_code = 2
 
 
+class UnknownKey(ConfigError):
+    """Nothing of the configuration has this key. key: dotted, with its group."""
+
+    def __init__(self, key: str, hint: str) -> None:
+        super().__init__(key, hint)  # both, so that a launcher can pickle it
+        self.key, self.hint = key, hint
+
+    def __str__(self) -> str:
+        return f"unknown key '{self.key}': {self.hint}"
+
+
 class DataError(TlrunError):
     """The data are missing, unreadable or do not fit together."""
 

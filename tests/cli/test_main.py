@@ -341,13 +341,29 @@ def test_a_key_of_swept_methods_may_be_null_or_quoted_or_empty(
     assert [OmegaConf.load(path / "config.yaml").method[key] for path in calls] == [value] * 2
 
 
-def test_a_key_that_one_of_the_swept_methods_lacks_is_named(
-    executed: Callable[..., list[Path]], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("methods", "sentence"),
+    [
+        (
+            "method=shot,cdan,shot_im,dann",
+            " for method=cdan, dann: of this sweep only shot, shot_im have it; leave",
+        ),
+        ("method=cdan,shot", " for method=cdan: of this sweep only shot has it; leave the others"),
+        ("method=cdan,dann", ": Valid: "),
+    ],
+)
+def test_the_swept_methods_that_lack_a_key_are_named(
+    executed: Callable[..., list[Path]],
+    capsys: pytest.CaptureFixture[str],
+    in_tmp: Path,
+    methods: str,
+    sentence: str,
 ) -> None:
     calls = executed()
-    assert main(["-m", "method=shot,cdan", "method.diversity=0.5"]) == 2
-    assert "unknown key 'method.diversity'" in capsys.readouterr().err
+    assert main(["-m", methods, "method.diversity=0.5", "seed=0,1"]) == 2
+    assert f"unknown key 'method.diversity'{sentence}" in capsys.readouterr().err
     assert calls == []
+    assert list(in_tmp.iterdir()) == []
 
 
 @pytest.mark.parametrize("data", ["attributes", "pacs_dog_horse", "pacs_episodes", "xlsa17_images"])

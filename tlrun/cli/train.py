@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +33,7 @@ from tlrun.config.overrides import (
 )
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
-from tlrun.errors import ConfigError, RecordedFault
+from tlrun.errors import ConfigError, RecordedFault, UnknownKey
 from tlrun.experiment import start
 from tlrun.experiment.nodes import code_of_node_0, nodes_of, on_nodes, summary_of_node_0
 from tlrun.loggers.make import check_installed
@@ -135,12 +136,18 @@ def check(args: argparse.Namespace) -> list[dict[str, Any]]:
     is_sweep = _is_sweep(args, overrides)
     check_extras(overrides, multirun=is_sweep)
     check_folders(overrides)
+    composed_variant = partial(
+        compose, config_dir=args.config_dir, config_name=args.config_name or "config"
+    )
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
         return []  # Hydra merges the two, `compose` cannot
     configs = []
     for variant in variants(overrides) if is_sweep else [overrides]:
         variant = another_pair(variant, overrides) if is_sweep else variant
-        cfg = compose(variant, config_dir=args.config_dir, config_name=args.config_name or "config")
+        try:
+            cfg = composed_variant(variant)
+        except UnknownKey as error:
+            raise name_options_without(error, overrides, composed_variant) or error from None
         check_installed(str(cfg.logger.name))
         if not is_sweep:  # its jobs check themselves, maybe on other machines
             check_built(cfg)
@@ -181,6 +188,37 @@ def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     for axis in axes:
         for value in axis[1:VALUES_CHECKED]:
             yield [value if other is axis else other[0] for other in axes]
+
+
+def name_options_without(
+    error: UnknownKey,
+    overrides: Sequence[str],
+    composed_variant: Callable[[list[str]], DictConfig],
+) -> ConfigError | None:
+    """In a sweep over a group, say which of its options lack the key; None where all of them do."""
+    group = error.key.partition(".")[0]
+    parsed = parse_overrides(overrides)
+    swept = next((o for o in parsed if o.key_or_group == group and o.is_sweep_override()), None)
+    if swept is None:
+        return None
+    firsts = [(override, values[0]) for override in parsed if (values := _values(override))]
+    known: dict[bool, list[str]] = {True: [], False: []}
+    for option in _values(swept)[:VALUES_CHECKED]:
+        try:
+            composed_variant([option if override is swept else first for override, first in firsts])
+            knows = True
+        except UnknownKey as again:
+            knows = again.key != error.key
+        except ConfigError:
+            continue  # for another reason
+        known[knows].append(option.partition("=")[2])
+    if not known[True]:
+        return None
+    without, with_key = ", ".join(known[False]), ", ".join(known[True])
+    return ConfigError(
+        f"unknown key '{error.key}' for {group}={without}: of this sweep only {with_key} "
+        f"{'has' if len(known[True]) == 1 else 'have'} it; leave the others out, or the key"
+    )
 
 
 def _values(override: Override) -> list[str]:

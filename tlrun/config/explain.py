@@ -17,7 +17,7 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tlrun.errors import ConfigError, RunError, TlrunError, did_you_mean
+from tlrun.errors import ConfigError, RunError, TlrunError, UnknownKey, did_you_mean
 
 SHORT_KEYS = {  # Hydra's place: how it is typed, and the choice without which no key is there
     "hydra.launcher.": ("launcher.", "launcher=joblib or launcher=submitit"),
@@ -118,7 +118,7 @@ def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
         hint = did_you_mean(name, keys)
         if same and not hint.startswith("did you mean"):
             hint = f"did you mean '{same[0]}'?"
-        return ConfigError(f"unknown key '{prefix}{name}': {hint}")
+        return UnknownKey(f"{prefix}{name}", hint)
     if str(cause).startswith("Cannot merge DictConfig with"):
         return ConfigError(f"{full_key} is a group of keys, not a list: see tlrun --cfg job")
     where = "" if full_key in message else f"{full_key}: "
