@@ -20,6 +20,15 @@ def say(text: str, end: str = "\n") -> None:
         print(text, file=sys.stderr, end=end)
 
 
+def plural(count: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> plural(1, "job"), plural(1200, "class")
+    ('1 job', '1,200 classes')
+    """
+    return f"{count:,} {noun if count == 1 else f'{noun}es' if noun.endswith('s') else f'{noun}s'}"
+
+
 def report_error(error: BaseException, where: str = "") -> int:
     """One sentence on stderr, a traceback only with --debug; returns the exit code.
 

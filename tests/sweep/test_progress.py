@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
+from tlrun.messages import plural
 from tlrun.run_folder.run_dir import RunDir
 from tlrun.sweep.progress import SweepProgress, count_jobs
 
@@ -42,6 +43,31 @@ def test_bar_counts_and_status_files(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("one: bnm 0.5, 1.5 min; 2 of 3 jobs done, about 1.6 min left")
     assert second == "two: bnm 0.5, 1.0 min; 3 jobs done"
+
+
+def test_one_job_is_told_in_the_singular(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = SweepProgress(tmp_path, total=1)
+    run = RunDir(tmp_path / "one")
+    run.path.mkdir()
+    run.config.write_text("select: {name: bnm}\n")
+    run.set_status("completed")
+    progress.close()
+    assert capsys.readouterr().err == "one: completed; 1 job done\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "said"),
+    [
+        (0, "job", "0 jobs"),
+        (1, "job", "1 job"),
+        (1, "class", "1 class"),
+        (12, "class", "12 classes"),
+    ],
+)
+def test_a_number_and_its_noun(count: int, noun: str, said: str) -> None:
+    assert plural(count, noun) == said
 
 
 def test_what_is_typed_stands_in_the_place_of_a_presets_axis() -> None:

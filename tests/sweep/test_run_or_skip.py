@@ -101,7 +101,7 @@ def test_the_same_command_in_any_order_finds_its_sweep(
     assert stamp(folder) == before
     said = capsys.readouterr().err
     assert said.count("finished before") == 3
-    assert f"going on with outputs/sweeps/{name}: 3 of its 3 jobs are completed" in said
+    assert f"going on with outputs/sweeps/{name}: 3 of its 3 jobs completed" in said
     assert jobs.again("resume", str(folder)) == (0, [])
     assert stamp(folder) == before
     assert sweeps() == [name]

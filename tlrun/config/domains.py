@@ -24,6 +24,7 @@ from omegaconf import DictConfig, open_dict
 from tlrun.config.build import plain
 from tlrun.config.one_set import has_source
 from tlrun.errors import ConfigError, did_you_mean
+from tlrun.messages import plural
 
 log = logging.getLogger("tlrun")
 
@@ -151,8 +152,8 @@ def _known(data: Mapping[str, Any]) -> list[str]:
         ) from error
     if len(names) < 2:
         raise ConfigError(
-            f"data.root={root} holds {len(names)} folders: a folder per domain is needed, at least "
-            "two (for one folder of your own: data=folder)"
+            f"data.root={root} holds {plural(len(names), 'folder')}: a folder per domain is "
+            "needed, at least two (for one folder of your own: data=folder)"
         )
     return names
 

@@ -41,6 +41,7 @@ from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.evaluate import prepare_as_trained
 from tlrun.experiment.initial_weights import pretrained_weights
 from tlrun.inference import predict
+from tlrun.messages import plural
 from tlrun.methods.query import Query
 from tlrun.models.build import build_net
 from tlrun.models.net import Net
@@ -186,7 +187,7 @@ def _tell(path: Path, rows: Rows) -> None:
     parts = [f"{rows.split.count(s):,} {s}" for s in SPLITS if s in rows.split]
     labelled = sum(label != "" for label in rows.labels)
     print(
-        f"{path}: {count:,} images ({', '.join(parts)}), {width:,} features each; "
+        f"{path}: {plural(count, 'image')} ({', '.join(parts)}), {plural(width, 'feature')} each; "
         f"labels of {labelled:,}, as the data hold them"
     )
 

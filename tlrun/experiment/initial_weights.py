@@ -30,6 +30,7 @@ from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
 from tlrun.files.yaml_file import read_yaml
 from tlrun.inference.predict import checkpoint_path
+from tlrun.messages import plural
 from tlrun.methods.base import Method, Phase
 from tlrun.models.net import CARRIED, PROJECTOR, Net
 from tlrun.models.transfer import StageTransfer, chosen, lacking_in_file, load_parts, transfer
@@ -99,7 +100,8 @@ class InitialWeights:
         count = len(net.path())
         if self.cut is not None and self.cut > count:
             raise ConfigError(
-                f"transfer.cut={self.cut}: the net has {count} stages, {', '.join(net.path())}"
+                f"transfer.cut={self.cut}: the net has {plural(count, 'stage')}, "
+                f"{', '.join(net.path())}"
             )
         if self.cut == count and CARRIED in self.freeze:
             raise ConfigError(

@@ -20,6 +20,7 @@ from tlrun.experiment import start
 from tlrun.experiment.baselines import is_baseline
 from tlrun.experiment.missing_files import make_missing_files
 from tlrun.files.atomic import write_atomic
+from tlrun.messages import plural
 from tlrun.run_folder.locks import locked
 from tlrun.run_folder.run_dir import RunDir, runs_in
 
@@ -95,7 +96,7 @@ def resume_jobs(jobs: list[Path], overrides: Sequence[str]) -> dict[str, Any]:
             failed.append(job.name)
             log.error("%s: %s", job.name, describe_error(error))
     if failed:
-        raise RunError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
+        raise RunError(f"{len(failed)} of {plural(len(jobs), 'job')} failed: {', '.join(failed)}")
     return done
 
 

@@ -32,6 +32,7 @@ from tlrun.errors import ConfigError, DataError, RunError, did_you_mean
 from tlrun.evaluate.selection import TASK
 from tlrun.files import csv_file
 from tlrun.inference.descriptions import handicap, with_classes
+from tlrun.messages import plural
 from tlrun.methods.base import Method
 from tlrun.methods.build import build_method, build_trained_net
 from tlrun.methods.query import Query, Support
@@ -315,7 +316,7 @@ def main(
     for error in bad:
         log.warning("%s", error)
     if not rows:
-        raise DataError(f"none of the {len(paths)} files can be read: {bad[0]}")
+        raise DataError(f"none of the {plural(len(paths), 'file')} can be read: {bad[0]}")
     show(rows, texts)
     if not model.boxes and len(rows) > ROWS_SHOWN:
         counts = Counter(p.label for p in predictions).most_common()
@@ -325,7 +326,7 @@ def main(
     unopened = sum(reason == UNOPENED for reason in left_out.reasons.values())
     if bad or unopened:
         raise RunError(
-            f"{len(bad)} of {len(paths)} files could not be read"
+            f"{len(bad)} of {plural(len(paths), 'file')} could not be read"
             f"{f', {unopened} files or folders not opened' if unopened else ''}; the others are "
             "predicted"
         )

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tlrun.errors import ConfigError, DataError
+from tlrun.messages import plural
 from tlrun.models.published import Adapt, State
 
 log = logging.getLogger(__name__)
@@ -257,7 +258,7 @@ def _check_numbers(module: nn.Module, match: Match, file: str) -> None:
 
 def _few(names: list[str]) -> str:
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} others" if more > 0 else "")
+    return ", ".join(names[:SHOWN]) + (f" and {plural(more, 'other')}" if more > 0 else "")
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, flag_override
 
 from tlrun.config import trust
 from tlrun.config.overrides import override_list
-from tlrun.messages import say
+from tlrun.messages import plural, say
 from tlrun.run_folder.locks import LOCK, held_by_another, locked
 from tlrun.run_folder.run_dir import RunDir, is_sweep, numbered, remove_empty, runs_in
 from tlrun.sweep.command import add_command, command_of
@@ -44,7 +44,7 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
     (folder / STOPPED).unlink(missing_ok=True)
     if jobs := runs_in(folder):
         done = sum(RunDir(job).is_finished() for job in jobs)
-        say(f"going on with {folder}: {done} of its {len(jobs)} jobs are completed")
+        say(f"going on with {folder}: {done} of its {plural(len(jobs), 'job')} completed")
     overrides = override_list(config.hydra.overrides.task)
     if skipped := skipped_jobs(overrides):
         say(f"{skipped} of the jobs skipped: the source is the target")
@@ -110,7 +110,7 @@ def close_sweep(folder: Path, failed: int) -> int:
     left = [run for run in runs if run.read_status().get("state") != "completed"]
     elsewhere = [run for run in left if held_by_another(run)]
     note = f" ({len(elsewhere)} run by another process)" if elsewhere else ""
-    say(f"{len(runs) - len(left)} of {len(runs)} jobs completed{note}: {folder}")
+    say(f"{len(runs) - len(left)} of {plural(len(runs), 'job')} completed{note}: {folder}")
     if (folder / STOPPED).exists():
         say("sweep.fail_fast=true: jobs after the failure did not begin")
     return 1 if failed or len(left) > len(elsewhere) else 0

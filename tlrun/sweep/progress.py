@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tlrun.config.overrides import override_list, parse_overrides
 from tlrun.evaluate.score import selected_score
-from tlrun.messages import say
+from tlrun.messages import plural, say
 from tlrun.run_folder.run_dir import RunDir, is_run_dir, runs_in
 from tlrun.sweep.own_targets import skipped_jobs
 from tlrun.sweep.state import SweepState
@@ -143,9 +143,9 @@ class SweepProgress:
         ended = len(self._before | self._ended.keys())
         rest = self.total - ended
         if rest <= 0:
-            return f"; {ended} jobs done"
+            return f"; {plural(ended, 'job')} done"
         minutes = (time.monotonic() - self._began) / 60 / len(self._ended) * rest
-        return f"; {ended} of {self.total} jobs done, about {minutes:.1f} min left"
+        return f"; {ended} of {plural(self.total, 'job')} done, about {minutes:.1f} min left"
 
     @staticmethod
     def _written(path: Path) -> tuple[int, int]:

@@ -20,6 +20,7 @@ import numpy as np
 from tlrun.data.examples.csv_table import is_number, read_csv_table
 from tlrun.errors import DataError, did_you_mean
 from tlrun.files.archives import described, load_mat, open_zip
+from tlrun.messages import plural
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,9 @@ def _read_arrays(path: Path, feature_key: str | None, label_key: str | None) -> 
             why = "are the features stored by column? Transpose them"
         elif len(y) == len(x):
             why = "give each row one class, not a row of numbers"
-        raise DataError(f"'{path}': {y.size} labels for {len(x)} rows of features; {why}.")
+        raise DataError(
+            f"'{path}': {plural(y.size, 'label')} for {plural(len(x), 'row')} of features; {why}."
+        )
     names = None if columns is None else tuple(str(c).strip() for c in _texts(columns, path))
     if names is not None and len(names) != x.shape[1]:
         raise DataError(f"'{path}': {len(names)} names of columns for {x.shape[1]} columns.")

@@ -29,6 +29,7 @@ from tlrun.data.problems.label_space import EpisodeFacts, Images, Shape, Task, W
 from tlrun.data.problems.options import Options
 from tlrun.data.problems.pair import Data, Domain, interpolation_of, preprocess_of
 from tlrun.errors import ConfigError, DataError
+from tlrun.messages import plural
 
 
 @dataclass
@@ -57,8 +58,9 @@ class ClassTable:
         if len(few):
             name, count = examples.classes[int(few[0])], int(counts[few[0]])
             raise ConfigError(
-                f"class '{name}' of the {where} has {count} images, fewer than the {shape.shot} "
-                f"support + {shape.query} query images of an episode: lower one of these"
+                f"class '{name}' of the {where} has {plural(count, 'image')}, fewer than the "
+                f"{shape.shot} support + {shape.query} query images of an episode: lower "
+                "one of these"
             )
         self.counts, self.shape = counts, shape
         self.order = torch.argsort(labels, stable=True)  # class after class

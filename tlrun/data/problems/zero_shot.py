@@ -44,6 +44,7 @@ from tlrun.data.sets.folder import Reader
 from tlrun.data.sets.listing import Listing, open_folder
 from tlrun.errors import ConfigError, DataError, did_you_mean
 from tlrun.files.archives import load_mat
+from tlrun.messages import plural
 
 VAL_FRACTION = 0.1
 XLSA17_URL = "http://datasets.d2.mpi-inf.mpg.de/xian/xlsa17.zip"
@@ -146,7 +147,9 @@ def class_groups(
         )
     training = [c for c in seen if c not in chosen["validation"]]
     if len(training) < 2:
-        raise ConfigError(f"{len(training)} classes are left to train on; at least 2 are needed.")
+        raise ConfigError(
+            f"{plural(len(training), 'class')} left to train on; at least 2 are needed."
+        )
     ordered = {k: [c for c in classes if c in names] for k, names in chosen.items()}
     return {"training": training, **ordered}
 

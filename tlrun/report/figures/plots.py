@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlrun.messages import plural
 from tlrun.report.figures.curves import draw_curves
 from tlrun.report.figures.embedding import draw_embedding
 from tlrun.report.figures.pictures import Picture, read_pictures
@@ -199,7 +200,8 @@ def _confusion_title(record: RunRecord, counts: NDArray[np.int64]) -> str:
     true, taken = (short(record.class_name(int(k)), 24) for k in (i, j))
     return (
         f"{right} of {counts.sum():,} target test images are right;\n"
-        f"the most frequent error takes “{true}” for “{taken}” ({wrong[i, j]:,} times)."
+        f"the most frequent error takes “{true}” for “{taken}” "
+        f"({plural(int(wrong[i, j]), 'time')})."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tlrun.evaluate.figures import axis, kind_of, scale
+from tlrun.messages import plural
 from tlrun.report.figures.curves import ORACLES
 from tlrun.report.figures.style import figure, line_look, short
 from tlrun.report.read.entries import Missing
@@ -50,7 +51,7 @@ def draw_learning_curves(groups: list[Group], path: Path) -> None:
             for group in (group for group in drawn if group.data == data):
                 place = min(places[group.key], NAMED)
                 line = _draw_group(ax, group, key, place)
-                rest = f"{len(places) - NAMED} others, further down the table"
+                rest = f"{plural(len(places) - NAMED, 'other')}, further down the table"
                 name = short(names[group.key], 60) if place < NAMED else rest
                 handles.setdefault(place, (line, name))
         for ax in axes[:, 0]:

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from tlrun.errors import ConfigError
 from tlrun.files.atomic import write_atomic
+from tlrun.messages import plural
 from tlrun.report.formats import command
 from tlrun.report.pages.leaderboard_files import by_data_csv, leaderboard_csv, leaderboard_md
 from tlrun.report.pages.leaderboard_page import Context, leaderboard_html
@@ -73,7 +74,7 @@ def write_leaderboard(path: Path) -> Leaderboard:
         [Source(path, "")],
         dict.fromkeys(jobs, ""),
         path,
-        title=f"Sweep of {len(jobs)} jobs",
+        title=f"Sweep of {plural(len(jobs), 'job')}",
         resume=command("resume", str(path.resolve())),
         again=command("report", str(path.resolve())),
     )
@@ -108,7 +109,7 @@ def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
         sources,
         labels,
         folder,
-        title=f"{n} sweep{'s' if n != 1 else ''}, {len(labels)} jobs",
+        title=f"{plural(n, 'sweep')}, {plural(len(labels), 'job')}",
         resume=None,
         again=command("report", *words),
     )

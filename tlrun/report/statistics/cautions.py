@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tlrun.messages import plural
 from tlrun.report.read.run_record import RunRecord, mapping
 from tlrun.report.statistics.data_cautions import data_cautions
 from tlrun.report.statistics.groups import Group
 from tlrun.report.statistics.leaderboard import Leaderboard
-from tlrun.report.statistics.wording import counted, job_noun, named
+from tlrun.report.statistics.wording import counted, named
 
 
 def cautions(board: Leaderboard, never_begun: int = 0) -> list[str]:
@@ -54,7 +55,7 @@ def _failed_trainings(groups: Sequence[Group]) -> str:
     kinds = Counter(failure.kind for failure in failed if failure)
     what = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     return (
-        f"Training failed in {len(failed)} {job_noun(len(failed))} ({what}): "
+        f"Training failed in {plural(len(failed), 'job')} ({what}): "
         f"{named(group.name for group in groups if group.failed_trainings)}. Marked †; the "
         "figures of these jobs say nothing about the method."
     )
@@ -75,7 +76,7 @@ def _repeated(groups: Sequence[Group]) -> str:
     if not extra:
         return ""
     return (
-        f"{extra} completed {job_noun(extra)} with the method, data, settings and seed of another: "
+        f"{plural(extra, 'completed job')} with the method, data, settings and seed of another: "
         "of those the last by folder name counts. Only what was typed tells jobs apart here."
     )
 
@@ -97,8 +98,7 @@ def _other_headlines(done: Sequence[RunRecord], metric: str) -> str:
     if not others:
         return ""
     what = ", ".join(
-        f"{title} of {named(sets)} ({len(sets)} {job_noun(len(sets))})"
-        for title, sets in others.items()
+        f"{title} of {named(sets)} ({plural(len(sets), 'job')})" for title, sets in others.items()
     )
     return f"Jobs with another figure have no place in the columns: {what}."
 

@@ -13,6 +13,7 @@ from tlrun.config.data_names import is_pair_key
 from tlrun.config.own_target import is_own_target
 from tlrun.errors import ConfigError
 from tlrun.files.yaml_file import read_yaml
+from tlrun.messages import plural
 from tlrun.report.formats import command, number, plain
 from tlrun.report.read.run_record import RunRecord, mapping
 from tlrun.report.statistics.cautions import commit
@@ -116,7 +117,7 @@ def _counts(values: Iterable[Any]) -> str:
     counts = Counter(str(value) for value in values if value is not None)
     if len(counts) < 2:
         return next(iter(counts), "")
-    return ", ".join(f"{value} ({n} jobs)" for value, n in counts.most_common())
+    return ", ".join(f"{value} ({plural(n, 'job')})" for value, n in counts.most_common())
 
 
 def _range(done: list[RunRecord], key: str) -> str:

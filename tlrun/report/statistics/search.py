@@ -21,6 +21,7 @@ from typing import Any
 from tlrun.config.hashes import fresh_seeds_command
 from tlrun.evaluate.figures import Unit, finite
 from tlrun.evaluate.selection import sees_target_labels
+from tlrun.messages import plural
 from tlrun.report.formats import NONE, in_points, number, plain
 from tlrun.report.read.run_record import RunRecord, mapping
 from tlrun.report.statistics.groups import kind_in, mean_of, title_in
@@ -168,8 +169,8 @@ def sentences(search: SearchRecord) -> list[str]:
     goal = "the highest" if search.maximize else "the lowest"
     labels = "which sees target labels" if sees_target_labels(search.metric) else ""
     said = [
-        f"{len(search.trials)} trials ({states}) by the sampler {search.sampler}, for {goal} "
-        f"{search.metric.replace('_', ' ')}, {labels or 'without target labels'}."
+        f"{plural(len(search.trials), 'trial')} ({states}) by the sampler {search.sampler}, for "
+        f"{goal} {search.metric.replace('_', ' ')}, {labels or 'without target labels'}."
     ]
     best = search.best
     if best is None:

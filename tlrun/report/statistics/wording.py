@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from tlrun.messages import plural
+
 NAMED = 4  # of a list in a sentence
 
 
@@ -18,8 +20,4 @@ def named(texts: Iterable[str]) -> str:
 
 def counted(counts: Counter[Any]) -> str:
     """'0.1.0 (2 jobs), 0.2.0 (1 job)', the most common first."""
-    return ", ".join(f"{name} ({n} {job_noun(n)})" for name, n in counts.most_common())
-
-
-def job_noun(n: int) -> str:
-    return "job" if n == 1 else "jobs"
+    return ", ".join(f"{name} ({plural(n, 'job')})" for name, n in counts.most_common())
