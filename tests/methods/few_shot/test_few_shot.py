@@ -10,10 +10,11 @@ from torch import nn
 from helpers import small
 from tlrun.data.problems.episodes import EpisodeBatch, split
 from tlrun.data.problems.label_space import EpisodeFacts, Shape
-from tlrun.methods.base import Phase, Progress
+from tlrun.methods.base import Output, Phase, Progress
 from tlrun.methods.few_shot.anil import ANIL
 from tlrun.methods.few_shot.baseline import Baseline
 from tlrun.methods.few_shot.baseline_pp import BaselinePP, CosineHead
+from tlrun.methods.few_shot.episodic import FewShot, class_means
 from tlrun.methods.few_shot.fomaml import FOMAML
 from tlrun.methods.few_shot.maml import MAML
 from tlrun.methods.few_shot.matching_net import MatchingNet
@@ -365,6 +366,37 @@ def test_a_frozen_backbone_is_run_once_for_each_image_of_the_test(tmp_path, monk
         one_by_one = session.evaluator.test(session.net)[0]
     assert len(images) > 60 * 4  # of each episode: three inner steps, then the queries
     assert accuracy(figures) == accuracy(again) == pytest.approx(accuracy(one_by_one), abs=2e-3)
+
+
+class Nearest(FewShot):
+    """Adapts nothing: the nearest class mean, by `predict` alone."""
+
+    def __init__(self, needs_images):
+        self.frozen, self.needs_images = ("backbone",), needs_images
+        self.given = []
+
+    def predict(self, net, x, query):
+        self.given.append(x.shape[1:])
+        features, support = (net(v, head=None).features for v in (x, query.support.x))
+        return Output(-torch.cdist(features, class_means(support[None], query.support.y)[0]))
+
+
+@pytest.mark.parametrize("needs_images", [False, True])
+def test_a_method_says_what_it_holds_still(needs_images, tmp_path):
+    session = small.session(tmp_path / "run", *SHORT, "method=maml")
+    (phase,) = session.phases
+    session.method.build(phase, session.net, session.data)
+    net, evaluator = session.net.eval(), session.evaluator
+    evaluator.method = method = Nearest(needs_images)
+    method.frozen = net.path("backbone")
+    with torch.no_grad():
+        shape = session.data.tests[0]
+        found = evaluator.accuracies(net, "target_test", shape, 2)
+        method.frozen = ()
+        one_by_one = evaluator.accuracies(net, "target_test", shape, 2)
+    image = net.input_shape
+    assert [given == image for given in method.given] == [needs_images] * 2 + [True] * 2
+    assert torch.allclose(found, one_by_one, atol=2e-2)
 
 
 def test_the_mean_of_simple_shot_is_that_of_the_base_classes(tmp_path):

@@ -37,7 +37,6 @@ from tlrun.evaluate.images.episode import episode
 from tlrun.evaluate.images.sections import Section
 from tlrun.files import csv_file
 from tlrun.methods.few_shot.episodic import FewShot
-from tlrun.methods.few_shot.maml import MAML
 from tlrun.methods.query import Query, Support
 from tlrun.models.net import Net
 from tlrun.models.prefix import WHOLE, Entry
@@ -249,8 +248,7 @@ class EpisodeEvaluator(Evaluator):
     ) -> Iterator[Callable[[Tensor], Tensor]]:
         """Images by their index; inside, what a frozen backbone makes of them, each of those drawn
         being run once, as `Net.entry` has it in training."""
-        stages = net.path("backbone")
-        if net.entry or not isinstance(self.method, MAML) or set(stages) - {*self.method.frozen}:
+        if net.entry or not self._holds_backbone_still(net):
             yield lambda index: self._read(examples, index)
             return
         used = drawn.unique()
@@ -263,6 +261,12 @@ class EpisodeEvaluator(Evaluator):
             yield lambda index: features[place[index]]
         finally:
             net.entry = None
+
+    def _holds_backbone_still(self, net: Net) -> bool:
+        """Whether no episode changes the backbone, and the method gives images to the net alone."""
+        method = self.method
+        still = method.frozen if isinstance(method, FewShot) and not method.needs_images else ()
+        return set(net.path("backbone")) <= set(still)
 
     def _figure(
         self, net: Net, role: str, shape: Shape, count: int

@@ -7,7 +7,7 @@ the net to the support (MAML) writes `predict`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,15 @@ class FewShot(Method):
     """Base of the methods for episodes. Every `classify` runs in fp32, also under autocast.
 
     joint: whether it has a prototype for each class, so that base classes can stand beside new ones
-    (`prototypes`, `base_prototypes`, `prototype_scores`).
+    (`prototypes`, `base_prototypes`, `prototype_scores`). frozen: stages that `predict` leaves as
+    they are whatever the support: where these are the backbone and no images are needed, it is
+    given what the backbone makes of an image, which is computed once.
     """
 
     requirements = Requirements(streams=("source",), kind="episodes")
     needs_images = False
     joint = False
+    frozen: Sequence[str] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
