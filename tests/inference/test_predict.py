@@ -119,6 +119,22 @@ def test_bad_files_are_named_and_the_others_predicted(image_run, images, tmp_pat
     assert "a.jpg" in capsys.readouterr().out
 
 
+def test_an_absent_path_among_others_is_named_and_the_others_predicted(
+    image_run, images, tmp_path, caplog
+):
+    (tmp_path / "empty").mkdir()
+    output = tmp_path / "out.csv"
+    given = [tmp_path / "nowhere.png", images, tmp_path / "empty"]
+    with pytest.raises(RunError, match="2 of 5 files could not be read; the others are predicted"):
+        main(image_run.run.path, given, output=output)
+    with output.open() as file:
+        assert [row["path"][-5:] for row in csv.DictReader(file)] == ["a.jpg", "b.png", "c.png"]
+    assert f"there is no file or folder {tmp_path / 'nowhere.png'}" in caplog.text
+    assert f"no image in '{tmp_path / 'empty'}'" in caplog.text
+    with pytest.raises(DataError, match=r"no file or folder .*nowhere.png"):
+        main(image_run.run.path, [given[0], given[2]])
+
+
 def test_what_is_no_file_never_hangs_predict(image_run, images, caplog):
     os.mkfifo(images / "pipe.png")
     (images / "more" / "again").symlink_to(images)

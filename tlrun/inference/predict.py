@@ -295,14 +295,15 @@ def main(
     if not 0 <= unknown_below <= 1:
         raise ConfigError(f"--unknown-below {unknown_below}: give a confidence from 0 to 1")
     left_out = LeftOut(skip_unreadable=True)
-    paths = image_files(images, left_out)
+    bad: list[DataError] = []
+    paths = image_files(images, left_out, bad)
+    places = len(paths) + len(bad)
     if not left_out.only_hidden:
         log.warning("left out: %s", left_out)
     model = load(run_dir, checkpoint, task, classes, candidates=candidates, gamma=gamma)
     model.unknown_below = unknown_below
     if support is not None:
         model.learn(support)
-    bad: list[DataError] = []
     rows: list[Prediction] | list[Box]
     header: Sequence[str]
     if model.boxes:
@@ -316,7 +317,7 @@ def main(
     for error in bad:
         log.warning("%s", error)
     if not rows:
-        raise DataError(f"none of the {plural(len(paths), 'file')} can be read: {bad[0]}")
+        raise DataError(f"none of the {plural(places, 'file')} can be read: {bad[0]}")
     show(rows, texts)
     if not model.boxes and len(rows) > ROWS_SHOWN:
         counts = Counter(p.label for p in predictions).most_common()
@@ -326,7 +327,7 @@ def main(
     unopened = sum(reason == UNOPENED for reason in left_out.reasons.values())
     if bad or unopened:
         raise RunError(
-            f"{len(bad)} of {plural(len(paths), 'file')} could not be read"
+            f"{len(bad)} of {plural(places, 'file')} could not be read"
             f"{f', {unopened} files or folders not opened' if unopened else ''}; the others are "
             "predicted"
         )
@@ -340,33 +341,48 @@ def show(rows: Sequence[Prediction | Box], texts: Sequence[str]) -> None:
         print(f"{row.path:<{width}}  {text}")
 
 
-def image_files(places: Sequence[str | Path], left_out: LeftOut | None = None) -> list[Path]:
+def image_files(
+    places: Sequence[str | Path],
+    left_out: LeftOut | None = None,
+    bad: list[DataError] | None = None,
+) -> list[Path]:
     """Files as given; a folder stands for the images in and below it. DataError if none.
 
-    left_out: takes what lies in the folders and is not read.
+    left_out: takes what lies in the folders and is not read. bad: takes the error of each place
+    that holds no image, which is passed over where another does; without it the first is raised.
     """
     left_out = LeftOut() if left_out is None else left_out
     files: list[Path] = []
     for path in map(Path, places):
         try:
-            kind = stat.S_IFMT(path.stat().st_mode)
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-            why = "" if missing else f" that can be opened ({error.strerror})"
-            raise DataError(f"there is no file or folder {text_of(path)}{why}") from error
-        if kind == stat.S_IFDIR:
-            images = find_images(path, left_out)
-            if not images:
-                beside = str(left_out.below(path)) or "it is empty"
-                raise DataError(f"no image in '{text_of(path)}' ({beside})")
-            files += images
-        elif kind == stat.S_IFREG:
-            files.append(path)
-        else:
-            raise DataError(f"'{text_of(path)}' is a pipe, a socket or a device, not an image")
+            files += _files_at(path, left_out)
+        except DataError as error:
+            if bad is None:
+                raise
+            bad.append(error)
     if not files:
-        raise DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
+        raise (
+            bad[0] if bad else DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
+        )
     return files
+
+
+def _files_at(path: Path, left_out: LeftOut) -> list[Path]:
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        why = "" if missing else f" that can be opened ({error.strerror})"
+        raise DataError(f"there is no file or folder {text_of(path)}{why}") from error
+    if kind == stat.S_IFREG:
+        return [path]
+    if kind != stat.S_IFDIR:
+        raise DataError(f"'{text_of(path)}' is a pipe, a socket or a device, not an image")
+    images = find_images(path, left_out)
+    if not images:
+        beside = str(left_out.below(path)) or "it is empty"
+        raise DataError(f"no image in '{text_of(path)}' ({beside})")
+    return images
 
 
 def write_csv(path: Path, header: Sequence[str], found: Sequence[Prediction | Box]) -> None:
