@@ -463,6 +463,8 @@ def test_the_message_when_absent(name, data_root):
     assert message.startswith(f"{row.title} is not on this machine: looked for {row.folders[0]}/")
     for part in (str(data_root), row.url, "set TLRUN_DATA to it", "tlrun data=digits_digitsm"):
         assert part in message
+    assert "<domain>" in message
+    assert all(row.spellings(domain)[0] in message for domain in row.domains)
 
 
 def test_a_missing_domain(data_root):

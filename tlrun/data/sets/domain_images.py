@@ -211,22 +211,26 @@ def _archives(row: DomainSet, domain: str, given: Sequence[Path]) -> list[Path]:
 
 def _absent(row: DomainSet, domain: str, tried: Sequence[Path]) -> DataError:
     """The one message for a set, or a domain of it, that is not here."""
-    spelled = row.spellings(domain)[0]
     patterns = dict.fromkeys(place for layout in row.layouts for place in layout.places)
-    layouts = [place.format(domain=spelled) for place in patterns]
     if tried:
+        layouts = [place.format(domain=row.spellings(domain)[0]) for place in patterns]
         searched = " or ".join(f"'{place}'" for place in tried[:3])
         return DataError(
             f"{row.title}: no domain '{domain}' in {searched}; looked for "
             f"{' or '.join(layouts)} there. Put its images there (from {row.url}), or choose "
             "another domain."
         )
+    layouts = [place.format(domain="<domain>") for place in patterns]
+    every = ", ".join(row.spellings(name)[0] for name in row.domains)
     home, first = row.folders[0], row.layouts[0]
     what = " and the images that it names" if first.listed else "/<class>/*"
     return missing(
         row.title,
         [*(f"{home}/{place}" for place in layouts), f"an archive of it in {home}/"],
-        needs=[f"the images of {row.title} ({row.url}) as {home}/{layouts[0]}{what}"],
+        needs=[
+            f"the images of {row.title} ({row.url}) as {home}/{layouts[0]}{what}, <domain> being "
+            f"each of {every},"
+        ],
     )
 
 
