@@ -13,7 +13,7 @@ from tlrun.config.compose import compose
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, DataError, RunError
-from tlrun.experiment.checks import check_patterns
+from tlrun.experiment.checks import check_phases
 from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.base import Phase
@@ -241,7 +241,7 @@ def test_pretrained_takes_the_default_weights_and_carries_the_backbone_alone(hub
     session = resnet(tmp_path / "run", "init=pretrained", "transfer.reinit=[backbone.layer4]")
     assert hub == ["DEFAULT"]
     assert [phase.name for phase in session.phases] == ["target"]
-    check_patterns(session)
+    check_phases(session)
     before = {k: v.clone() for k, v in session.net["backbone"].state_dict().items()}
     session.carry_over(0, set(session.net.parts))
     assert hub == ["DEFAULT"]  # what starts anew is drawn, not fetched
@@ -328,19 +328,19 @@ def test_a_file_that_cannot_be_is_told_before_the_data_are_read(
 def test_a_pattern_without_a_match_is_an_error_before_training(key, message, tmp_path):
     session = small.session(tmp_path / "run", *FINETUNE, key)
     with pytest.raises(ConfigError, match=message):
-        check_patterns(session)
+        check_phases(session)
 
 
 def test_a_stage_both_carried_and_renewed_is_an_error_before_training(tmp_path):
     keys = (*FINETUNE, "transfer.carry=[backbone]", "transfer.reinit=[backbone.conv1]")
     with pytest.raises(ConfigError, match=r"both name backbone\.conv1"):
-        check_patterns(small.session(tmp_path / "run", *keys))
+        check_phases(small.session(tmp_path / "run", *keys))
 
 
 def test_nothing_left_to_train_is_an_error_before_training(tmp_path):
     keys = (*FINETUNE, "transfer.cut=5", "transfer.freeze_carried=true")
     with pytest.raises(ConfigError, match="cut at most after 4"):
-        check_patterns(small.session(tmp_path / "run", *keys))
+        check_phases(small.session(tmp_path / "run", *keys))
 
 
 def test_cut_and_carry_contradict(tmp_path):

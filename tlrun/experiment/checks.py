@@ -24,7 +24,7 @@ from tlrun.experiment.session import Session
 from tlrun.methods.balances.base import Balance
 from tlrun.methods.base import Method, Phase, Term
 from tlrun.models.batch_norm import FROZEN
-from tlrun.models.net import NO_STATISTICS
+from tlrun.models.net import NO_STATISTICS, Net
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -247,16 +247,35 @@ def check_balance(cfg: Config, method: Method, balance: Balance) -> None:
         raise ConfigError("this balance looks at whole batches only: trainer.accumulate=1")
 
 
-def check_patterns(session: Session) -> None:
-    """Every pattern of parts and stages (`transfer.*`, `frozen`) matches something.
+def check_phases(session: Session) -> None:
+    """Every pattern of parts and stages (`transfer.*`, `frozen`) matches something, and method and
+    terms find in every phase what they need.
 
     All phases are built on a copy of the net. What that draws is given back: a worker process,
     which does not ask, starts the same.
     """
-    net = copy.deepcopy(session.net)
+    net, initial = copy.deepcopy(session.net), session.initial_weights
+    goes_on = (session.run_dir.checkpoints / "last.pt").exists()
     with torch.random.fork_rng(devices=[]):
         for index, phase in enumerate(session.phases):
+            before = set(net.parts)
             session.method.build(phase, net, session.data)
-            net.select(phase.frozen)
-            if index == session.initial_weights.phase:
-                session.initial_weights.check(net)
+            frozen = net.select(phase.frozen)
+            if index == initial.phase:
+                initial.check(net)
+                initial.foresee(net, before)
+            if not goes_on and (initial.init in INITS or index < initial.phase):
+                check_start(session, phase, net, frozen)
+
+
+def check_start(session: Session, phase: Phase, net: Net, frozen: Sequence[str]) -> None:
+    """Ask method and terms; net: as the phase will find it."""
+    trainable = {p: p.requires_grad for p in net.parameters()}
+    for stage in frozen:
+        for parameter in net.parameters_in(stage):
+            parameter.requires_grad_(False)
+    session.method.check(phase, net, session.data)
+    for term in session.terms.values() if phase.terms is True else ():
+        term.check(net, session.data)
+    for parameter, was in trainable.items():
+        parameter.requires_grad_(was)

@@ -139,9 +139,7 @@ class InitialWeights:
                 net, prediction_parts_of(run, state), self._other_classes(net, run, classes)
             )
         else:
-            held = before if index > 0 or self.pretrained else set()
-            stages = [stage for stage in net.stages() if stage.partition(".")[0] in held]
-            known = {stage: lacking_in_file(net, stage) if index == 0 else "" for stage in stages}
+            known = self._at_hand(net, before)
         return transfer(
             net,
             known=known,
@@ -150,6 +148,21 @@ class InitialWeights:
             reinit=self.reinit,
             freeze=self.freeze,
         )
+
+    def foresee(self, net: Net, before: set[str]) -> None:
+        """Set `net.carried` as `apply` will in phase `self.phase`; not that of another run, which
+        is read then. before: as of `apply`."""
+        if self.asked and self.init in INITS:
+            kept, renewed = chosen(net, self.carry, self.reinit)
+            known = self._at_hand(net, before)
+            carried = (stage for stage, lacking in known.items() if not lacking)
+            net.carried = tuple(s for s in carried if s in kept and s not in renewed)
+
+    def _at_hand(self, net: Net, before: set[str]) -> dict[str, str]:
+        """The stages with weights of this run's own or of a file -> "", or why one has none."""
+        held = before if self.phase > 0 or self.pretrained else set()
+        stages = [stage for stage in net.stages() if stage.partition(".")[0] in held]
+        return {stage: "" if self.phase > 0 else lacking_in_file(net, stage) for stage in stages}
 
     @staticmethod
     def _other_classes(net: Net, run: RunDir, classes: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from tlrun.engine.distributed import Endpoint
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.baselines import has_baseline, is_baseline, train_baselines
-from tlrun.experiment.checks import check_patterns
+from tlrun.experiment.checks import check_phases
 from tlrun.experiment.dry_run import dry_run
 from tlrun.experiment.limits import explain_limits
 from tlrun.experiment.nodes import leader_of
@@ -97,7 +97,7 @@ def train(session: Session) -> None:
     """Fit here, or in `trainer.devices` workers of each node; the session then has the net's last
     form."""
     write_surroundings(session)
-    check_patterns(session)
+    check_phases(session)
     if world_size(session.cfg) == 1:
         session.trainer().fit()
         return

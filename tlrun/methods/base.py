@@ -206,6 +206,12 @@ class Method:
         Called when fresh, on resume and for predict.
         """
 
+    def check(self, phase: Phase, net: Net, data: Data) -> None:
+        """Raise ConfigError where `start` would for want of something, before any phase is trained.
+
+        net: as the phase will find it, but for its weights: parts, `carried`, what is frozen.
+        """
+
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         """Once per phase, never on resume: snapshots, closed forms."""
 
@@ -303,6 +309,9 @@ class Term:
         Called several times for one net: take back what an earlier call did. What a term changes
         must act in training alone, since `predict` knows no terms.
         """
+
+    def check(self, net: Net, data: Data) -> None:
+        """Raise ConfigError for what `start` or `loss` would not find: as `Method.check`."""
 
     def start(self, net: Net, data: Data) -> None:
         """Once per phase, never on resume."""

@@ -11,7 +11,7 @@ from helpers import small
 from helpers.sessions import before_adapting, moved
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.errors import ConfigError
-from tlrun.experiment.checks import check_patterns
+from tlrun.experiment.checks import check_phases
 from tlrun.methods.query import Query
 from tlrun.methods.source_free.adabn import Moments
 
@@ -114,10 +114,10 @@ def test_moments_are_merged_without_loss():
 def test_a_net_without_batch_norm_is_refused_before_training(tmp_path):
     session = small.session(tmp_path / "run", *OPTIONS, "backbone.batch_norm=false")
     with pytest.raises(ConfigError, match=r"method=adabn .*backbone\.batch_norm=true"):
-        check_patterns(session)
+        check_phases(session)
 
 
 def test_steps_of_the_last_phase_are_refused_before_training(tmp_path):
     session = small.session(tmp_path / "run", "method=adabn", "phases.adapt.steps=3")
     with pytest.raises(ConfigError, match=r"phases\.adapt\.steps=3"):
-        check_patterns(session)
+        check_phases(session)

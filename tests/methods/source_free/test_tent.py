@@ -8,7 +8,7 @@ from helpers import small
 from helpers.sessions import before_adapting, moved
 from tlrun.data.pipeline.streams import Batch
 from tlrun.errors import ConfigError
-from tlrun.experiment.checks import check_patterns
+from tlrun.experiment.checks import check_phases
 from tlrun.methods.base import Phase, Progress
 from tlrun.methods.source_free.tent import Tent
 
@@ -86,7 +86,7 @@ def test_the_source_phase_trains_everything_again():
 def test_what_makes_no_sense_is_refused(tmp_path):
     session = small.session(tmp_path / "run", *OPTIONS, "backbone.batch_norm=false")
     with pytest.raises(ConfigError, match="method=tent adapts batch norm"):
-        check_patterns(session)
+        check_phases(session)
     with pytest.raises(ConfigError, match=r"method\.adapt_steps=0"):
         small.configured(Tent, adapt_steps=0)
     with pytest.raises(ConfigError, match=r"method\.adapt_lr=-1"):

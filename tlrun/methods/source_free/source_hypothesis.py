@@ -54,10 +54,13 @@ class SourceFree(Method):
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
 
-    def start(self, phase: Phase, net: Net, data: Data) -> None:
+    def check(self, phase: Phase, net: Net, data: Data) -> None:
         """Refuses to adapt what no source has trained."""
         if phase.name == self.adapting.name:
             check_carried(net)
+
+    def start(self, phase: Phase, net: Net, data: Data) -> None:
+        self.check(phase, net, data)  # what another run lacks is known only now
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if phase.name != "source":

@@ -33,7 +33,7 @@ from tlrun.fp32 import in_fp32
 from tlrun.losses.contrastive import class_contrast
 from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.key_queue import KeyQueue
-from tlrun.methods.terms.shown import target_output
+from tlrun.methods.terms.shown import labelled_target, target_output
 from tlrun.models.ema import EmaTeacher
 from tlrun.models.heads import Head
 from tlrun.models.net import PROJECTOR, Net
@@ -64,6 +64,10 @@ class BiTuning(Term):
 
     def build(self, net: Net) -> None:
         net.add(PROJECTOR, Head(net.feature_dim, self.dim, (), False, 0.0))
+
+    def check(self, net: Net, data: Data) -> None:
+        labelled_target(data, "bi_tuning")
+        last_layer(net)
 
     def start(self, net: Net, data: Data) -> None:
         last = last_layer(net)

@@ -26,7 +26,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import FrozenCopy
-from tlrun.methods.terms.shown import old_head, target_output
+from tlrun.methods.terms.shown import labelled_target, old_head, target_output
 from tlrun.models.net import Net
 
 
@@ -43,11 +43,14 @@ class CoTuning(Term):
         self.relation = torch.zeros(0)  # (K_T, K_S), rows sum to 1
         self.head = ""
 
+    def check(self, net: Net, data: Data) -> None:
+        labelled_target(data, "co_tuning")
+        old_head(net, "co_tuning")
+
     @torch.no_grad()
     def start(self, net: Net, data: Data) -> None:
-        examples = data.role("target_train")
-        if examples is None or examples.labels is None:
-            raise ConfigError("terms=[co_tuning] needs labelled target images: target_labels=k")
+        examples = labelled_target(data, "co_tuning")
+        assert examples.labels is not None
         self.head = old_head(net, "co_tuning")
         copied = FrozenCopy()
         copied.remember(net)  # in eval mode

@@ -36,8 +36,8 @@ from tlrun.methods.terms.feature_maps import (
     layers,
     over_positions,
 )
-from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients
-from tlrun.methods.terms.shown import target_output
+from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients, check_carried
+from tlrun.methods.terms.shown import labelled_target, target_output
 from tlrun.models.net import Net
 from tlrun.models.prefix import entry_before, prefix
 
@@ -70,6 +70,12 @@ class Delta(Term):
     def attach(self, net: Net) -> None:
         self.student.attach(net, layers(net, self.stages))
 
+    def check(self, net: Net, data: Data) -> None:
+        check_carried(net, "delta")
+        layers(net, self.stages)
+        if self.attention:
+            labelled_target(data, "delta")
+
     def start(self, net: Net, data: Data) -> None:
         self.anchor.remember(net, "delta")
         self.teacher.remember(net)
@@ -78,9 +84,7 @@ class Delta(Term):
             sizes = {name: channels(net.module_of(name)) for name in found}
             self.weights = {name: torch.full((size,), 1 / size) for name, size in sizes.items()}
             return
-        examples = data.role("target_train")
-        if examples is None or examples.labels is None:
-            raise ConfigError("terms=[delta] needs labelled target images: target_labels=k")
+        examples = labelled_target(data, "delta")
         some = examples.subset(permutation(len(examples), "delta")[: self.images])
         device = next(net.parameters()).device
         x, y, _ = next(batches(some, data.preprocess, device, self.images))

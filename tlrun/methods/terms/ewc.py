@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from tlrun.config.ranges import Count, Size, Weight
+from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.pipeline.hashing import permutation
 from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients
+from tlrun.methods.terms.memory import Anchor, FrozenCopy, add_to_gradients, check_carried
 from tlrun.methods.terms.shown import source_heads
 from tlrun.models.net import Net
 
@@ -45,6 +46,11 @@ class EWC(Term):
         self.anchor = Anchor()
         self.fisher: dict[str, Tensor] = {}
 
+    def check(self, net: Net, data: Data) -> None:
+        check_carried(net, "ewc")
+        for stream in source_heads(net, "ewc").values():
+            learned_from(data, stream)
+
     def start(self, net: Net, data: Data) -> None:
         self.anchor.remember(net, "ewc")
         copied = FrozenCopy()
@@ -52,11 +58,7 @@ class EWC(Term):
         device, names = next(net.parameters()).device, list(self.anchor.values)
         self.fisher = {}
         for head, stream in source_heads(net, "ewc").items():
-            examples = data.role(f"{stream}_train")
-            if examples is None:
-                raise ConfigError(
-                    "terms=[ewc] needs source images to find out which weights matter"
-                )
+            examples = learned_from(data, stream)
             chosen = examples.subset(permutation(len(examples), "ewc")[: self.images])
             x = torch.cat([x for x, _, _ in batches(chosen, data.preprocess, device)])
             for name, value in fisher(copied.of(net), head, x, names, self.samples).items():
@@ -86,6 +88,14 @@ class EWC(Term):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.anchor.values, self.fisher = dict(state["anchor"]), dict(state["fisher"])
+
+
+def learned_from(data: Data, stream: str) -> ImageSet:
+    """The training images of a stream. Raises ConfigError where there are none."""
+    examples = data.role(f"{stream}_train")
+    if examples is None:
+        raise ConfigError("terms=[ewc] needs source images to find out which weights matter")
+    return examples
 
 
 def of_mean_one(values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from tlrun.config.ranges import Weight
 from tlrun.data.problems.pair import Data
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.memory import Anchor, add_to_gradients
+from tlrun.methods.terms.memory import Anchor, add_to_gradients, check_carried
 from tlrun.models.net import Net
 
 
@@ -40,6 +40,9 @@ class L2SP(Term):
     def __init__(self, alpha: Weight = 0.1, beta: Weight = 0.01) -> None:
         self.alpha, self.beta = alpha, beta
         self.anchor = Anchor()
+
+    def check(self, net: Net, data: Data) -> None:
+        check_carried(net, "l2_sp")
 
     def start(self, net: Net, data: Data) -> None:
         self.anchor.remember(net, "l2_sp")

@@ -39,6 +39,9 @@ class LwF(Term):
         self.teacher = FrozenCopy()
         self.heads: list[str] = []
 
+    def check(self, net: Net, data: Data) -> None:
+        old_heads(net, "lwf")
+
     def start(self, net: Net, data: Data) -> None:
         self.heads = list(old_heads(net, "lwf"))
         self.teacher.remember(net)

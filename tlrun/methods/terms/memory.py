@@ -18,6 +18,15 @@ from tlrun.errors import ConfigError
 from tlrun.models.net import Net
 
 
+def check_carried(net: Net, term: str) -> None:
+    """Raises ConfigError if nothing was carried over into the net."""
+    if not net.carried:
+        raise ConfigError(
+            f"terms=[{term}] needs weights that were carried over: method=finetune, or "
+            "init=RUN_DIR, or init=pretrained"
+        )
+
+
 class Anchor:
     """Clones of the carried parameters, by name in the net."""
 
@@ -26,11 +35,7 @@ class Anchor:
 
     def remember(self, net: Net, term: str) -> None:
         """Raises ConfigError if nothing was carried over. term: for that sentence."""
-        if not net.carried:
-            raise ConfigError(
-                f"terms=[{term}] needs weights that were carried over: method=finetune, or "
-                "init=RUN_DIR, or init=pretrained"
-            )
+        check_carried(net, term)
         carried = {id(p) for stage in net.carried for p in net.parameters_in(stage)}
         self.values = {
             name: parameter.detach().clone()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tlrun.errors import ConfigError
 from tlrun.methods.base import DomainOutput, Update
 from tlrun.methods.fine_tuning.finetune import SOURCE_HEAD
 from tlrun.models.net import PUBLISHED_HEAD, Net
+
+if TYPE_CHECKING:
+    from tlrun.data.examples.image_set import ImageSet
+    from tlrun.data.problems.pair import Data
 
 
 def old_head(net: Net, term: str) -> str:
@@ -46,6 +52,14 @@ def _learned_before(net: Net, names: tuple[str, ...], why: str) -> str:
         if name in net.parts and set(net.select(["backbone", name])) <= set(net.carried):
             return name
     raise ConfigError(why)
+
+
+def labelled_target(data: Data, term: str) -> ImageSet:
+    """The target's training images. Raises ConfigError where they have no labels."""
+    examples = data.role("target_train")
+    if examples is None or examples.labels is None:
+        raise ConfigError(f"terms=[{term}] needs labelled target images: target_labels=k")
+    return examples
 
 
 def target_output(update: Update, term: str) -> DomainOutput:

@@ -15,11 +15,17 @@ import torch
 from torch import Tensor
 
 from tlrun.config.ranges import NotNegative, Positive, Repeats, Weight
+from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
 from tlrun.methods.consistency.smoothness import net_vat
 from tlrun.methods.terms.adaptation import shown
 from tlrun.models.net import Net
+
+STILL = (
+    "terms=[vat] judges images by backbone and classifier, of which nothing is trained in this "
+    "phase"
+)
 
 
 class VAT(Term):
@@ -39,6 +45,14 @@ class VAT(Term):
     ) -> None:
         self.weight, self.radius, self.xi, self.iterations = weight, radius, xi, iterations
 
+    def check(self, net: Net, data: Data) -> None:
+        """It judges images by backbone and classifier, of which something has to train."""
+        if net.main_head not in net.parts:
+            raise ConfigError("terms=[vat] judges images by a classifier, which this method lacks")
+        path = [stage for part in ("backbone", net.main_head) for stage in net.path(part)]
+        if not any(p.requires_grad for stage in path for p in net.parameters_in(stage)):
+            raise ConfigError(STILL)
+
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         shown(update, "vat", "target", "logits")  # the main head judges target images
         value = net_vat(
@@ -50,8 +64,5 @@ class VAT(Term):
             iterations=self.iterations,
         )
         if not value.requires_grad and torch.is_grad_enabled():
-            raise ConfigError(
-                "terms=[vat] judges images by backbone and classifier, of which nothing is trained "
-                "in this phase"
-            )
+            raise ConfigError(STILL)
         return {"vat": self.weight * value}
