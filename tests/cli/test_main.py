@@ -17,7 +17,7 @@ import tlrun
 from tlrun.cli.help_text import HELP
 from tlrun.cli.main import main
 from tlrun.cli.parsers import VERBS, parser_of
-from tlrun.cli.train import check_built, variants
+from tlrun.cli.train import check_built, preset_axes, variants
 from tlrun.config.compose import compose
 from tlrun.config.saved import load_config
 from tlrun.errors import ConfigError, Interrupted, RunError
@@ -364,6 +364,43 @@ def test_the_swept_methods_that_lack_a_key_are_named(
     assert f"unknown key 'method.diversity'{sentence}" in capsys.readouterr().err
     assert calls == []
     assert list(in_tmp.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("experiment=bundled/adaptation method.attach=features", " for method=source_only, dan, "),
+        (
+            "experiment=bundled/few_shot method.scale=5",
+            "only protonet, matching_net, baseline_pp have",
+        ),
+        ("experiment=bundled/few_shot method=maml,anil method.scale=5", ": Valid: inner_lr"),
+    ],
+)
+def test_the_methods_of_a_presets_axis_are_asked_too(
+    executed: Callable[..., list[Path]],
+    capsys: pytest.CaptureFixture[str],
+    in_tmp: Path,
+    words: str,
+    sentence: str,
+) -> None:
+    calls = executed()
+    assert main(["-m", *words.split()]) == 2
+    assert sentence in capsys.readouterr().err
+    assert calls == []
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_a_search_has_no_axis_of_its_preset() -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    words = ["experiment=bundled/few_shot", "method.scale=interval(1,20)", "search=optuna"]
+    assert preset_axes(words, never) == []
+    assert preset_axes(["experiment=bundled/few_shot,bundled/maml", "method.scale=1"], never) == []
+    axes = preset_axes([*words[:1], "method.scale=1"], compose)
+    assert [axis.partition(",")[0] for axis in axes] == ["method=protonet"]
+    assert preset_axes(words[:1], compose) == []
 
 
 @pytest.mark.parametrize("data", ["attributes", "pacs_dog_horse", "pacs_episodes", "xlsa17_images"])

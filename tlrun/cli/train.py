@@ -26,6 +26,7 @@ from tlrun.config.compose import compose, register_resolvers, resolve_and_check,
 from tlrun.config.explain import explain
 from tlrun.config.hashes import config_dir_of
 from tlrun.config.overrides import (
+    key_of,
     keys_of_swept_groups,
     open_keys,
     override_list,
@@ -141,6 +142,8 @@ def check(args: argparse.Namespace) -> list[dict[str, Any]]:
     )
     if args.config_dir and any(o.startswith("hydra.searchpath") for o in overrides):
         return []  # Hydra merges the two, `compose` cannot
+    if is_sweep:
+        overrides = [*preset_axes(overrides, composed_variant), *overrides]
     configs = []
     for variant in variants(overrides) if is_sweep else [overrides]:
         variant = another_pair(variant, overrides) if is_sweep else variant
@@ -188,6 +191,25 @@ def variants(overrides: Sequence[str]) -> Iterator[list[str]]:
     for axis in axes:
         for value in axis[1:VALUES_CHECKED]:
             yield [value if other is axis else other[0] for other in axes]
+
+
+def preset_axes(overrides: Sequence[str], composed: Callable[..., DictConfig]) -> list[str]:
+    """What the chosen experiment sweeps over by itself (`method=a,b`), of groups of which a key is
+    typed: each of their options has to know it."""
+    typed = [key_of(override) for override in overrides]
+    chosen = [o for o, key in zip(overrides, typed, strict=True) if key == "experiment"]
+    swept = any(override.is_sweep_override() for override in parse_overrides(chosen))
+    searched = any(key.startswith(("search", "hydra/sweeper")) for key in typed)
+    if not chosen or swept or searched:
+        return []
+    sweeper = composed(chosen, keep_hydra=True).hydra.sweeper
+    if sweeper.get("trials") is not None:  # a search asks for values of its own
+        return []
+    return [
+        f"{key}={values}"
+        for key, values in (sweeper.get("params") or {}).items()
+        if key not in typed and any(word.startswith(f"{key}.") for word in typed)
+    ]
 
 
 def name_options_without(
