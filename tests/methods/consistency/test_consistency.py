@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy, cross_entropy
 
 from helpers import small, updates
 from tlrun.errors import ConfigError
@@ -65,6 +65,24 @@ def test_self_ensembling_is_its_equation():
     assert found["classification"].item() == pytest.approx(plain.item(), rel=1e-5)
 
 
+def test_self_ensembling_weighs_the_balance_inside_the_consistency_as_the_authors_do():
+    method = SelfEnsembling(consistency=2.0, balance=0.5, strong=True, view="clean")
+    net, batch = net_of(method), views()
+    other = copy.deepcopy(net)
+    method.threshold = threshold = middle(net, batch["target"].views["clean"])
+    found = losses_of(method, net, batch)
+    opinion = other["teacher"].teach(batch["target"].views["clean"], "target").logits.softmax(1)
+    student = other(batch["target"].views["strong"], "target").logits.softmax(1)
+    sure = (opinion.amax(1) >= threshold).float()
+    expected = 2.0 * (sure * (student - opinion).square().mean(1)).mean()
+    assert found["consistency"].item() == pytest.approx(expected.item(), rel=1e-5)
+    even = torch.full_like(student[0], 1 / student.shape[1])
+    away = binary_cross_entropy(student.mean(0), even, reduction="sum")
+    away = away - binary_cross_entropy(even, even, reduction="sum")
+    expected = 2.0 * 0.5 * sure.mean() * away
+    assert found["balance"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_fixmatch_is_its_equation():
     method = FixMatchDA(consistency=2.0, view="clean", source_strong=True)
     net, batch = net_of(method), views()
@@ -113,6 +131,7 @@ def test_only_the_student_trains_and_the_teacher_predicts():
         (FixMatchDA, {"view": "week"}, "did you mean 'weak'"),
         (FixMatchDA, {"ema": 1.0}, "from 0 to below 1"),
         (SelfEnsembling, {"consistency": -1.0}, "from 0"),
+        (SelfEnsembling, {"view": "strong"}, "weak"),
         (VADA, {"radius": 0.0}, "method.radius"),
         (VADA, {"ema": -0.1}, "method.ema"),
         (VADA, {"trade_off": -1.0}, "method.trade_off"),
