@@ -140,8 +140,13 @@ def test_a_named_folder_is_honoured_and_never_shared(executed: Callable[..., lis
     calls = executed()
     assert main(["hydra.run.dir=here"]) == 0
     assert main(["hydra.run.dir=here"]) == 0
-    assert [path.name for path in calls] == ["here", "here_2"]
-    assert (calls[1] / ".hydra").is_dir()
+    assert main(["hydra.run.dir=here", "seed=7"]) == 0
+    assert [path.name for path in calls] == ["here", "here_2", "here_3"]
+    typed = [list(OmegaConf.load(path / ".hydra" / "overrides.yaml")) for path in calls]
+    assert typed == [[], [], ["seed=7"]]
+    hydra = OmegaConf.load(calls[2] / ".hydra" / "hydra.yaml").hydra
+    assert hydra.overrides.task == ["seed=7"]
+    assert OmegaConf.load(calls[2] / ".hydra" / "config.yaml").seed == 7
 
 
 def test_python_runs_the_same(executed: Callable[..., list[Path]]) -> None:

@@ -293,6 +293,8 @@ def job(cfg: DictConfig) -> None:
             folder = Path(hydra_cfg.runtime.output_dir)
             run = start.create_run_folder(config, folder, override_list(hydra_cfg.overrides.task))
             found = state.found_folder and run.path == folder
+            if hydra_cfg.output_subdir is None:
+                start.write_hydra(run, cfg, hydra_cfg)
             with start.nothing_left_if_refused(run, found=found):
                 start.run_experiment(run, state.began)
     except Exception as error:

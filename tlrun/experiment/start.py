@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
@@ -27,9 +26,6 @@ EXIT_CODE = 130  # of Ctrl-C
 def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
     """Claim a run folder and write config.yaml and overrides.yaml, before all else."""
     run = RunDir.create(folder)
-    made_by_hydra = Path(folder) / HYDRA
-    if run.path != Path(folder) and made_by_hydra.is_dir():
-        shutil.copytree(made_by_hydra, run.path / HYDRA, dirs_exist_ok=True)
     write_config(run, cfg, overrides)
     return run
 
@@ -37,6 +33,15 @@ def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[s
 def write_config(run: RunDir, cfg: DictConfig, overrides: Sequence[str]) -> None:
     write_atomic(run.config, OmegaConf.to_yaml(cfg, resolve=True))
     write_atomic(run.overrides, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+def write_hydra(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> None:
+    """What Hydra's own output_subdir would hold, written only where the folder is this run's."""
+    folder = run.path / HYDRA
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+    write_atomic(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_cfg})))
+    write_atomic(folder / "overrides.yaml", OmegaConf.to_yaml(hydra_cfg.overrides.task))
 
 
 @contextmanager

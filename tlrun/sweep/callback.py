@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, flag_override
 
+from tlrun.run_folder.run_dir import HYDRA
 from tlrun.sweep.folder import open_sweep
 from tlrun.sweep.progress import start_progress
 from tlrun.sweep.slurm import ask_the_queue
@@ -19,9 +20,13 @@ class SweepCallback(Callback):
     """Opens the sweep's folder and its bar; what goes wrong there ends the command."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Of a single run, before Hydra makes its folder."""
+        """Of a single run, before Hydra makes its folder, which may be another run's already: what
+        Hydra would write there, the run writes into the folder that it gets."""
         if (state := current_sweep()) is not None:
             state.found_folder = Path(config.hydra.run.dir).exists()
+        if config.hydra.output_subdir == HYDRA:
+            with flag_override(config, ["struct", "readonly"], [False, False]):
+                config.hydra.output_subdir = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         state = current_sweep()

@@ -15,7 +15,7 @@ from tlrun.config import trust
 from tlrun.config.overrides import override_list
 from tlrun.messages import plural, say
 from tlrun.run_folder.locks import LOCK, held_by_another, locked
-from tlrun.run_folder.run_dir import RunDir, is_sweep, numbered, remove_empty, runs_in
+from tlrun.run_folder.run_dir import HYDRA, RunDir, is_sweep, numbered, remove_empty, runs_in
 from tlrun.sweep.command import add_command, command_of
 from tlrun.sweep.own_targets import SKIP, skipped_jobs, sweeps_over_pairs
 from tlrun.sweep.search import is_search
@@ -54,7 +54,7 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
 def _tell_jobs(folder: Path, config: DictConfig, *, pairs: bool) -> None:
     """Add overrides to the command: these reach the jobs under every launcher."""
     more = [f"hydra.sweep.dir={quoted(str(folder))}"]
-    if config.hydra.output_subdir == ".hydra":
+    if config.hydra.output_subdir == HYDRA:
         more.append("hydra.output_subdir=null")  # Hydra would write .hydra of finished jobs too
     if str(config.hydra.sweeper.get("_target_")).endswith(".BasicSweeper"):
         with flag_override(config, ["struct", "readonly"], [False, False]):

@@ -219,7 +219,7 @@ def _write_config(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> DictConfig:
     if config.trainer.threads == "auto" and (threads := threads_of_job(hydra_cfg.launcher)):
         config.trainer.threads = threads
     if hydra_cfg.output_subdir is None:
-        _write_hydra(run.path / ".hydra", cfg, hydra_cfg)
+        start.write_hydra(run, cfg, hydra_cfg)
     start.write_config(run, config, override_list(hydra_cfg.overrides.task))
     return config
 
@@ -243,11 +243,3 @@ def _gpus(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> Iterator[None]:
 def describe_state(state: str | None) -> str:
     """What became of a job that is not complete, for the line that tells of its next beginning."""
     return "failed before" if state == "failed" else "interrupted before"
-
-
-def _write_hydra(folder: Path, cfg: DictConfig, hydra_cfg: Any) -> None:
-    """What Hydra's own output_subdir would hold, written only where the job is this process's."""
-    folder.mkdir(exist_ok=True)
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(cfg))
-    write_atomic(folder / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_cfg})))
-    write_atomic(folder / "overrides.yaml", OmegaConf.to_yaml(hydra_cfg.overrides.task))
