@@ -210,9 +210,10 @@ def test_a_folder_that_was_there_stays(tlrun: Command) -> None:
     assert not list(RUN.path.iterdir())
     Path("run/notes.txt").write_text("mine")
     assert tlrun(*refused) == 2
-    assert Path("run/notes.txt").read_text() == "mine"
-    assert RUN.read_status()["state"] == "failed"
+    assert [path.name for path in RUN.path.iterdir()] == ["notes.txt"]
+    RunDir.create("run")
     assert tlrun(*refused) == 2  # the folder is that run's now: this one would have had run_2
+    assert sorted(path.name for path in RUN.path.iterdir()) == ["notes.txt", "status.json"]
     assert [path.name for path in Path.cwd().iterdir()] == ["run"]
     with pytest.raises(ConfigError, match="no such phase"):
         run_overrides([*refused, "hydra.run.dir=python"])

@@ -418,6 +418,10 @@ def test_a_dry_run_spares_what_was_there(in_tmp: Path) -> None:
     Path("mine/thesis.tex").write_text("years of work")
     assert main([*WORDS, "dry_run=true", "hydra.run.dir=mine"]) == 0
     assert [path.name for path in Path("mine").iterdir()] == ["thesis.tex"]
+    Path("mine/thesis.tex").unlink()
+    assert main([*WORDS, "dry_run=true", "hydra.run.dir=mine"]) == 0
+    assert Path("mine").is_dir()
+    assert not list(Path("mine").iterdir())
 
 
 def test_a_dry_run_shows_the_net_and_leaves_nothing(

@@ -291,11 +291,11 @@ def job(cfg: DictConfig) -> None:
         config = resolve_and_check(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
             folder = Path(hydra_cfg.runtime.output_dir)
-            run = start.create_run_folder(config, folder, override_list(hydra_cfg.overrides.task))
-            found = state.found_folder and run.path == folder
+            typed, found = override_list(hydra_cfg.overrides.task), state.found_folder
+            run = start.create_run_folder(config, folder, typed, found=found)
             if hydra_cfg.output_subdir is None:
                 start.write_hydra(run, cfg, hydra_cfg)
-            with start.nothing_left_if_refused(run, found=found):
+            with start.nothing_left_if_refused(run):
                 start.run_experiment(run, state.began)
     except Exception as error:
         state.failures.append(error)  # `train` raises it, as it is
@@ -311,12 +311,10 @@ def run_overrides(
     check_built(config)
 
     def train_here() -> dict[str, Any]:
-        there = Path(folder).exists()
-        run = start.create_run_folder(config, folder, typed)
-        found = there and run.path == Path(folder)
+        run = start.create_run_folder(config, folder, typed, found=Path(folder).exists())
         try:
             with (
-                start.nothing_left_if_refused(run, found=found),
+                start.nothing_left_if_refused(run),
                 composed(plain(config), None if config_dir is None else str(config_dir)),
             ):
                 return {**start.run_experiment(run), "run_dir": str(run.path)}

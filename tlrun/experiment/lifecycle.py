@@ -50,7 +50,7 @@ def execute(path: Path, began: float | None = None) -> dict[str, Any]:
     with locked(run_dir), logging_to(run_dir), explain_limits(run_dir):
         cfg = load_config(run_dir.config)
         if cfg.dry_run:
-            rehearse(run_dir, cfg)
+            dry_run(open_session(run_dir, plain(resolve_auto(cfg))))
             return {}
         cfg = resolve_auto(cfg, trained=(run_dir.checkpoints / "last.pt").exists())
         asked = bool(cfg.baseline)
@@ -63,14 +63,6 @@ def execute(path: Path, began: float | None = None) -> dict[str, Any]:
         run_dir.set_status("completed", step=summary["steps"])
         show(run_dir)
     return summary
-
-
-def rehearse(run_dir: RunDir, cfg: DictConfig) -> None:
-    """`dry_run=true`: nothing is left of the folder."""
-    try:
-        dry_run(open_session(run_dir, plain(resolve_auto(cfg))))
-    finally:
-        run_dir.discard()
 
 
 def begin(run_dir: RunDir, cfg: DictConfig, began: float) -> Session:

@@ -23,9 +23,15 @@ from tlrun.run_folder.run_dir import HYDRA, RunDir
 EXIT_CODE = 130  # of Ctrl-C
 
 
-def create_run_folder(cfg: DictConfig, folder: str | Path, overrides: Sequence[str]) -> RunDir:
-    """Claim a run folder and write config.yaml and overrides.yaml, before all else."""
+def create_run_folder(
+    cfg: DictConfig, folder: str | Path, overrides: Sequence[str], *, found: bool = False
+) -> RunDir:
+    """Claim a run folder and write config.yaml and overrides.yaml, before all else.
+
+    found: whether `folder` was there before the command.
+    """
     run = RunDir.create(folder)
+    run.found = found and run.path == Path(folder)
     write_config(run, cfg, overrides)
     return run
 
@@ -45,16 +51,13 @@ def write_hydra(run: RunDir, cfg: DictConfig, hydra_cfg: Any) -> None:
 
 
 @contextmanager
-def nothing_left_if_refused(run: RunDir, *, found: bool = False) -> Iterator[None]:
-    """A mistake of the command or the data that is seen before training leaves no new run folder.
-
-    found: the folder was there before the run and stays.
-    """
+def nothing_left_if_refused(run: RunDir) -> Iterator[None]:
+    """A mistake of the command or the data that is seen before training leaves no new run."""
     try:
         yield
     except (ConfigError, DataError):
         if run.path.is_dir() and run.holds_no_training():
-            run.discard(folder=not found)
+            run.discard()
         raise
 
 
@@ -64,25 +67,35 @@ def run_experiment(run: RunDir, began: float | None = None) -> dict[str, Any]:
     began: time.time() when the command began, where it is for this run alone (None = now).
     """
     began = began or time.time()  # before torch is imported
-    with recorded(run), stop_explained(run), termination_told():
+    with discarded_if_dry(run), recorded(run), stop_explained(run), termination_told():
         from tlrun.experiment.lifecycle import execute  # torch comes in here
 
         return execute(run.path, began)
 
 
 @contextmanager
+def discarded_if_dry(run: RunDir) -> Iterator[None]:
+    """Nothing is left of a dry run, however it ends."""
+    is_dry = _is_dry_run(run)
+    try:
+        yield
+    finally:
+        if is_dry:
+            run.discard()
+
+
+@contextmanager
 def stop_explained(run: RunDir) -> Iterator[None]:
     """Ctrl-C or SIGTERM, wherever it comes, leaves as Interrupted that says how to go on.
 
-    The trainer's own sentence stays, but for a dry run: nothing is left of that, whose trainer
-    names a folder that is gone.
+    The trainer's own sentence stays, but for a dry run, whose trainer names a folder that will be
+    gone.
     """
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
         code = int(getattr(stop, "exit_code", EXIT_CODE))
         if _is_dry_run(run):
-            run.discard()
             raise Interrupted("stopped; a dry run keeps nothing", code) from None
         if isinstance(stop, Interrupted):
             raise
@@ -90,9 +103,6 @@ def stop_explained(run: RunDir) -> Iterator[None]:
 
 
 def _is_dry_run(run: RunDir) -> bool:
-    """Also where the folder is removed already."""
-    if not run.config.is_file():
-        return True
     try:
         return bool(read_yaml(run.config).get("dry_run"))
     except (ConfigError, AttributeError):

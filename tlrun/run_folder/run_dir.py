@@ -26,6 +26,7 @@ from tlrun.run_folder.locks import LOCK
 
 COMMANDS = "sweep.yaml"  # of a sweep's folder: what `tlrun resume SWEEP_DIR` gives again
 HYDRA = ".hydra"  # its own record of a run's configuration
+LOGGED = ("tensorboard", "wandb", "mlflow.json", "mlflow.db")  # of loggers
 STATES = ("created", "running", "completed", "failed", "interrupted")
 
 
@@ -49,6 +50,7 @@ class RunDir:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
+        self.found = False  # whether the folder was there before the command that runs in it
         self.config = path / "config.yaml"
         self.overrides = path / "overrides.yaml"
         self.environment = path / "environment.json"
@@ -122,22 +124,20 @@ class RunDir:
         raise AssertionError  # numbers do not end
 
     def holds_no_training(self) -> bool:
-        """Whether nothing is in it but what a run writes down before its first evaluation."""
-        files = {*self._before_training(), self.path / HYDRA, self.checkpoints}
+        """Whether a run has left nothing in it but what `discard` removes."""
+        logged = (self.path / name for name in LOGGED)
         kept = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
-        return not kept and files.issuperset(self.path.iterdir())
+        return not kept and not any(path.exists() for path in (self.metrics, *logged))
 
-    def discard(self, *, folder: bool = True) -> None:
-        """Remove what a run wrote before its first evaluation: all that a dry run writes.
-
-        folder: also its folder and those above it that are empty then.
-        """
+    def discard(self) -> None:
+        """Remove what a run writes before its first evaluation, all that a dry run writes; and,
+        unless it was found, its folder with those above it that are empty then."""
         shutil.rmtree(self.path / HYDRA, ignore_errors=True)
         for file in self._before_training():
             file.unlink(missing_ok=True)
         with suppress(OSError):  # something is in it
             self.checkpoints.rmdir()
-        if folder:
+        if not self.found:
             remove_empty(self.path)
 
     def _before_training(self) -> tuple[Path, ...]:
