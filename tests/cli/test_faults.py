@@ -230,6 +230,9 @@ def test_a_resume_that_is_refused_keeps_its_folder(
     monkeypatch.setattr(patched, lambda *_: fail(DataError("no such data"))())
     assert tlrun("resume", "run") == 2
     assert RUN.read_status()["error"] == "no such data"
+    assert tlrun("resume", "run", "dry_run=true") == 2
+    assert tlrun.sentence.endswith("dry_run=false")
+    assert RUN.config.is_file()
 
 
 def test_the_leaderboard_says_why_a_job_was_refused(tlrun: Command) -> None:

@@ -53,6 +53,8 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def resume_run(run_dir: RunDir, overrides: Sequence[str]) -> dict[str, Any]:
     """Train what is left; of a complete run, without overrides, only missing files are made."""
     cfg = load_config(run_dir.config, list(overrides))
+    if cfg.dry_run:  # which would remove the folder
+        raise ConfigError("resume goes on with the training itself: dry_run=false")
     saved = checkpoint.load_last(run_dir.checkpoints) if run_dir.checkpoints.is_dir() else None
     completed = run_dir.read_status().get("state") == "completed"
     if completed and not overrides and (saved is not None or run_dir.summary.is_file()):
