@@ -17,15 +17,22 @@ READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 FIGURE = r"[\d.]+(?: ± [\d.]+)?"
 RANKED = 3  # seeds from which on a row has a rank
 BOUNDS = ("digits/source_only/", "digits/source_only_plain/", "digits/target_only/")
+LONGER = ("digits/best_source_only/", "digits/best/")  # another net and budget: columns of their own
 
-# README's lines: the rows of source only, DANN and the best (None: the best ranked of the recipe).
+# README's lines: the rows of source only, DANN, the best (None: the best ranked of the recipe that
+# has its budget), and source only and the method of the longer budget.
 FRONT: tuple[tuple[str | None, ...], ...] = (
-    ("digits/source_only/mnist_usps", "digits/dann/mnist_usps", None),
-    ("digits/source_only/usps_mnist", "digits/dann/usps_mnist", None),
-    ("digits/source_only/mnist_mnistm", "digits/dann/mnist_mnistm", None),
-    ("–", "–", "digits/fixmatch_da_conv4/mnist_mnistm_blend"),
-    ("digits_digitsm/source_only", "digits_digitsm/dann", ""),
+    *(
+        (f"digits/source_only/{pair}", f"digits/dann/{pair}", None, *(f"{p}{long}" for p in LONGER))
+        for pair, long in (
+            ("mnist_usps", "mnist_usps"),
+            ("usps_mnist", "usps_mnist"),
+            ("mnist_mnistm", "mnist_mnistm_margin"),
+        )
+    ),
+    ("digits_digitsm/source_only", "digits_digitsm/dann", "", "", ""),
 )
+RULE = "|---" * (2 + len(FRONT[0])) + "|\n"  # under the titles of README's table
 
 
 def cells(line: str) -> list[str]:
@@ -68,7 +75,7 @@ def write_headers(rows: Iterable[tuple[Path, list[str], str]]) -> None:
 
 
 def front_figures(rows: dict[str, list[str]]) -> list[list[str]]:
-    """Source only, DANN and the best of each line of README's table; "–" or "" of none."""
+    """The figures of each line of README's table; "" of none."""
     figures = []
     for names in FRONT:
         recipe = names[0].rpartition("/")[2] if names[0] else ""
@@ -83,13 +90,13 @@ def best(rows: dict[str, list[str]], recipe: str) -> str:
         name
         for name, row in rows.items()
         if name.startswith("digits/") and name.endswith(f"/{recipe}")  # multitask has one, too
-        if int(row[1]) >= RANKED and not name.startswith(BOUNDS)
+        if int(row[1]) >= RANKED and not name.startswith((*BOUNDS, *LONGER))
     )
 
 
 def with_front(readme: str, figures: list[list[str]]) -> str:
     """README with these figures in the lines of its table of results; labels stay."""
-    begin = readme.index("|---|---|---|---|---|\n") + len("|---|---|---|---|---|\n")
+    begin = readme.index(RULE) + len(RULE)
     lines = readme[begin:].splitlines(keepends=True)
     for i, new in enumerate(figures):
         label, *_, published = cells(lines[i])
