@@ -17,7 +17,7 @@ READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 FIGURE = r"[\d.]+(?: ± [\d.]+)?"
 RANKED = 3  # seeds from which on a row has a rank
 BOUNDS = ("digits/source_only/", "digits/source_only_plain/", "digits/target_only/")
-LONGER = ("digits/best_source_only/", "digits/best/")  # another net and budget: columns of their own
+LONGER = ("digits/best_source_only/", "digits/best/")  # of another net and budget
 
 # README's lines: the rows of source only, DANN, the best (None: the best ranked of the recipe that
 # has its budget), and source only and the method of the longer budget.

@@ -33,6 +33,17 @@ def test_claim_takes_a_folder_that_hydra_made(tmp_path: Path) -> None:
     assert RunDir.claim(tmp_path / "run") == tmp_path / "run"
 
 
+def test_claim_leaves_a_folder_with_files_of_somebody_else(tmp_path: Path) -> None:
+    mine = tmp_path / "project"
+    mine.mkdir()
+    (mine / "config.yaml").write_text("mine")
+    run = RunDir.create(mine)
+    assert run.path == tmp_path / "project_2"
+    run.discard()
+    assert (mine / "config.yaml").read_text() == "mine"
+    assert [path.name for path in mine.iterdir()] == ["config.yaml"]
+
+
 def test_claim_says_where_it_could_not_write(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(RunError, match=r"cannot .* the run folder .*outputs/run"):

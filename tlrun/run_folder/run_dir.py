@@ -99,16 +99,20 @@ class RunDir:
             )
         return run
 
-    @staticmethod
-    def claim(path: str | Path) -> Path:
+    @classmethod
+    def claim(cls, path: str | Path) -> Path:
         """Make `path` this run's own and return it; if a run has it already, "<name>_2" and so on.
 
         The exclusive creation of status.json is the lock, since Hydra may have made the folder.
-        Raises RunError if the place cannot be written.
+        A folder without one where somebody's files have a run's names is as good as taken: they
+        would be written over. Raises RunError if the place cannot be written.
         """
         for candidate in numbered(Path(path)):
             try:
                 candidate.mkdir(parents=True, exist_ok=True)
+                files = [f for f in cls(candidate)._before_training() if f.name != LOCK]
+                if not (candidate / "status.json").exists() and any(f.exists() for f in files):
+                    continue
                 os.close(os.open(candidate / "status.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
                 return candidate
             except FileExistsError as error:
