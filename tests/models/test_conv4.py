@@ -20,6 +20,12 @@ def test_sizes_and_stages_of_the_paper():
     assert Conv4((1, 28, 28), pools=2).feature_dim == 64 * 7 * 7
 
 
+def test_each_block_has_its_own_channels():
+    net = Conv4((1, 28, 28), channels=[8, 16, 24, 32], width=0.5)
+    assert [net.get_submodule(stage)[0].out_channels for stage in net.stage_names] == [4, 8, 12, 16]
+    assert net.feature_dim == 16
+
+
 def test_the_layout_in_memory_changes_no_output():
     torch.manual_seed(0)
     net = Conv4((1, 28, 28), width=0.1).eval()
@@ -33,6 +39,8 @@ def test_the_layout_in_memory_changes_no_output():
 def test_from_its_configuration_and_its_limits():
     cfg = plain(compose(["backbone=conv4"]).backbone)
     assert build_backbone(cfg, (1, 16, 16)).feature_dim == 64
+    with pytest.raises(ConfigError, match="four blocks, not 2"):
+        Conv4((1, 28, 28), channels=[32, 64])
     with pytest.raises(ConfigError, match=r"backbone\.pools=3"):
         Conv4((1, 8, 8))
     with pytest.raises(ConfigError, match=r"backbone\.pools=5"):

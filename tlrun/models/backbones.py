@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Annotated
 
@@ -123,23 +124,32 @@ class Conv4(ConvStages):
     """Conv-4 of few-shot learning (Vinyals et al. 2016; Snell et al. 2017): 4 x [conv3x3-64, batch
     norm, pool, ReLU], 64 features at 28x28.
 
-    width: multiplies the 64 channels. pools: how many of the blocks pool, from the first on.
+    channels: of the four blocks. width: multiplies them. pools: how many of the blocks pool, from
+    the first on.
     """
 
     def __init__(
-        self, input_shape: Sequence[int], width: Scale = 1.0, pools: Annotated[int, Range(0, 4)] = 4
+        self,
+        input_shape: Sequence[int],
+        channels: Sequence[Width] = (64, 64, 64, 64),
+        width: Scale = 1.0,
+        pools: Annotated[int, Range(0, 4)] = 4,
     ) -> None:
-        units = _scaled(64, width)
-        channels = [_channels(input_shape), units, units, units]
+        if len(channels) != 4:
+            raise ConfigError(
+                f"backbone 'conv4' has four blocks, not {len(channels)}: set "
+                "backbone.channels=[32,64,64,64], for one"
+            )
+        units = [_channels(input_shape), *(_scaled(count, width) for count in channels)]
         if min(input_shape[1:]) < 2**pools:
             raise ConfigError(
                 f"images of {input_shape[1]}x{input_shape[2]} are pooled away by backbone "
                 f"'conv4': set backbone.pools={int(min(input_shape[1:])).bit_length() - 1}"
             )
         stages: dict[str, nn.Module] = {}
-        for i, count in enumerate(channels):
+        for i, (before, after) in enumerate(pairwise(units)):
             layers: OrderedDict[str, nn.Module] = OrderedDict(
-                conv=nn.Conv2d(count, units, 3, padding=1), norm=nn.BatchNorm2d(units)
+                conv=nn.Conv2d(before, after, 3, padding=1), norm=nn.BatchNorm2d(after)
             )
             if i < pools:
                 layers["pool"] = nn.MaxPool2d(2)
