@@ -227,6 +227,7 @@ class Augmentation:
     noise: Annotated[float, Range(0, 100)]
     cutout: Annotated[float, Range(0, 2**12)]
     blend: Share
+    blend_margin: Share
     mixup: Annotated[float, Range(0, 100)]
     cutmix: Annotated[float, Range(0, 100)]
 

@@ -7,7 +7,7 @@ from helpers.toy_sets import PRE
 from helpers.toy_sets import tiny_set as toy
 from tlrun.data.examples.image_set import ImageSet
 from tlrun.data.examples.pixels import FilePixels
-from tlrun.data.pipeline.augment import Augment
+from tlrun.data.pipeline.augment import Augment, _margin
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.pipeline.streams import Stream, batches
 from tlrun.errors import ConfigError, DataError
@@ -129,3 +129,35 @@ def test_blending_lays_a_rolled_image_behind():
     assert torch.equal(plain.batch(0).views["clean"], PRE(toy().read(batch.index)))
     off = stream(backdrops=backdrops, augment=Augment({"blend": 1e-9})).batch(0).x
     assert torch.equal(off, PRE(toy().read(batch.index)))
+
+
+def test_blending_with_a_margin_shows_the_edge_and_never_the_centre():
+    framed = torch.full((1, 1, 8, 8), 40, dtype=torch.uint8)
+    framed[0, 0, 2:6, 2:6] = 200  # the object, within a frame of two pixels
+    backdrops = ImageSet("photos", framed)
+
+    def drawn(ops):
+        blended = stream(backdrops=backdrops, augment=Augment(ops))
+        blended.preprocess = Preprocess((1, 8, 8), "none", channels=1)
+        batch = blended.batch(0)
+        return (batch.x * 255).round(), toy().read(batch.index).float()
+
+    x, raw = drawn({"blend_margin": 1.0})
+    assert torch.equal(x, (raw - 40).abs())
+    x, raw = drawn({"blend": 0.5, "blend_margin": 1.0})  # what is not rolled has a margin behind
+    by_margin = (x == (raw - 40).abs()).flatten(1).all(1)
+    assert 0 < by_margin.sum() < 8
+    whole, _ = drawn({"blend": 0.5})
+    assert torch.equal(whole[~by_margin], x[~by_margin])  # the draws of one change no other
+
+
+def test_a_margin_is_a_strip_along_any_of_the_four_edges():
+    behind = torch.zeros(1, 1, 20, 20, dtype=torch.uint8)
+    behind[0, 0, :4], behind[0, 0, -4:] = 10, 20
+    behind[0, 0, 4:-4, :4], behind[0, 0, 4:-4, -4:] = 30, 40
+    images = behind.expand(400, -1, -1, -1)
+    strips = _margin(images, torch.rand(400, 2, generator=torch.Generator().manual_seed(0)))
+    assert strips.shape == images.shape
+    middle = strips[:, 0, 10, 10]
+    assert set(middle.tolist()) <= {10.0, 20.0, 30.0, 40.0}
+    assert min(torch.bincount(middle.long(), minlength=41)[[10, 20, 30, 40]].tolist()) > 40

@@ -48,6 +48,7 @@ OPS = {
     "noise": "standard deviation of normal noise per pixel",
     "cutout": "side in pixels of a square set to zero (mid-grey)",
     "blend": "probability of |image - backdrop|, a rolled training image of the target",
+    "blend_margin": "the same of what blend leaves, a strip at an edge of such an image, stretched",
     "mixup": "alpha of Beta(alpha, alpha): shares of two images and of their labels",
     "cutmix": "the same, of the areas: a box of another image, and labels by area",
 }
@@ -55,17 +56,18 @@ WARPS = ("shift", "rotate", "scale", "shear")
 AFFINE = ("flip", *WARPS)
 POLICIES = ("rand_augment", "trivial_augment")
 PHOTO = ("random_resized_crop", "color_jitter", *POLICIES)  # on pixels
-IMAGES_ONLY = {*PHOTO, *AFFINE, "cutout", "background", "blend", "cutmix"}
+BLENDS = ("blend", "blend_margin")  # with images of the target
+IMAGES_ONLY = {*PHOTO, *AFFINE, "cutout", "background", *BLENDS, "cutmix"}
 GEOMETRY = (*AFFINE, "random_resized_crop", *POLICIES)  # what moves an image
 
 
 class Augment:
     """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
 
-    Operations of strength 0 cost nothing; all that move the image share one resampling. `blend`
-    needs other images than those of the batch, so the stream does it, before all others; what mixes
-    labels too (`mixing`) it does after them. Raises ConfigError for an unknown operation or a
-    strength out of range.
+    Operations of strength 0 cost nothing; all that move the image share one resampling. Those of
+    BLENDS need other images than those of the batch, so the stream does them, before all others;
+    what mixes labels too (`mixing`) it does after them. Raises ConfigError for an unknown operation
+    or a strength out of range.
     """
 
     def __init__(self, ops: Mapping[str, float] | None = None) -> None:
@@ -241,24 +243,51 @@ class Augment:
         return x.masked_fill(hole[:, None], 0.0)
 
 
-def blend(raw: Tensor, backdrops: ImageSet, draws: Draws, probability: float) -> Tensor:
-    """|image − backdrop| with the given probability, as MNIST-M is made of digits and photographs.
+def blend(raw: Tensor, backdrops: ImageSet, draws: Draws, ops: Mapping[str, float]) -> Tensor:
+    """|image − backdrop| for some images, as MNIST-M is made of digits and photographs.
 
-    raw: (B, C, H, W) uint8. The backdrop is drawn from `backdrops` and rolled along both axes by
-    anything, so what it shows is cut and misplaced: of the set only the texture is of use.
+    raw: (B, C, H, W) uint8. ops: the probabilities of BLENDS, that of the margin for what the other
+    leaves. A backdrop is drawn from `backdrops`; of them only the texture is of use. Rolled along
+    both axes by anything, what it shows is cut and misplaced, but in the image; a strip at its edge
+    shows little of what stands in the centre.
     """
-    u = draws.uniform("blend", 4)
-    size = raw.shape[2:]
-    behind = backdrops.read((u[:, 1] * len(backdrops)).long().cpu()).to(raw.device)
-    behind = _rolled(behind, *((u[:, 2 + i] * size[i]).long() for i in range(2)))
-    mixed = (raw.to(torch.int16) - behind.to(torch.int16)).abs().to(raw.dtype)
-    return torch.where((u[:, 0] < probability).view(-1, 1, 1, 1), mixed, raw)
+    blended, left = raw, torch.ones(len(raw), dtype=torch.bool, device=raw.device)
+    for name, backdrop in ((BLENDS[0], _rolled), (BLENDS[1], _margin)):
+        if name not in ops:
+            continue
+        u = draws.uniform(name, 4)
+        behind = backdrops.read((u[:, 1] * len(backdrops)).long().cpu()).to(raw.device)
+        mixed = (raw.to(torch.int16) - backdrop(behind, u[:, 2:]).to(torch.int16)).abs()
+        chosen = left & (u[:, 0] < ops[name])
+        blended = torch.where(chosen.view(-1, 1, 1, 1), mixed.to(raw.dtype), blended)
+        left = left & ~chosen
+    return blended
 
 
-def _rolled(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """images: (B, C, H, W), each moved by its own (rows, columns), (B,) int64, around the edges."""
+def _rolled(images: Tensor, u: Tensor) -> Tensor:
+    """images: (B, C, H, W), each moved by u (B, 2) of its height and width, around the edges."""
     count, _, height, width = images.shape
+    rows, columns = (u[:, 0] * height).long(), (u[:, 1] * width).long()
     y = (torch.arange(height, device=images.device) - rows[:, None]) % height
     x = (torch.arange(width, device=images.device) - columns[:, None]) % width
     first = torch.arange(count, device=images.device)[:, None, None]
     return images[first, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _margin(images: Tensor, u: Tensor) -> Tensor:
+    """images: (B, C, H, H) uint8 -> of each a strip at an edge, a fifth of the side by a half of
+    it, stretched to the whole; u (B, 2) says which edge and where along it."""
+    side = images.shape[-1]
+    thin, long = max(1, round(side / 5)), max(1, side // 2)
+    edge = (u[:, 0] * 4).long()  # top, bottom, left, right
+    along = (u[:, 1] * (side - long + 1)).long()
+    across = (edge % 2) * (side - thin)
+    top_left = torch.stack([across, along], 1)
+    sides = torch.tensor([thin, long], device=images.device).expand(len(images), 2)
+    box = torch.where(
+        (edge < 2)[:, None, None],
+        torch.stack([top_left, sides], 1),
+        torch.stack([top_left.flip(1), sides.flip(1)], 1),
+    ).flatten(1)
+    upright = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    return photo.resized_crops(images, box.float(), side, upright).mul_(255.0).round_()

@@ -47,7 +47,7 @@ class Stream:
     decoded ahead by `workers` threads (0 = when it is asked for).
 
     views: further views of each image, name -> augmentation (None: none at all), with draws of
-    their own. backdrops: images that the operation `blend` of `augment` lays behind these.
+    their own. backdrops: images that the operations BLENDS of `augment` lay behind these.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Stream:
         draws = Draws(self.seed, self.name, epoch, index)
         clean = cache(partial(self.preprocess, raw))  # once, however many views begin with it
         if self.augment is not None and self.backdrops is not None:
-            blended = blend(raw, self.backdrops, draws, self.augment.ops["blend"])
+            blended = blend(raw, self.backdrops, draws, self.augment.ops)
             x = self._augmented(blended, partial(self.preprocess, blended), self.augment, draws)
         else:
             x = self._augmented(raw, clean, self.augment, draws)

@@ -31,7 +31,7 @@ from tlrun.data.examples.splits import (
     with_val,
 )
 from tlrun.data.pipeline.activations import Activations, as_given
-from tlrun.data.pipeline.augment import Augment
+from tlrun.data.pipeline.augment import BLENDS, Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.class_checks import check_alone, check_source, check_target, class_names
@@ -198,7 +198,7 @@ class Data:
                 f"data.augment.{domain}{STRONG}, for example "
                 f"'data.augment.{domain}{STRONG}={{rotate: 15, scale: 0.2, noise: 0.1}}'"
             )
-        for name in {"blend", *strong.mixing} & strong.ops.keys():
+        for name in sorted({*BLENDS, *strong.mixing} & strong.ops.keys()):
             raise ConfigError(
                 f"data.augment.{domain}{STRONG}.{name}: only plain images are blended or mixed, "
                 f"as data.augment.{domain}.{name}"
@@ -208,16 +208,17 @@ class Data:
     def backdrops(self, stream: str) -> ImageSet | None:
         """The target's training images, if the augmentation of a stream blends with them."""
         augment = self.augment.get(stream)
-        if augment is None or "blend" not in augment.ops:
+        asked = [name for name in BLENDS if augment is not None and name in augment.ops]
+        if not asked:
             return None
         images = self.unlabelled or self.domains["target"].train
         if images is None:
             raise ConfigError(
-                f"data.augment.{stream}.blend lays target images behind those of the {stream}, and "
-                "target_images=none withholds them"
+                f"data.augment.{stream}.{asked[0]} lays target images behind those of the "
+                f"{stream}, and target_images=none withholds them"
             )
         if len(images.shape) != 3:
-            raise ConfigError(f"data.augment.{stream}.blend is for images; these are features")
+            raise ConfigError(f"data.augment.{stream}.{asked[0]} is for images; these are features")
         return images
 
     def info(self) -> dict[str, Any]:
