@@ -226,6 +226,7 @@ class Augmentation:
     background: Annotated[float, Range(0, 100)]
     noise: Annotated[float, Range(0, 100)]
     cutout: Annotated[float, Range(0, 2**12)]
+    binarize: Share
     blend: Share
     blend_margin: Share
     mixup: Annotated[float, Range(0, 100)]

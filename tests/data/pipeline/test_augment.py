@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tlrun.data.pipeline.augment import BLENDS, OPS, PHOTO, Augment
+from tlrun.data.pipeline.augment import OPS, PHOTO, STORED, Augment
 from tlrun.data.pipeline.hashing import Draws
 from tlrun.data.pipeline.mixing import MIXING
 from tlrun.errors import ConfigError
@@ -44,7 +44,7 @@ def test_nothing_to_do_costs_nothing():
     assert not Augment({"noise": 0.0})
 
 
-OTHERS = {*BLENDS, "rand_augment_ops", *PHOTO, *MIXING}  # test_streams, test_photo, test_mixing
+OTHERS = {*STORED, "rand_augment_ops", *PHOTO, *MIXING}  # test_streams, test_photo, test_mixing
 
 
 @pytest.mark.parametrize("name", sorted(set(OPS) - OTHERS))

@@ -161,3 +161,22 @@ def test_a_margin_is_a_strip_along_any_of_the_four_edges():
     middle = strips[:, 0, 10, 10]
     assert set(middle.tolist()) <= {10.0, 20.0, 30.0, 40.0}
     assert min(torch.bincount(middle.long(), minlength=41)[[10, 20, 30, 40]].tolist()) > 40
+
+
+def test_black_and_white_comes_before_a_backdrop_and_leaves_views_alone():
+    grey = torch.tensor([0, 1, 90, 255], dtype=torch.uint8).repeat(8, 1, 4, 1)
+    examples = ImageSet("grey", grey, torch.zeros(8, dtype=torch.int64))
+    backdrops = ImageSet("photos", torch.full((1, 1, 4, 4), 100, dtype=torch.uint8))
+
+    def drawn(ops, **kw):
+        made = stream(examples, augment=Augment(ops), **kw)
+        made.preprocess = Preprocess((1, 4, 4), "none", channels=1)
+        return made.batch(0)
+
+    batch = drawn({"binarize": 1.0}, views={"clean": None})
+    assert (batch.x[:, 0, 0] * 255).round().tolist() == [[0, 255, 255, 255]] * 8
+    assert (batch.views["clean"][:, 0, 0] * 255).round().tolist() == [[0, 1, 90, 255]] * 8
+    blended = drawn({"binarize": 1.0, "blend_margin": 1.0}, backdrops=backdrops)
+    assert (blended.x[:, 0, 0] * 255).round().tolist() == [[100, 155, 155, 155]] * 8
+    some = drawn({"binarize": 0.5}).x[:, 0, 0, 1] > 0.5
+    assert 0 < some.sum() < 8

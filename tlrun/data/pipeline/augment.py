@@ -47,6 +47,7 @@ OPS = {
     "background": "standard deviation of a smooth random field added per channel",
     "noise": "standard deviation of normal noise per pixel",
     "cutout": "side in pixels of a square set to zero (mid-grey)",
+    "binarize": "probability of black and white: what is not black becomes white",
     "blend": "probability of |image - backdrop|, a rolled training image of the target",
     "blend_margin": "the same of what blend leaves, a strip at an edge of such an image, stretched",
     "mixup": "alpha of Beta(alpha, alpha): shares of two images and of their labels",
@@ -57,7 +58,8 @@ AFFINE = ("flip", *WARPS)
 POLICIES = ("rand_augment", "trivial_augment")
 PHOTO = ("random_resized_crop", "color_jitter", *POLICIES)  # on pixels
 BLENDS = ("blend", "blend_margin")  # with images of the target
-IMAGES_ONLY = {*PHOTO, *AFFINE, "cutout", "background", *BLENDS, "cutmix"}
+STORED = ("binarize", *BLENDS)  # on images as stored, before all others
+IMAGES_ONLY = {*PHOTO, *AFFINE, "cutout", "background", *STORED, "cutmix"}
 GEOMETRY = (*AFFINE, "random_resized_crop", *POLICIES)  # what moves an image
 
 
@@ -65,9 +67,9 @@ class Augment:
     """Operations by name and strength, e.g. {invert: 0.5, gain: 0.5, rotate: 15}; see `OPS`.
 
     Operations of strength 0 cost nothing; all that move the image share one resampling. Those of
-    BLENDS need other images than those of the batch, so the stream does them, before all others;
-    what mixes labels too (`mixing`) it does after them. Raises ConfigError for an unknown operation
-    or a strength out of range.
+    STORED act on images as they are stored, and BLENDS need other images than those of the batch,
+    so the stream does them first (`of_stored`); what mixes labels too (`mixing`) it does last.
+    Raises ConfigError for an unknown operation or a strength out of range.
     """
 
     def __init__(self, ops: Mapping[str, float] | None = None) -> None:
@@ -88,6 +90,14 @@ class Augment:
     def reads_raw(self, preprocess: Preprocess) -> bool:
         """Whether it begins with images as stored, not with preprocessed ones."""
         return preprocess.images and (self.photo or (self.warps and preprocess.crops))
+
+    def of_stored(self, raw: Tensor, backdrops: ImageSet | None, draws: Draws) -> Tensor:
+        """What STORED do; `raw` itself where they do nothing. backdrops: images for BLENDS."""
+        if "binarize" in self.ops:
+            white = 255 if raw.dtype == torch.uint8 else 1
+            chosen = draws.uniform("binarize", 1).view(-1, 1, 1, 1) < self.ops["binarize"]
+            raw = torch.where(chosen & (raw > 0), torch.full_like(raw, white), raw)
+        return raw if backdrops is None else blend(raw, backdrops, draws, self.ops)
 
     def of_raw(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
         """Images as stored -> what the net is given: preprocessed and augmented."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tlrun.data.examples.image_set import ImageSet
-from tlrun.data.pipeline.augment import Augment, blend
+from tlrun.data.pipeline.augment import Augment
 from tlrun.data.pipeline.hashing import Draws, permutation
 from tlrun.data.pipeline.mixing import mixed
 from tlrun.data.pipeline.prefetch import Prefetch, auto_workers
@@ -140,11 +140,9 @@ class Stream:
         """What the net is given of raw examples: augmented, and in every further view."""
         draws = Draws(self.seed, self.name, epoch, index)
         clean = cache(partial(self.preprocess, raw))  # once, however many views begin with it
-        if self.augment is not None and self.backdrops is not None:
-            blended = blend(raw, self.backdrops, draws, self.augment.ops)
-            x = self._augmented(blended, partial(self.preprocess, blended), self.augment, draws)
-        else:
-            x = self._augmented(raw, clean, self.augment, draws)
+        stored = raw if self.augment is None else self.augment.of_stored(raw, self.backdrops, draws)
+        first = clean if stored is raw else partial(self.preprocess, stored)
+        x = self._augmented(stored, first, self.augment, draws)
         views = {}
         for view, augment in self.views.items():
             others = Draws(self.seed, f"{self.name}/{view}", epoch, index)

@@ -31,7 +31,7 @@ from tlrun.data.examples.splits import (
     with_val,
 )
 from tlrun.data.pipeline.activations import Activations, as_given
-from tlrun.data.pipeline.augment import BLENDS, Augment
+from tlrun.data.pipeline.augment import BLENDS, STORED, Augment
 from tlrun.data.pipeline.preprocess import Preprocess
 from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.class_checks import check_alone, check_source, check_target, class_names
@@ -198,10 +198,10 @@ class Data:
                 f"data.augment.{domain}{STRONG}, for example "
                 f"'data.augment.{domain}{STRONG}={{rotate: 15, scale: 0.2, noise: 0.1}}'"
             )
-        for name in sorted({*BLENDS, *strong.mixing} & strong.ops.keys()):
+        for name in sorted({*STORED, *strong.mixing} & strong.ops.keys()):
             raise ConfigError(
-                f"data.augment.{domain}{STRONG}.{name}: only plain images are blended or mixed, "
-                f"as data.augment.{domain}.{name}"
+                f"data.augment.{domain}{STRONG}.{name}: only plain images are blended, "
+                f"binarized or mixed, as data.augment.{domain}.{name}"
             )
         return strong
 
