@@ -29,19 +29,31 @@ def test_claims_of_the_same_second_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_claim_takes_a_folder_that_hydra_made(tmp_path: Path) -> None:
-    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
     assert RunDir.claim(tmp_path / "run") == tmp_path / "run"
 
 
-def test_claim_leaves_a_folder_with_files_of_somebody_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.yaml", ".hydra/config.yaml", ".lock", "sweep.yaml"),
+        *("report.html", "predictions_photo.csv", "baseline/mine", "checkpoints/last.pt"),
+    ],
+)
+def test_claim_leaves_a_folder_with_files_of_somebody_else(tmp_path: Path, name: str) -> None:
     mine = tmp_path / "project"
-    mine.mkdir()
-    (mine / "config.yaml").write_text("mine")
+    (mine / name).parent.mkdir(parents=True)
+    (mine / name).write_text("mine")
     run = RunDir.create(mine)
     assert run.path == tmp_path / "project_2"
     run.discard()
-    assert (mine / "config.yaml").read_text() == "mine"
-    assert [path.name for path in mine.iterdir()] == ["config.yaml"]
+    assert (mine / name).read_text() == "mine"
+    assert [path for path in mine.rglob("*") if path.is_file()] == [mine / name]
+
+
+def test_claim_takes_a_folder_with_files_of_other_names(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert RunDir.claim(tmp_path) == tmp_path
 
 
 def test_claim_says_where_it_could_not_write(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tlrun.run_folder.locks import LOCK
 COMMANDS = "sweep.yaml"  # of a sweep's folder: what `tlrun resume SWEEP_DIR` gives again
 HYDRA = ".hydra"  # its own record of a run's configuration
 LOGGED = ("tensorboard", "wandb", "mlflow.json", "mlflow.db")  # of loggers
+OTHERS = ("baseline", "evaluations", "model.pt2", "model.onnx")  # which no RunDir has by name
 STATES = ("created", "running", "completed", "failed", "interrupted")
 
 
@@ -105,13 +106,13 @@ class RunDir:
 
         The exclusive creation of status.json is the lock, since Hydra may have made the folder.
         A folder without one where somebody's files have a run's names is as good as taken: they
-        would be written over. Raises RunError if the place cannot be written.
+        would be written over, read as the run's or removed with it. Raises RunError if the place
+        cannot be written.
         """
         for candidate in numbered(Path(path)):
             try:
                 candidate.mkdir(parents=True, exist_ok=True)
-                files = [f for f in cls(candidate)._before_training() if f.name != LOCK]
-                if not (candidate / "status.json").exists() and any(f.exists() for f in files):
+                if os.path.lexists(candidate / LOCK) or cls(candidate).has_names_of_a_run():
                     continue
                 os.close(os.open(candidate / "status.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
                 return candidate
@@ -126,6 +127,12 @@ class RunDir:
                     "place with hydra.run.dir=..."
                 ) from error
         raise AssertionError  # numbers do not end
+
+    def has_names_of_a_run(self) -> bool:
+        """Whether anything in the folder is called as what a run writes there, but for the lock."""
+        own = [path for path in vars(self).values() if isinstance(path, Path) and path != self.path]
+        others = [self.path / name for name in (*OTHERS, *LOGGED, HYDRA, COMMANDS)]
+        return bool(self.left()) or any(os.path.lexists(path) for path in (*own, *others))
 
     def holds_no_training(self) -> bool:
         """Whether a run has left nothing in it but what `discard` removes."""
