@@ -47,3 +47,15 @@ def test_an_interrupted_one_offers_nothing_to_go_on_with(in_tmp, monkeypatch):
         run_experiment(run)
     assert stop.value.exit_code == 130
     assert not run.path.exists()
+
+
+def test_a_fault_in_it_names_no_log_that_is_gone(in_tmp, monkeypatch):
+    def failing(session, folder):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("tlrun.experiment.dry_run.rehearse", failing)
+    words = [*small.QUICK, "method=source_only", "dry_run=true"]
+    run = create_run_folder(compose(words), in_tmp / "run", words)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):  # and no RecordedFault
+        run_experiment(run)
+    assert not run.path.exists()

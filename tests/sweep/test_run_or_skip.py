@@ -190,6 +190,42 @@ def test_a_name_of_ones_own_never_takes_the_folder_of_another_config(jobs: Jobs)
     assert [path.name for path in runs_in("sweep")] == ["0", "0_2", "1"]
 
 
+def test_files_of_somebody_else_in_the_folder_of_a_job_are_left(jobs: Jobs) -> None:
+    mine = Path("sweep", "0", "predictions.csv")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    own = ["hydra.sweep.subdir=${hydra.job.num}", NAMED]
+    assert jobs.again("-m", "seed=0,1", *own) == (0, [0, 1])
+    assert [path.name for path in runs_in("sweep")] == ["0_2", "1"]
+    assert [path.name for path in mine.parent.iterdir()] == ["predictions.csv"]
+    assert mine.read_text() == "mine"
+    assert jobs.again("-m", "seed=0,1", *own) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["leaderboard.csv", "report.html", "multirun.yaml"])
+@pytest.mark.parametrize("dry_run", [[], ["dry_run=true"]])
+def test_a_sweep_takes_no_folder_with_such_files_of_somebody_else(
+    name: str, dry_run: list[str], jobs: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("sweep").mkdir()
+    Path("sweep", name).write_text("mine")
+    assert jobs.again(*SEEDS, NAMED, *dry_run) == (2, [])
+    assert f"write over {name} in it: name another folder" in capsys.readouterr().err
+    assert [path.name for path in Path("sweep").iterdir()] == [name]
+    assert Path("sweep", name).read_text() == "mine"
+
+
+def test_a_sweep_takes_no_folder_of_a_run(jobs: Jobs, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDir.create("run")
+    run.config.write_text("seed: 7")
+    run.report.write_text("mine")
+    assert jobs.again(*SEEDS, "hydra.sweep.dir=run") == (2, [])
+    assert "run is the folder of a run: name another one" in capsys.readouterr().err
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        *("config.yaml", "report.html", "status.json")
+    ]
+
+
 # ---- failures ---------------------------------------------------------------------------------
 
 

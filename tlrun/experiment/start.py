@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.engine import interrupt
-from tlrun.errors import ConfigError, DataError, Interrupted
+from tlrun.errors import ConfigError, DataError, Interrupted, RecordedFault
 from tlrun.files.atomic import write_atomic
 from tlrun.files.yaml_file import read_yaml
 from tlrun.machine import in_slurm
@@ -75,10 +75,14 @@ def run_experiment(run: RunDir, began: float | None = None) -> dict[str, Any]:
 
 @contextmanager
 def discarded_if_dry(run: RunDir) -> Iterator[None]:
-    """Nothing is left of a dry run, however it ends."""
+    """Nothing is left of a dry run, however it ends; so its fault names no log."""
     is_dry = _is_dry_run(run)
     try:
         yield
+    except RecordedFault as fault:
+        if not is_dry:
+            raise
+        raise fault.error from None
     finally:
         if is_dry:
             run.discard()

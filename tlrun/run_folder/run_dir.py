@@ -129,8 +129,10 @@ class RunDir:
         raise AssertionError  # numbers do not end
 
     def has_names_of_a_run(self) -> bool:
-        """Whether anything in the folder is called as what a run writes there, but for the lock."""
-        own = [path for path in vars(self).values() if isinstance(path, Path) and path != self.path]
+        """Whether anything in the folder is called as what a run writes there; not asked of the
+        lock and the status, which make a folder a run's."""
+        free = (self.path, self.status)
+        own = [path for path in vars(self).values() if isinstance(path, Path) and path not in free]
         others = [self.path / name for name in (*OTHERS, *LOGGED, HYDRA, COMMANDS)]
         return bool(self.left()) or any(os.path.lexists(path) for path in (*own, *others))
 

@@ -6,6 +6,7 @@ what is there.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,9 +14,18 @@ from omegaconf import DictConfig, flag_override
 
 from tlrun.config import trust
 from tlrun.config.overrides import override_list
+from tlrun.errors import ConfigError
 from tlrun.messages import plural, say
 from tlrun.run_folder.locks import LOCK, held_by_another, locked
-from tlrun.run_folder.run_dir import HYDRA, RunDir, is_sweep, numbered, remove_empty, runs_in
+from tlrun.run_folder.run_dir import (
+    HYDRA,
+    RunDir,
+    is_run_dir,
+    is_sweep,
+    numbered,
+    remove_empty,
+    runs_in,
+)
 from tlrun.sweep.command import add_command, command_of
 from tlrun.sweep.own_targets import SKIP, skipped_jobs, sweeps_over_pairs
 from tlrun.sweep.search import is_search
@@ -23,8 +33,10 @@ from tlrun.sweep.state import SweepState
 from tlrun.sweep.study import FILE, SEARCH_LOCK
 
 SWEEPER = "hydra_plugins.tlrun_jobs.Jobs"  # Hydra takes sweepers of this package alone
+MULTIRUN = "multirun.yaml"  # which Hydra writes
 STOPPED = ".stopped"  # in a sweep's folder: a job failed and sweep.fail_fast=true
-LEFT_BY_DRY_RUN = (STOPPED, LOCK, FILE, SEARCH_LOCK, "multirun.yaml")  # the last one is Hydra's
+TABLES = ("leaderboard.csv", "leaderboard.md", "leaderboard_by_data.csv", "report.html", "plots")
+LEFT_BY_DRY_RUN = (STOPPED, LOCK, FILE, SEARCH_LOCK, MULTIRUN)
 
 
 def open_sweep(config: DictConfig, state: SweepState) -> None:
@@ -35,6 +47,7 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
     folder = Path(config.hydra.sweep.dir)
     if config.sweep.new:
         folder = claim_new(folder)
+    check_whose(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state.folder = folder  # by now there is one
     state.dry_run = bool(config.dry_run)
@@ -49,6 +62,24 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
     if skipped := skipped_jobs(overrides):
         say(f"{skipped} of the jobs skipped: the source is the target")
     _tell_jobs(folder.absolute(), config, pairs=sweeps_over_pairs(overrides))
+
+
+def check_whose(folder: Path) -> None:
+    """Raise ConfigError for the folder of a run, or one with somebody's files where a sweep writes
+    its own: they would be written over."""
+    if is_run_dir(folder):
+        raise ConfigError(f"{folder} is the folder of a run: name another one for the sweep")
+    if not folder.is_dir() or is_sweep(folder) or runs_in(folder):
+        return
+    names = [name for name in TABLES if os.path.lexists(folder / name)]
+    with suppress(FileNotFoundError):
+        text = (folder / MULTIRUN).read_text(encoding="utf-8", errors="replace")
+        names += [] if "tlrun." in text else [MULTIRUN]  # a dry run that was killed left its own
+    if names:
+        raise ConfigError(
+            f"{folder} is no sweep's folder, and a sweep would write over {', '.join(names)} in "
+            "it: name another folder"
+        )
 
 
 def _tell_jobs(folder: Path, config: DictConfig, *, pairs: bool) -> None:

@@ -144,6 +144,8 @@ def _claim_and_run(cfg: DictConfig, hydra_cfg: Any, name: str) -> None:
             _ensure_whole(run)
             run.read_summary()  # Damaged where it could not be made again
             return
+        if not _belongs(run, job):
+            continue
         path.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
@@ -163,7 +165,7 @@ def _claim_and_run(cfg: DictConfig, hydra_cfg: Any, name: str) -> None:
 def _belongs(run: RunDir, job: str) -> bool:
     """Whether the folder is this job's, or nobody's yet."""
     owner = run.read_status().get("job")
-    return owner == job or (owner is None and not run.config.is_file())
+    return owner == job or (owner is None and not run.has_names_of_a_run())
 
 
 def _ensure_whole(run: RunDir) -> None:
