@@ -13,6 +13,7 @@ import pytest
 from helpers.hooks import crash_at_call, in_every_trainer
 from helpers.small import QUICK
 from tlrun.cli.main import main
+from tlrun.config.saved import load_config
 from tlrun.experiment.compare import compare_runs
 from tlrun.run_folder.run_dir import RunDir, runs_in
 
@@ -109,6 +110,17 @@ def test_other_versions_code_and_commits_are_told_though_all_is_equal(
     assert "note: git: tlrun: commit 0123456789ab with uncommitted changes -> " in said
     assert EXACT in said
     assert str(Path("run_reproduced").absolute()) in said
+
+
+def test_a_dry_run_is_nothing_to_compare(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "run", "dry_run=true"]) == 2
+    assert "reproduce trains all of it again: dry_run=false" in capsys.readouterr().err
+    assert not Path("run_reproduced").exists()
+
+
+def test_terms_are_typed_over_a_saved_config(run: RunDir) -> None:
+    cfg = load_config(run.config, ["terms=[mcc]"])
+    assert list(cfg.terms) == ["mcc"]
 
 
 def test_a_dirty_tree_is_told(run: RunDir) -> None:

@@ -51,8 +51,14 @@ def test_a_label_update_shows_the_target_where_it_forwards_it(tmp_path):
 
 @pytest.mark.parametrize("term", ["mcc", "bss", "lwf", "vat", "co_tuning", "bi_tuning"])
 def test_a_method_without_the_target(term, tmp_path):
-    with pytest.raises(ConfigError, match=rf"terms=\[{term}\] needs target images"):
+    asked = rf"terms=\[{term}\] needs target images .* or take method=source_and_target$"
+    with pytest.raises(ConfigError, match=asked):
         small.session(tmp_path / "run", "method=source_only", f"terms=[{term}]")
+
+
+def test_a_method_without_steps(tmp_path):
+    with pytest.raises(ConfigError, match=r"terms=\[mcc\] would join no phase.*leave them out"):
+        small.session(tmp_path / "run", "method=adabn", "terms=[mcc]")
 
 
 @pytest.mark.parametrize("term", ["mcc", "afn"])

@@ -51,6 +51,16 @@ def test_claim_leaves_a_folder_with_files_of_somebody_else(tmp_path: Path, name:
     assert [path for path in mine.rglob("*") if path.is_file()] == [mine / name]
 
 
+def test_claim_beside_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path / "work", tmp_path / "work" / "below"):
+        folder.mkdir()
+        (folder / "status.json").touch()
+    monkeypatch.chdir(tmp_path / "work")
+    assert RunDir.claim(".") == tmp_path / "work_2"
+    monkeypatch.chdir("below")
+    assert RunDir.claim("..") == tmp_path / "work_3"
+
+
 def test_claim_takes_a_folder_with_files_of_other_names(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert RunDir.claim(tmp_path) == tmp_path

@@ -60,7 +60,8 @@ def _exchange_groups(cfg: DictConfig, groups: Sequence[str], overrides: Sequence
     with open_dict(cfg):
         for group in groups:
             cfg[group] = fresh[group]
-            cfg.choices[group] = fresh.choices[group]
+            if group in cfg.choices:  # terms, of which there may be several, are not
+                cfg.choices[group] = fresh.choices[group]
 
 
 def _set_value(cfg: DictConfig, override: Override) -> None:

@@ -210,7 +210,9 @@ def check_weight_decay(cfg: Config, phases: Sequence[Phase], terms: Mapping[str,
 
 
 def check_shown(method: Method, phases: Sequence[Phase], terms: Mapping[str, Term]) -> None:
-    """Refuse a term that reads what a phase does not show: the phases before it would be lost."""
+    """Refuse a term that reads what a phase does not show: the phases before it would be lost; and
+    one that joins no phase."""
+    unseen = not any("target" in phase.streams for phase in phases)
     for phase in phases:
         shown = method.shown(phase)
         joins = phase.terms and phase.steps != 0
@@ -220,10 +222,17 @@ def check_shown(method: Method, phases: Sequence[Phase], terms: Mapping[str, Ter
                 if domain in shown and not lacking:
                     continue
                 images = f"the {lacking[0]} of {domain}" if domain in shown else domain
+                other = unseen and domain == "target" and method.requirements.kind == "class"
                 raise ConfigError(
                     f"terms=[{name}] needs {images} images in every phase that it joins, and "
                     f"phase {phase.name} of this method shows it none as such: leave the term out"
+                    f"{', or take method=source_and_target' if other else ''}"
                 )
+    if terms and not any(phase.terms and phase.steps != 0 for phase in phases):
+        raise ConfigError(
+            f"terms=[{','.join(terms)}] would join no phase: this method takes no step with terms; "
+            "leave them out"
+        )
 
 
 def check_one_target(method: Method, terms: Mapping[str, Term]) -> None:

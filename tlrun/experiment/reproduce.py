@@ -50,6 +50,8 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
             name = file.relative_to(old.path)
             raise ConfigError(f"{old.path} has no {name} left to compare {content} with")
     cfg = load_config(old.config, list(overrides))
+    if cfg.dry_run:  # which leaves nothing to compare
+        raise ConfigError("reproduce trains all of it again: dry_run=false")
     OmegaConf.set_struct(cfg, False)
     cfg.baseline = False
     if not any(word.startswith("logger") for word in overrides):

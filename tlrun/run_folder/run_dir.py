@@ -292,5 +292,6 @@ def runs_in(path: str | Path) -> list[Path]:
 def numbered(path: Path) -> Iterator[Path]:
     """The path itself, then with "_2", "_3" and so on behind its name."""
     yield path
+    named = path if path.name not in ("", "..") else Path(os.path.abspath(path))
     for number in count(2):
-        yield path.with_name(f"{path.name}_{number}")
+        yield named.with_name(f"{named.name}_{number}")
