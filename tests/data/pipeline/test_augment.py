@@ -120,6 +120,8 @@ def test_features_take_noise_and_gain_only():
     assert Augment({"noise": 0.1, "gain": 0.2})(x, draws(8)).shape == (8, 5)
     with pytest.raises(ConfigError, match="features know only"):
         Augment({"rotate": 5})(x, draws(8))
+    with pytest.raises(ConfigError, match="features know only"):
+        Augment({"binarize": 0.5}).of_stored(x, None, draws(8))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ class Augment:
 
     def of_stored(self, raw: Tensor, backdrops: ImageSet | None, draws: Draws) -> Tensor:
         """What STORED do; `raw` itself where they do nothing. backdrops: images for BLENDS."""
+        self._check_fits(raw)
         if "binarize" in self.ops:
             white = 255 if raw.dtype == torch.uint8 else 1
             chosen = draws.uniform("binarize", 1).view(-1, 1, 1, 1) < self.ops["binarize"]
@@ -112,16 +113,19 @@ class Augment:
         same shape."""
         if not self.ops:
             return x
-        if x.ndim == 2 and IMAGES_ONLY & self.ops.keys():
-            raise ConfigError(
-                f"augmentations {sorted(self.ops)}: features know only invert, gain, offset, noise "
-                "and mixup."
-            )
+        self._check_fits(x)
         if self.warps:
             x = self._resample(x, self._affine(draws), list(x.shape))
         else:
             x = self._mirrored(x, draws)
         return self._normalised(x, draws)
+
+    def _check_fits(self, x: Tensor) -> None:
+        if x.ndim == 2 and IMAGES_ONLY & self.ops.keys():
+            raise ConfigError(
+                f"augmentations {sorted(self.ops)}: features know only invert, gain, offset, noise "
+                "and mixup."
+            )
 
     def _pixels(self, raw: Tensor, preprocess: Preprocess, draws: Draws) -> Tensor:
         """raw: (B, C, H, W) as stored -> (B, C, S, S) float32 in [0, 1]: moves, then colours."""
