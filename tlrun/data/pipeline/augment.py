@@ -266,7 +266,7 @@ def blend(raw: Tensor, backdrops: ImageSet, draws: Draws, ops: Mapping[str, floa
     shows little of what stands in the centre.
     """
     blended, left = raw, torch.ones(len(raw), dtype=torch.bool, device=raw.device)
-    for name, backdrop in ((BLENDS[0], _rolled), (BLENDS[1], _margin)):
+    for name, backdrop in zip(BLENDS, (_rolled, _margin), strict=True):
         if name not in ops:
             continue
         u = draws.uniform(name, 4)
@@ -296,12 +296,9 @@ def _margin(images: Tensor, u: Tensor) -> Tensor:
     edge = (u[:, 0] * 4).long()  # top, bottom, left, right
     along = (u[:, 1] * (side - long + 1)).long()
     across = (edge % 2) * (side - thin)
-    top_left = torch.stack([across, along], 1)
-    sides = torch.tensor([thin, long], device=images.device).expand(len(images), 2)
-    box = torch.where(
-        (edge < 2)[:, None, None],
-        torch.stack([top_left, sides], 1),
-        torch.stack([top_left.flip(1), sides.flip(1)], 1),
-    ).flatten(1)
+    lying = torch.stack(
+        [across, along, torch.full_like(edge, thin), torch.full_like(edge, long)], 1
+    )
+    box = torch.where((edge < 2)[:, None], lying, lying[:, [1, 0, 3, 2]])
     upright = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     return photo.resized_crops(images, box.float(), side, upright).mul_(255.0).round_()

@@ -55,9 +55,8 @@ class SelfEnsembling(Consistency):
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         teacher = self.teacher(net, progress)
         source, target = batch["source"], batch["target"]
-        taught = (
-            target.x if self.view == "weak" else target.views[self.view]
-        )  # "weak": its own draw
+        # Where both see the weak view, each has a draw of its own.
+        taught = target.x if self.view == "weak" else target.views[self.view]
         opinion = teacher.teach(taught, "target").logits
         inputs = {"source": source.x, "target": target.views[self.student]}
         out = forward_domains(net, inputs, self.batch_norm)
