@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 import tlrun
 from tlrun.cli.help_text import HELP
+from tlrun.cli.list_options import GROUPS
 from tlrun.cli.main import main
 from tlrun.cli.parsers import VERBS, parser_of
 from tlrun.cli.train import check_built, preset_axes, variants
@@ -114,6 +115,10 @@ def test_quick_answers_import_no_torch_and_leave_nothing(
         assert said[0].startswith("tlrun: error: ")
     if "-sc" in words:
         assert "method=dann" in done.stdout.split()
+
+
+def test_the_help_of_list_names_all_that_can_be_listed() -> None:
+    assert ", ".join(GROUPS) in " ".join(parser_of("list").format_help().split())
 
 
 # ---- training -------------------------------------------------------------------------------

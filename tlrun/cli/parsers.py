@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from tlrun.cli.list_options import GROUPS
 from tlrun.errors import ConfigError
 
 
@@ -180,8 +181,9 @@ def report_parser() -> Parser:
 
 def list_parser() -> Parser:
     parser = _new("list", "What can be chosen, a line each.", "list methods")
-    kinds = "methods|data|backbones|terms|balances|selectors|recipes|experiments"
-    parser.add_argument("kinds", nargs="*", metavar=kinds)
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help=f"{', '.join(GROUPS)}; all if none is named"
+    )
     parser.add_argument("--config-dir", "-cd", type=Path, help="a further folder of config groups")
     return parser
 
