@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 Config = Mapping[str, Any]
 
+SAMPLE = 64  # images of a set that are looked at
 WITHHELD = "this method trains on target labels, which target_labels=none withholds"
 
 
@@ -162,10 +163,26 @@ def check_streams(data: Data, phases: Sequence[Phase]) -> None:
     """Every stream and view of every phase can be made: now, not after the first phase."""
     for phase in phases:
         for stream in phase.streams:
-            data.stream_set(stream)
+            examples = data.stream_set(stream)
+            for view in ("weak", *phase.views.get(stream, ())):
+                if augment := data.view(stream, view):
+                    augment.check_fits(examples.shape)
             data.backdrops(stream)
-            for view in phase.views.get(stream, ()):
-                data.view(stream, view)
+            check_binarize(data, stream)
+
+
+def check_binarize(data: Data, stream: str) -> None:
+    """Most of an image is black where white strokes are meant; a photograph would become white."""
+    augment, examples = data.view(stream, "weak"), data.stream_set(stream)
+    if augment is None or "binarize" not in augment.ops:
+        return
+    some = torch.linspace(0, len(examples) - 1, min(len(examples), SAMPLE)).long()
+    share = float((examples.read(some) > 0).float().mean())
+    if share > 0.5:
+        raise ConfigError(
+            f"data.augment.{stream}.binarize makes all that is not black white, and of these "
+            f"images that is {share:.0%}: it is for light strokes on black, as MNIST's; drop it"
+        )
 
 
 def check_mixing(

@@ -13,7 +13,7 @@ and a mirror alone take the short way of most training: no resampling but the cr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -93,7 +93,7 @@ class Augment:
 
     def of_stored(self, raw: Tensor, backdrops: ImageSet | None, draws: Draws) -> Tensor:
         """What STORED do; `raw` itself where they do nothing. backdrops: images for BLENDS."""
-        self._check_fits(raw)
+        self.check_fits(raw.shape[1:])
         if "binarize" in self.ops:
             white = 255 if raw.dtype == torch.uint8 else 1
             chosen = draws.uniform("binarize", 1).view(-1, 1, 1, 1) < self.ops["binarize"]
@@ -113,15 +113,16 @@ class Augment:
         same shape."""
         if not self.ops:
             return x
-        self._check_fits(x)
+        self.check_fits(x.shape[1:])
         if self.warps:
             x = self._resample(x, self._affine(draws), list(x.shape))
         else:
             x = self._mirrored(x, draws)
         return self._normalised(x, draws)
 
-    def _check_fits(self, x: Tensor) -> None:
-        if x.ndim == 2 and IMAGES_ONLY & self.ops.keys():
+    def check_fits(self, shape: Sequence[int]) -> None:
+        """shape: (C, H, W) or (D,) of an example. Raises ConfigError."""
+        if len(shape) == 1 and IMAGES_ONLY & self.ops.keys():
             raise ConfigError(
                 f"augmentations {sorted(self.ops)}: features know only invert, gain, offset, noise "
                 "and mixup."

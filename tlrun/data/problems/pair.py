@@ -211,14 +211,17 @@ class Data:
         asked = [name for name in BLENDS if augment is not None and name in augment.ops]
         if not asked:
             return None
+        if stream == "target" or "target" not in self.domains:
+            raise ConfigError(
+                f"data.augment.{stream}.{asked[0]} lays images of the target behind those of a "
+                "source: give it as data.augment.source, of data with a source and a target"
+            )
         images = self.unlabelled or self.domains["target"].train
         if images is None:
             raise ConfigError(
                 f"data.augment.{stream}.{asked[0]} lays target images behind those of the "
                 f"{stream}, and target_images=none withholds them"
             )
-        if len(images.shape) != 3:
-            raise ConfigError(f"data.augment.{stream}.{asked[0]} is for images; these are features")
         return images
 
     def info(self) -> dict[str, Any]:
