@@ -14,6 +14,7 @@ from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.errors import ConfigError, DataError, RunError
 from tlrun.experiment.checks import check_phases
+from tlrun.experiment.dry_run import dry_run
 from tlrun.experiment.initial_weights import InitialWeights
 from tlrun.experiment.start import create_run_folder, run_experiment
 from tlrun.methods.base import Phase
@@ -21,6 +22,7 @@ from tlrun.methods.fine_tuning.finetune import Finetune
 from tlrun.run_folder.run_dir import RunDir
 
 QUICK = (*small.QUICK, "trainer.steps=2", "trainer.eval_every=2", "select=last")
+NO_DECAY = "optimizer.weight_decay=0"
 FINETUNE = ("method=finetune", "target_labels=2")
 
 
@@ -189,12 +191,28 @@ def test_the_baseline_of_a_run_with_a_source_phase_has_none(method, tmp_path):
     assert changes["init"] == "auto"
 
 
-def test_a_run_of_which_nothing_fits_is_warned_of(run, tmp_path, caplog):
-    words = ("method=source_only", f"init={run('source', 'method=source_only').path}")
-    begun(tmp_path / "same", *words)
-    assert "nothing of that run fits" not in caplog.text
-    begun(tmp_path / "other", *words, "backbone=conv4", "backbone.pools=2")
-    assert "nothing of that run fits, all is new" in caplog.text
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (
+            ("backbone=conv4", "backbone.pools=2"),
+            "it is dann_cnn: give backbone=dann_cnn",
+        ),
+        (("backbone.width=0.3",), r"it is another dann_cnn: give backbone.width=0\.1"),
+    ],
+)
+@pytest.mark.parametrize(
+    "method", [("method=source_only",), ("method=shot",), (*FINETUNE, "terms=[l2_sp]", NO_DECAY)]
+)
+def test_a_run_of_another_backbone_is_refused_before_training(run, tmp_path, method, words, fix):
+    init = f"init={run('source', 'method=source_only').path}"
+    check_phases(small.session(tmp_path / "same", *method, init))
+    session = small.session(tmp_path / "other", *method, init, *words)
+    for start in (check_phases, dry_run, lambda session: session.trainer().fit()):
+        with pytest.raises(
+            ConfigError, match=f"init=.*: the backbone of that run does not fit, since {fix}"
+        ):
+            start(session)
 
 
 def test_a_rule_of_tasks_is_refused_where_there_are_none(tmp_path):

@@ -171,7 +171,7 @@ def plan_phases(cfg: Config, method: Method, data: Data) -> tuple[list[Phase], I
     phases = [override_phase(phase, cfg["phases"]) for phase in method.phases(data)]
     if not cfg["terms"]:  # none joins: a method need not make what only they look at
         phases = [replace(phase, terms=False) for phase in phases]
-    initial_weights = InitialWeights.of(method.init, cfg["transfer"], phases)
+    initial_weights = InitialWeights.of(method.init, cfg["transfer"], phases, cfg["backbone"])
     phases = [initial_weights.freeze_in(index, phase) for index, phase in enumerate(phases)]
     checks.check_phase_names(cfg, phases)
     return phases, initial_weights

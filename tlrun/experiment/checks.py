@@ -289,8 +289,9 @@ def check_phases(session: Session) -> None:
             frozen = net.select(phase.frozen)
             if index == initial.phase:
                 initial.check(net)
-                initial.foresee(net, before)
-            if not goes_on and (initial.init in INITS or index < initial.phase):
+                if not goes_on:  # else that of `init` is needed no more
+                    initial.foresee(net, before, session.data.classes)
+            if not goes_on:
                 check_start(session, phase, net, frozen)
 
 

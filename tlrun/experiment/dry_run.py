@@ -10,12 +10,14 @@ from tempfile import TemporaryDirectory
 from tlrun.data.pipeline.streams import Batch
 from tlrun.engine.durations import total_steps
 from tlrun.engine.hooks import Hooks
+from tlrun.experiment.checks import check_phases
 from tlrun.experiment.session import Session
 from tlrun.run_folder.run_dir import RunDir
 
 
 def dry_run(session: Session) -> None:
     """Print the roles, the losses of one step of each phase, and the table of parts and stages."""
+    check_phases(session)
     data = session.data
     for domain, roles in data.domains.items():
         sizes = ", ".join(

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ from omegaconf import DictConfig
 from tlrun.config import saved_code
 from tlrun.config.build import build
 from tlrun.config.schema import INITS
+from tlrun.config.value_types import show
 from tlrun.config.weight_files import is_weight_file
 from tlrun.engine import checkpoint
 from tlrun.errors import ConfigError
@@ -42,7 +44,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class InitialWeights:
-    """init: as above, resolved. phase: number of the phase at whose start `transfer.*` acts.
+    """init: as above, resolved. backbone: its group. phase: number of the phase at whose start
+    `transfer.*` acts.
 
     pretrained: whether the backbone came with weights. asked: whether the table is worth printing.
     cut: number of stages that are carried over, in forward order (None = as `carry` says).
@@ -50,6 +53,7 @@ class InitialWeights:
     """
 
     init: str
+    backbone: Mapping[str, Any]
     phase: int
     asked: bool
     carry: tuple[str, ...] | None
@@ -60,7 +64,13 @@ class InitialWeights:
     file: str | None = None
 
     @classmethod
-    def of(cls, init: str, cfg: Mapping[str, Any], phases: Sequence[Phase]) -> InitialWeights:
+    def of(
+        cls,
+        init: str,
+        cfg: Mapping[str, Any],
+        phases: Sequence[Phase],
+        backbone: Mapping[str, Any] = MappingProxyType({}),
+    ) -> InitialWeights:
         """cfg: the group `transfer`. Raises ConfigError if two of its keys contradict."""
         marked = [index for index, phase in enumerate(phases) if phase.transfer]
         carry = None if cfg["carry"] is None else tuple(cfg["carry"])
@@ -74,12 +84,8 @@ class InitialWeights:
         if cfg["freeze_carried"]:
             freeze = (*freeze, CARRIED)
         asked = bool(marked or carry is not None or reinit or freeze or init not in INITS)
-        return cls(init, marked[0] if marked else 0, asked, carry, reinit, freeze, cut)
-
-    @property
-    def takes_all(self) -> bool:
-        """Whether `transfer.*` leaves it to the weights themselves what is carried over."""
-        return self.carry is None and not self.reinit
+        number = marked[0] if marked else 0
+        return cls(init, backbone, number, asked, carry, reinit, freeze, cut)
 
     def origin(self) -> dict[str, Any] | None:
         """The run or file whose weights it starts from, and their sha256; else None."""
@@ -132,31 +138,56 @@ class InitialWeights:
         """
         if index != self.phase or not self.asked:
             return None
-        if self.init not in INITS:
-            run = RunDir.open(self.init)
-            state = checkpoint.load(checkpoint_path(run, "selected"))
-            known = load_parts(
-                net, prediction_parts_of(run, state), self._other_classes(net, run, classes)
-            )
-        else:
-            known = self._at_hand(net, before)
         return transfer(
             net,
-            known=known,
+            known=self._known(net, before, classes),
             fresh=fresh,
             carry=self.carry,
             reinit=self.reinit,
             freeze=self.freeze,
         )
 
-    def foresee(self, net: Net, before: set[str]) -> None:
-        """Set `net.carried` as `apply` will in phase `self.phase`; not that of another run, which
-        is read then. before: as of `apply`."""
-        if self.asked and self.init in INITS:
+    def foresee(self, net: Net, before: set[str], classes: Sequence[str]) -> None:
+        """Set `net.carried` as `apply` will in phase `self.phase`; arguments as there."""
+        if self.asked:
             kept, renewed = chosen(net, self.carry, self.reinit)
-            known = self._at_hand(net, before)
+            known = self._known(net, before, classes)
             carried = (stage for stage, lacking in known.items() if not lacking)
             net.carried = tuple(s for s in carried if s in kept and s not in renewed)
+
+    def _known(self, net: Net, before: set[str], classes: Sequence[str]) -> dict[str, str]:
+        """`known` of `transfer`; the weights of another run are put into the net. Raises
+        ConfigError where it has none that fit."""
+        if self.init in INITS:
+            return self._at_hand(net, before)
+        run = RunDir.open(self.init)
+        state = checkpoint.load(checkpoint_path(run, "selected"))
+        unfit = self._other_classes(net, run, classes)
+        known = load_parts(net, prediction_parts_of(run, state), unfit)
+        if not any(known[stage] == "" for stage in net.path("backbone")):
+            raise ConfigError(
+                f"init={run.path}: the backbone of that run does not fit, {self._why_unfit(run)}"
+            )
+        return known
+
+    def _why_unfit(self, run: RunDir) -> str:
+        """In what the backbones differ, and what to give."""
+        config = read_yaml(run.config)
+        theirs = config.get("backbone") if isinstance(config, dict) else None
+        name = theirs.get("name") if isinstance(theirs, dict) else None
+        if name is None:
+            return "which is another: take a run with that of this one"
+        if name != self.backbone.get("name"):
+            option = (config.get("choices") or {}).get("backbone", name)
+            return f"since it is {name}: give backbone={option}"
+        others = [
+            f"backbone.{key}={show(value)}"
+            for key, value in theirs.items()
+            if key in self.backbone.keys() - {"weights", "head"} and value != self.backbone[key]
+        ]
+        if not others:
+            return "since its images are of another shape: take a run with such as here"
+        return f"since it is another {name}: give {' '.join(others)}"
 
     def _at_hand(self, net: Net, before: set[str]) -> dict[str, str]:
         """The stages with weights of this run's own or of a file -> "", or why one has none."""

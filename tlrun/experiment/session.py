@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from tlrun.config.schema import INITS
 from tlrun.engine import checkpoint
 from tlrun.engine.hooks import Hooks
 from tlrun.engine.precision import autocast
@@ -58,8 +57,6 @@ class Session(TrainingSetup):
         table = initial.apply(self.net, index, parts_before, self.data.classes, fresh)
         if table is not None and self.process.first:
             log.info("%s", print_table(table))
-            if initial.init not in INITS and not self.net.carried and initial.takes_all:
-                log.warning("init=%s: nothing of that run fits, all is new", initial.init)
             self.run_dir.write_json(self.run_dir.transfer, [stage.row() for stage in table])
 
     # ---- the weights of a checkpoint ------------------------------------------------------
