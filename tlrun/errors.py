@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -25,11 +25,12 @@ class ConfigError(TlrunError):
 
 
 class UnknownKey(ConfigError):
-    """Nothing of the configuration has this key. key: dotted, with its group."""
+    """Nothing of the configuration has this key. key: dotted, with its group. valid: those beside
+    which it was looked for."""
 
-    def __init__(self, key: str, hint: str) -> None:
-        super().__init__(key, hint)  # both, so that a launcher can pickle it
-        self.key, self.hint = key, hint
+    def __init__(self, key: str, hint: str, valid: Sequence[str] = ()) -> None:
+        super().__init__(key, hint, valid)  # all, so that a launcher can pickle it
+        self.key, self.hint, self.valid = key, hint, valid
 
     def __str__(self) -> str:
         return f"unknown key '{self.key}': {self.hint}"

@@ -385,6 +385,7 @@ def test_the_swept_methods_that_lack_a_key_are_named(
             "only protonet, matching_net, baseline_pp have",
         ),
         ("experiment=bundled/few_shot method=maml,anil method.scale=5", ": Valid: inner_lr"),
+        ("experiment=bundled/osbp method.bogus=1", "gamma (osbp), label_smoothing (source_only), "),
     ],
 )
 def test_the_methods_of_a_presets_axis_are_asked_too(

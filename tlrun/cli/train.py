@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from tlrun.config.overrides import (
 )
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved_code import composed
-from tlrun.errors import ConfigError, RecordedFault, UnknownKey
+from tlrun.errors import ConfigError, RecordedFault, UnknownKey, did_you_mean
 from tlrun.experiment import start
 from tlrun.experiment.nodes import code_of_node_0, nodes_of, on_nodes, summary_of_node_0
 from tlrun.loggers.make import check_installed
@@ -217,7 +217,8 @@ def name_options_without(
     overrides: Sequence[str],
     composed_variant: Callable[[list[str]], DictConfig],
 ) -> ConfigError | None:
-    """In a sweep over a group, say which of its options lack the key; None where all of them do."""
+    """In a sweep over a group, say which of its options lack the key, or what each of them has;
+    None where these are the same keys."""
     group = error.key.partition(".")[0]
     parsed = parse_overrides(overrides)
     swept = next((o for o in parsed if o.key_or_group == group and o.is_sweep_override()), None)
@@ -225,22 +226,42 @@ def name_options_without(
         return None
     firsts = [(override, values[0]) for override in parsed if (values := _values(override))]
     known: dict[bool, list[str]] = {True: [], False: []}
+    valid: dict[str, Sequence[str]] = {}
     for option in _values(swept)[:VALUES_CHECKED]:
+        name = option.partition("=")[2]
         try:
             composed_variant([option if override is swept else first for override, first in firsts])
             knows = True
         except UnknownKey as again:
             knows = again.key != error.key
+            valid |= {} if knows else {name: again.valid}
         except ConfigError:
             continue  # for another reason
-        known[knows].append(option.partition("=")[2])
+        known[knows].append(name)
     if not known[True]:
-        return None
+        return _keys_of_options(error.key, valid)
     without, with_key = ", ".join(known[False]), ", ".join(known[True])
     return ConfigError(
         f"unknown key '{error.key}' for {group}={without}: of this sweep only {with_key} "
         f"{'has' if len(known[True]) == 1 else 'have'} it; leave the others out, or the key"
     )
+
+
+def _keys_of_options(key: str, valid: Mapping[str, Sequence[str]]) -> ConfigError | None:
+    """The refusal of a key that none of some options has: theirs, and whose they are where not all
+    have them. None where all have the same."""
+    owners: dict[str, list[str]] = {}
+    for option, names in valid.items():
+        for name in names:
+            owners.setdefault(name, []).append(option)
+    if all(len(options) == len(valid) for options in owners.values()):
+        return None
+    near, _, listed = did_you_mean(key.rpartition(".")[2], owners).partition("Valid: ")
+    marked = [
+        f"{name} ({', '.join(owners[name])})" if len(owners.get(name, valid)) < len(valid) else name
+        for name in listed.split(", ")
+    ]
+    return ConfigError(f"unknown key '{key}': {near}Valid: {', '.join(marked)}")
 
 
 def _values(override: Override) -> list[str]:

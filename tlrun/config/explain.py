@@ -118,7 +118,7 @@ def _bad_key(cause: OmegaConfBaseException, message: str) -> ConfigError:
         hint = did_you_mean(name, keys)
         if same and not hint.startswith("did you mean"):
             hint = f"did you mean '{same[0]}'?"
-        return UnknownKey(f"{prefix}{name}", hint)
+        return UnknownKey(f"{prefix}{name}", hint, keys)
     if str(cause).startswith("Cannot merge DictConfig with"):
         return ConfigError(f"{full_key} is a group of keys, not a list: see tlrun --cfg job")
     where = "" if full_key in message else f"{full_key}: "
