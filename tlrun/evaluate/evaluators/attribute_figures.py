@@ -167,7 +167,7 @@ class AttributeEvaluator(ClassEvaluator):
     def gamma(self, net: Net) -> float | None:
         """The data's own, else the best on the validation classes, else on seen ones in turn.
 
-        None where neither can be: the method would have to be trained without them.
+        None where neither can be: the seen classes are too few.
         """
         if self.facts.gamma is not None:
             return float(self.facts.gamma)

@@ -99,9 +99,9 @@ class AttributeMethod(Method):
         features = Phase("features")
         if not self.mapped:
             return [features]
-        return [*([] if data.facts.ready_features else [features]), self.mapping_phase()]
+        return [*([] if data.facts.ready_features else [features]), self.mapping_phase(data)]
 
-    def mapping_phase(self) -> Phase:
+    def mapping_phase(self, data: Any) -> Phase:
         return Phase("mapping", streams=(), steps=0)
 
     def build(self, phase: Phase, net: Net, data: Any) -> None:
@@ -129,8 +129,8 @@ class AttributeMethod(Method):
         raise NotImplementedError
 
     def held_out(self, net: Net, data: Any) -> Iterator[HeldOut]:
-        """Scores as without a few of the seen classes, group by group; nothing where these would
-        have to be left out of the training (`data.draw_validation` does that)."""
+        """Scores as without a few of the seen classes, group by group; nothing where there are too
+        few of them."""
         yield from ()
 
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:

@@ -80,7 +80,7 @@ class ClosedForm(AttributeMethod):
         return mapped @ rows.T
 
     def phases(self, data: Any) -> list[Phase]:
-        return [self.mapping_phase()] if data.facts.leave_out else super().phases(data)
+        return [self.mapping_phase(data)] if data.facts.leave_out else super().phases(data)
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         if "mapping" not in net.parts:

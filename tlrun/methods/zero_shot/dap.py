@@ -19,15 +19,16 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlrun.fp32 import in_fp32
 from tlrun.methods.base import Batches, DomainOutput, Phase, Progress, Update
-from tlrun.methods.zero_shot.class_attributes import AttributeMethod, Signatures, signatures
+from tlrun.methods.zero_shot.class_attributes import Signatures, signatures
+from tlrun.methods.zero_shot.trained_head import TrainedHead
 from tlrun.models.net import Forward, Net
 
 
-class DAP(AttributeMethod):
+class DAP(TrainedHead):
     """threshold: of a continuous table: `overall` mean (as AwA's binary table was made) or the mean
     of each `column`, over the training classes."""
 
@@ -40,6 +41,10 @@ class DAP(AttributeMethod):
     def build(self, phase: Phase, net: Net, data: Any) -> None:
         net.add("signatures", Signatures(data.facts, self.threshold))
         net.add("classifier", net.new_head(signatures(net).binary.shape[1]))  # a logit each
+        self.add_held_out(net, net["classifier"], data)
+
+    def start(self, phase: Phase, net: Net, data: Any) -> None:
+        self.start_held_out(net, net["classifier"])
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
         """Its logits are of attributes."""
@@ -54,15 +59,34 @@ class DAP(AttributeMethod):
         yield Update(
             {"attributes": loss}, outputs={"source": DomainOutput(x, out.features, None, y)}
         )
+        yield from self.held_out_update(net, out.features, y)
+
+    def head_loss(
+        self, head: nn.Module, rows: Signatures, features: Tensor, y: Tensor, weight: Tensor
+    ) -> Tensor:
+        known = rows.known[y] * weight[:, None]
+        return attribute_loss(head(features), rows.binary[y], known)
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         assert out.logits is not None
-        return posterior(F.logsigmoid(out.logits), F.logsigmoid(-out.logits), signatures(net))
+        return of_attributes(out.logits, signatures(net))
+
+    def head_scores(self, head: nn.Module, rows: Signatures, features: Tensor) -> Tensor:
+        return of_attributes(head(features), rows)
+
+
+@in_fp32
+def of_attributes(logits: Tensor, rows: Signatures) -> Tensor:
+    """Scores (B, C) from a logit (B, A) for each attribute."""
+    return posterior(F.logsigmoid(logits), F.logsigmoid(-logits), rows)
 
 
 @in_fp32
 def attribute_loss(logits: Tensor, binary: Tensor, known: Tensor) -> Tensor:
-    """Mean binary cross-entropy of the attributes that are known; all (B, A) -> scalar."""
+    """Mean binary cross-entropy of the attributes that are known; all (B, A) -> scalar.
+
+    known: whether, or how much an attribute of an image counts.
+    """
     weight = known.to(logits.dtype)
     total = F.binary_cross_entropy_with_logits(logits, binary, weight, reduction="sum")
     return total / weight.sum().clamp_min(1)

@@ -16,15 +16,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlrun.config.ranges import Positive
 from tlrun.methods.base import Batches, Phase, Progress, Update
-from tlrun.methods.zero_shot.class_attributes import AttributeMethod, mapping, measured, signatures
+from tlrun.methods.zero_shot import mapping as maps
+from tlrun.methods.zero_shot.class_attributes import Signatures, mapping, measured, signatures
+from tlrun.methods.zero_shot.trained_head import TrainedHead, held_out_heads
 from tlrun.models.net import Forward, Net
 
 
-class DeViSE(AttributeMethod):
+class DeViSE(TrainedHead):
     """margin: by which the right class must win, in units of F."""
 
     needs_images = False
@@ -32,12 +34,21 @@ class DeViSE(AttributeMethod):
     def __init__(self, margin: Positive = 0.1) -> None:
         self.margin = margin
 
-    def mapping_phase(self) -> Phase:
-        return Phase("mapping", parts=("mapping",), frozen=("backbone",))
+    def mapping_phase(self, data: Any) -> Phase:
+        return Phase("mapping", parts=self.parts("mapping", data), frozen=("backbone",))
+
+    def build(self, phase: Phase, net: Net, data: Any) -> None:
+        super().build(phase, net, data)
+        if phase.name == "mapping":
+            self.add_held_out(net, mapping(net), data)
 
     def start(self, phase: Phase, net: Net, data: Any) -> None:
-        if phase.name == "mapping":
-            measured(net, data)
+        if phase.name != "mapping":
+            return
+        learned, x, y = measured(net, data)
+        self.start_held_out(net, learned)
+        for one in held_out_heads(net):
+            linear_map(one.head).fit_input(x[one.column[y] < len(one.others)])
 
     def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
         return super().shown(phase) if phase.name == "features" else {}
@@ -48,18 +59,37 @@ class DeViSE(AttributeMethod):
             return
         y = batch["source"].y
         assert y is not None
-        seen = signatures(net).unit[: signatures(net).training_classes]
-        score = mapping(net).compare(net(batch["source"].x, head=None).features, seen)
-        yield Update({"ranking": self.hinge(violations(score, y, self.margin))}, parts=("mapping",))
+        features = net(batch["source"].x, head=None).features
+        weight = torch.ones_like(y, dtype=torch.float32)
+        loss = self.head_loss(mapping(net), signatures(net), features, y, weight)
+        yield Update({"ranking": loss}, parts=("mapping",))
+        yield from self.held_out_update(net, features, y)
+
+    def head_loss(
+        self, head: nn.Module, rows: Signatures, features: Tensor, y: Tensor, weight: Tensor
+    ) -> Tensor:
+        score = linear_map(head).compare(features, rows.unit[: rows.training_classes])
+        return self.hinge(weight[:, None] * violations(score, y, self.margin))
 
     def hinge(self, violation: Tensor) -> Tensor:
-        """violation: (B, K) >= 0, 0 for the right class -> a scalar, the mean over the batch."""
+        """violation: (B, K) >= 0, 0 for the right class -> a scalar, the mean over the batch.
+
+        An image counts as much as its violations are multiplied with.
+        """
         return violation.sum(1).mean()
+
+    def head_scores(self, head: nn.Module, rows: Signatures, features: Tensor) -> Tensor:
+        return linear_map(head).compare(features, rows.unit)
 
     def scores(self, net: Net, out: Forward) -> Tensor | None:
         if "mapping" not in net.parts:
             return None
-        return mapping(net).compare(out.features, signatures(net).unit)
+        return self.head_scores(mapping(net), signatures(net), out.features)
+
+
+def linear_map(head: nn.Module) -> maps.Mapping:
+    assert isinstance(head, maps.Mapping)
+    return head
 
 
 def violations(score: Tensor, y: Tensor, margin: float) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 TURNS = 8  # groups at most: each costs a fit per setting
+TRAINED = 4  # groups at most where each costs the training of a head
 SETS = 100  # of classes that are unseen in turn, at most
 
 
@@ -66,11 +67,11 @@ def group_size(classes: int, unseen: int) -> int:
     return 0 if classes < 4 else max(2, min(unseen, classes // 2))
 
 
-def groups_in_turn(classes: Sequence[int], size: int) -> list[tuple[int, ...]]:
+def groups_in_turn(classes: Sequence[int], size: int, turns: int = TURNS) -> list[tuple[int, ...]]:
     """Groups of `size` classes along a shuffled ring, so that each is held out about as often."""
     ring = list(classes)
     Random(len(ring)).shuffle(ring)
-    count = min(TURNS, len(ring))
+    count = min(turns, len(ring))
     starts = [k * len(ring) // count for k in range(count)]
     return [tuple(ring[(s + j) % len(ring)] for j in range(size)) for s in starts]
 
