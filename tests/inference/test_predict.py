@@ -189,3 +189,11 @@ def test_a_method_without_class_scores(image_run, monkeypatch):
     monkeypatch.setattr(model.method, "predict", lambda *args, **kwargs: Output())
     with pytest.raises(ConfigError, match="gives no class scores"):
         model(raw())
+
+
+def test_where_every_path_is_absent_each_is_named_or_counted(image_run, tmp_path):
+    absent = [tmp_path / f"{name}.png" for name in "abcde"]
+    with pytest.raises(DataError, match=r"folder \S*a.png; there is no .*b.png; .*c.png; and 2 m"):
+        main(image_run.run.path, absent)
+    with pytest.raises(DataError, match=r"a.png; there is no file or folder \S*b.png$"):
+        main(image_run.run.path, absent[:2])

@@ -42,6 +42,7 @@ from tlrun.run_folder.run_dir import RunDir
 log = logging.getLogger("tlrun")
 
 ROWS_SHOWN = 20
+ERRORS_SHOWN = 3
 NO_LABEL = "none of these"
 
 
@@ -361,9 +362,10 @@ def image_files(
                 raise
             bad.append(error)
     if not files:
-        raise (
-            bad[0] if bad else DataError("no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER...")
-        )
+        told = [str(error) for error in (bad or ())[:ERRORS_SHOWN]]
+        more = [f"and {len(bad) - len(told)} more"] if bad and len(bad) > len(told) else []
+        none_given = "no image given: tlrun predict RUN_DIR IMAGE_OR_FOLDER..."
+        raise DataError("; ".join([*told, *more]) or none_given)
     return files
 
 
