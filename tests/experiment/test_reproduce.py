@@ -15,6 +15,7 @@ from helpers.small import QUICK
 from tlrun.cli.main import main
 from tlrun.config.saved import load_config
 from tlrun.experiment.compare import compare_runs
+from tlrun.experiment.reproduce import folder_beside
 from tlrun.run_folder.run_dir import RunDir, runs_in
 
 EXACT = "reproduced: metrics and weights are equal, bit for bit"
@@ -305,6 +306,21 @@ def test_a_resumed_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         in said
     )
     assert EXACT in said
+
+
+def test_a_baseline_is_taken_out_of_its_run(tmp_path: Path) -> None:
+    def placed(path: str) -> str:
+        return str(folder_beside(RunDir(tmp_path / path)).relative_to(tmp_path))
+
+    for path in ("run", "run/baseline", "sweep/job", "sweep/job/baseline/dog"):
+        RunDir.create(tmp_path / path).config.touch()
+    (tmp_path / "sweep/sweep.yaml").touch()
+    assert placed("run") == "run_reproduced"
+    assert placed("run/baseline") == "run_baseline_reproduced"
+    assert placed("sweep/job") == "sweep_reproduced/job"
+    assert placed("sweep/job/baseline/dog") == "sweep_reproduced/job_baseline_dog"
+    shutil.copytree(tmp_path / "run/baseline", tmp_path / "baseline")
+    assert placed("baseline") == "baseline_reproduced"
 
 
 def test_a_job_and_a_whole_sweep(capsys: pytest.CaptureFixture[str]) -> None:

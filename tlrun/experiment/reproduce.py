@@ -18,6 +18,7 @@ from tlrun.config.saved import load_config
 from tlrun.config.saved_code import composed
 from tlrun.errors import ConfigError, Interrupted, TlrunError
 from tlrun.experiment import start
+from tlrun.experiment.baselines import is_baseline
 from tlrun.experiment.compare import Comparison, compare_runs
 from tlrun.run_folder.run_dir import RunDir, is_run_dir, is_sweep, runs_in
 
@@ -73,12 +74,22 @@ def _reproduce(old: RunDir, overrides: Sequence[str], tolerance: float | None) -
 
 
 def folder_beside(old: RunDir) -> Path:
-    """Beside the run; of a job, in a folder beside its sweep, whose leaderboard counts jobs."""
-    folder = old.path.parent
-    job = is_sweep(folder) or (folder / "leaderboard.csv").is_file() or "job" in old.read_status()
-    if job:
-        return folder.with_name(folder.name + SUFFIX) / old.path.name
-    return old.path.with_name(old.path.name + SUFFIX)
+    """Beside the run; of a job, in a folder beside its sweep, whose leaderboard counts jobs. A
+    baseline is taken out of the run that it lies in: RUN_baseline."""
+    run = run_of(old)
+    name, folder = "_".join((run.name, *old.path.relative_to(run).parts)), run.parent
+    job = is_sweep(folder) or (folder / "leaderboard.csv").is_file()
+    if job or "job" in RunDir(run).read_status():
+        return folder.with_name(folder.name + SUFFIX) / name
+    return folder / (name + SUFFIX)
+
+
+def run_of(run: RunDir) -> Path:
+    """The folder of the run that a baseline belongs to; of any other run its own."""
+    if not is_baseline(run):
+        return run.path
+    parents = run.path.parents[:2]
+    return next((folder for folder in parents if is_run_dir(folder)), run.path)
 
 
 def _reproduce_sweep(path: Path, overrides: Sequence[str], tolerance: float | None) -> int:
