@@ -11,6 +11,7 @@ import importlib
 import os
 import random
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,8 +217,23 @@ def test_a_folder_that_was_there_stays(tlrun: Command) -> None:
     assert sorted(path.name for path in RUN.path.iterdir()) == ["notes.txt", "status.json"]
     assert [path.name for path in Path.cwd().iterdir()] == ["run"]
     with pytest.raises(ConfigError, match="no such phase"):
-        run_overrides([*refused, "hydra.run.dir=python"])
+        run_overrides([*refused, "hydra.run.dir=python/p"])
     assert not Path("python").exists()
+
+
+@pytest.mark.parametrize("stands", ["p", "p/q", "p/q/r"])
+def test_of_the_folders_above_those_stay_that_were_there(stands: str, tlrun: Command) -> None:
+    for words in (("phases.tran.steps=3",), ("dry_run=true",)):
+        Path(stands).mkdir(parents=True)
+        tlrun(*WORDS, "method=source_only", *words, "hydra.run.dir=p/q/r")
+        assert sorted(str(path) for path in Path("p").rglob("*")) == [
+            folder
+            for folder in ("p/q", "p/q/r")
+            if folder in (stands, *map(str, Path(stands).parents))
+        ]
+        shutil.rmtree("p")
+        tlrun(*WORDS, "method=source_only", *words, "hydra.run.dir=p/q/r")
+        assert not list(Path.cwd().iterdir())
 
 
 def test_a_resume_that_is_refused_keeps_its_folder(

@@ -539,7 +539,43 @@ def test_a_dry_run_leaves_a_sweep_as_it_is(jobs: Jobs) -> None:
     assert saved_commands(Path("sweep")) == commands
 
 
-def test_a_dry_run_that_fails_leaves_nothing(in_tmp: Path) -> None:
-    words = ["method=source_only", "data=folder", "data.source.root=none", "data.target.root=none"]
-    assert main(["-m", *QUICK, *words, "seed=0,1", "dry_run=true"]) != 0
-    assert [path for path in in_tmp.rglob("*") if path.name == "sweep.yaml"] == []
+ABSENT = ["data=folder", "data.source.root=none", "data.target.root=none"]
+
+
+@pytest.mark.parametrize("words", [ABSENT, ["method.label_smoothing=2,3"], ["target_images=no,ne"]])
+@pytest.mark.parametrize("place", [[], ["hydra.sweep.dir=p/q"], ["hydra.sweep.subdir=a/b"]])
+def test_a_dry_run_that_fails_leaves_nothing(
+    words: list[str], place: list[str], in_tmp: Path
+) -> None:
+    dry = ["-m", *QUICK, "method=source_only", "seed=0,1", "dry_run=true"]
+    assert main([*dry, *words, *place]) != 0
+    assert list(in_tmp.rglob("*")) == []
+
+
+@pytest.mark.parametrize("words", [[], ["data=folder", "data.source.root=none"]])
+def test_a_dry_run_writes_nothing_into_a_folder_that_is_there(
+    words: list[str], in_tmp: Path
+) -> None:
+    own = ["hydra.sweep.subdir=mine", NAMED]
+    mine = Path("sweep/mine/thesis.tex")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    dry = ["-m", *QUICK, "method=source_only", "seed=0", "dry_run=true"]
+    main([*dry, *words, *own])
+    assert [path for path in in_tmp.rglob("*") if path.is_file()] == [mine.absolute()]
+    mine.unlink()
+    assert main(["-m", *QUICK, *ABSENT, "method=source_only", "seed=0", *own]) != 0
+    before = stamp("sweep")
+    assert "sweep/mine/status.json" in before
+    main([*dry, *ABSENT, *own])  # of the same job
+    assert stamp("sweep") == before
+
+
+def test_what_fails_in_a_dry_run_of_a_launcher_is_told(
+    in_tmp: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = ["-m", *QUICK, *ABSENT, *joblib, "method=source_only", "seed=0,1", "dry_run=true"]
+    assert main(words) != 0
+    assert "data.source.root=" in capfd.readouterr().err
+    assert list(in_tmp.rglob("*")) == []

@@ -99,8 +99,8 @@ def _through_hydra(arguments: list[str], config_dir: str | None, began: float | 
         except (Exception, SystemExit) as stop:
             return _end_early(state, stop, search_folders(config_dir))
         finally:
-            if state.dry_run and state.folder is not None:
-                discard_dry_run(state.folder)
+            if state.dry_run and state.folder is not None and state.stood is not None:
+                discard_dry_run(state.folder, state.stood)
         if state.folder is not None:
             if state.dry_run:
                 return 1 if state.failures else 0
@@ -312,8 +312,8 @@ def job(cfg: DictConfig) -> None:
         config = resolve_and_check(cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)):
             folder = Path(hydra_cfg.runtime.output_dir)
-            typed, found = override_list(hydra_cfg.overrides.task), state.found_folder
-            run = start.create_run_folder(config, folder, typed, found=found)
+            typed = override_list(hydra_cfg.overrides.task)
+            run = start.create_run_folder(config, folder, typed, stood=state.stood)
             if hydra_cfg.output_subdir is None:
                 start.write_hydra(run, cfg, hydra_cfg)
             with start.nothing_left_if_refused(run):
@@ -332,7 +332,7 @@ def run_overrides(
     check_built(config)
 
     def train_here() -> dict[str, Any]:
-        run = start.create_run_folder(config, folder, typed, found=Path(folder).exists())
+        run = start.create_run_folder(config, folder, typed)
         try:
             with (
                 start.nothing_left_if_refused(run),

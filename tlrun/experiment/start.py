@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from tlrun.engine import interrupt
-from tlrun.errors import ConfigError, DataError, Interrupted, RecordedFault
+from tlrun.errors import ConfigError, DataError, Interrupted, RecordedFault, TlrunError
 from tlrun.files.atomic import write_atomic
 from tlrun.files.yaml_file import read_yaml
 from tlrun.machine import in_slurm
@@ -24,14 +24,13 @@ EXIT_CODE = 130  # of Ctrl-C
 
 
 def create_run_folder(
-    cfg: DictConfig, folder: str | Path, overrides: Sequence[str], *, found: bool = False
+    cfg: DictConfig, folder: str | Path, overrides: Sequence[str], *, stood: Path | None = None
 ) -> RunDir:
     """Claim a run folder and write config.yaml and overrides.yaml, before all else.
 
-    found: whether `folder` was there before the command.
+    stood: as of `RunDir.create`.
     """
-    run = RunDir.create(folder)
-    run.found = found and run.path == Path(folder)
+    run = RunDir.create(folder, stood)
     write_config(run, cfg, overrides)
     return run
 
@@ -83,6 +82,9 @@ def discarded_if_dry(run: RunDir) -> Iterator[None]:
         if not is_dry:
             raise
         raise fault.error from None
+    except TlrunError as error:
+        error.recorded = error.recorded and not is_dry
+        raise
     finally:
         if is_dry:
             run.discard()

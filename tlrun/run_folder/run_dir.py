@@ -51,7 +51,7 @@ class RunDir:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
-        self.found = False  # whether the folder was there before the command that runs in it
+        self.stood = path.parent  # which of the folder and those above it stood before the command
         self.config = path / "config.yaml"
         self.overrides = path / "overrides.yaml"
         self.environment = path / "environment.json"
@@ -80,9 +80,14 @@ class RunDir:
     # ---- life -------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | Path) -> RunDir:
-        """Claim a folder (see `claim`) and mark it as created."""
+    def create(cls, path: str | Path, stood: Path | None = None) -> RunDir:
+        """Claim a folder (see `claim`) and mark it as created.
+
+        stood: `standing(path)` of before the command, where that has made folders already.
+        """
+        stood = stood or standing(path)
         run = cls(cls.claim(path))
+        run.stood = stood
         run.set_status("created")
         return run
 
@@ -131,7 +136,7 @@ class RunDir:
     def has_names_of_a_run(self) -> bool:
         """Whether anything in the folder is called as what a run writes there; not asked of the
         lock and the status, which make a folder a run's."""
-        free = (self.path, self.status)
+        free = (self.path, self.status, self.stood)
         own = [path for path in vars(self).values() if isinstance(path, Path) and path not in free]
         others = [self.path / name for name in (*OTHERS, *LOGGED, HYDRA, COMMANDS)]
         return bool(self.left()) or any(os.path.lexists(path) for path in (*own, *others))
@@ -143,15 +148,14 @@ class RunDir:
         return not kept and not any(path.exists() for path in (self.metrics, *logged))
 
     def discard(self) -> None:
-        """Remove what a run writes before its first evaluation, all that a dry run writes; and,
-        unless it was found, its folder with those above it that are empty then."""
+        """Remove what a run writes before its first evaluation, all that a dry run writes; and the
+        folders that its command made, where they are empty then."""
         shutil.rmtree(self.path / HYDRA, ignore_errors=True)
         for file in self._before_training():
             file.unlink(missing_ok=True)
         with suppress(OSError):  # something is in it
             self.checkpoints.rmdir()
-        if not self.found:
-            remove_empty(self.path)
+        remove_empty(self.path, self.stood)
 
     def _before_training(self) -> tuple[Path, ...]:
         own = (self.config, self.overrides, self.status, self.log, self.path / LOCK)
@@ -264,13 +268,19 @@ class RunDir:
         return metrics_file.read_rows(self.metrics)
 
 
-def remove_empty(path: Path) -> None:
-    """Remove a folder of runs if it is empty, and those above it that are empty then."""
-    outputs = Path("outputs").absolute()  # where conf/config.yaml puts runs, in folders by day
+def standing(path: str | Path) -> Path:
+    """The nearest of a folder and those above it that exists."""
+    path = Path(path).absolute()
+    return next(folder for folder in (path, *path.parents) if os.path.exists(folder))
+
+
+def remove_empty(path: Path, stood: Path) -> None:
+    """Remove a folder if it is empty, and those above it that are empty then; not `stood`, nor what
+    is above that."""
+    stood = stood.absolute()
     with suppress(OSError):  # something is in it
-        path.rmdir()
-        for folder in path.absolute().parents:
-            if outputs not in (folder, *folder.parents):
+        for folder in (path.absolute(), *path.absolute().parents):
+            if folder in (stood, *stood.parents):
                 break
             folder.rmdir()
 

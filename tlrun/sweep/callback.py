@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
-from tlrun.run_folder.run_dir import HYDRA
+from tlrun.run_folder.run_dir import HYDRA, standing
 from tlrun.sweep.folder import open_sweep
 from tlrun.sweep.progress import start_progress
 from tlrun.sweep.slurm import ask_the_queue
@@ -23,7 +22,7 @@ class SweepCallback(Callback):
         """Of a single run, before Hydra makes its folder, which may be another run's already: what
         Hydra would write there, the run writes into the folder that it gets."""
         if (state := current_sweep()) is not None:
-            state.found_folder = Path(config.hydra.run.dir).exists()
+            state.stood = standing(config.hydra.run.dir)
         if config.hydra.output_subdir == HYDRA:
             with flag_override(config, ["struct", "readonly"], [False, False]):
                 config.hydra.output_subdir = None

@@ -25,6 +25,7 @@ from tlrun.run_folder.run_dir import (
     numbered,
     remove_empty,
     runs_in,
+    standing,
 )
 from tlrun.sweep.command import add_command, command_of
 from tlrun.sweep.own_targets import SKIP, skipped_jobs, sweeps_over_pairs
@@ -45,6 +46,7 @@ def open_sweep(config: DictConfig, state: SweepState) -> None:
     A search has yet to accept its command, and then writes it itself.
     """
     folder = Path(config.hydra.sweep.dir)
+    state.stood = standing(folder)
     if config.sweep.new:
         folder = claim_new(folder)
     check_whose(folder)
@@ -117,13 +119,14 @@ def quoted(value: str) -> str:
     return "'" + value.replace("'", "\\'") + "'"
 
 
-def discard_dry_run(folder: Path) -> None:
-    """Leave nothing of a sweep's folder after a dry run, unless it holds jobs or a command."""
+def discard_dry_run(folder: Path, stood: Path) -> None:
+    """Leave nothing of a sweep's folder after a dry run, unless it holds jobs or a command. stood:
+    as `SweepState.stood`."""
     with suppress(OSError):
         if not runs_in(folder) and not is_sweep(folder):
             for name in LEFT_BY_DRY_RUN:
                 (folder / name).unlink(missing_ok=True)
-            remove_empty(folder)
+            remove_empty(folder, stood)
 
 
 def close_sweep(folder: Path, failed: int) -> int:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +32,7 @@ from tlrun.machine import in_slurm
 from tlrun.messages import report_error, say
 from tlrun.run_folder.locks import Busy, held_by_another, locked
 from tlrun.run_folder.record import logging_to, recorded
-from tlrun.run_folder.run_dir import RunDir, numbered
+from tlrun.run_folder.run_dir import RunDir, numbered, remove_empty
 from tlrun.sweep.folder import STOPPED
 from tlrun.sweep.gpus import reserve_gpus
 from tlrun.sweep.launchers import threads_of_job
@@ -120,6 +121,8 @@ def _run_here(cfg: DictConfig, hydra_cfg: Any) -> None:
         elif not _is_recorded(error):
             raise  # else the process that began the sweep would never know
     finally:
+        if cfg.dry_run:  # Hydra made it
+            remove_empty(Path(hydra_cfg.runtime.output_dir), Path(hydra_cfg.sweep.dir))
         if sweep is not None and sweep.progress is not None:
             sweep.progress.look()
 
@@ -141,11 +144,16 @@ def _claim_and_run(cfg: DictConfig, hydra_cfg: Any, name: str) -> None:
         run = RunDir(path)
         if run.is_finished() and _belongs(run, job):
             say(f"{name}: finished before")
+            if cfg.dry_run:
+                return
             _ensure_whole(run)
             run.read_summary()  # Damaged where it could not be made again
             return
         if not _belongs(run, job):
             continue
+        if cfg.dry_run:
+            _rehearse(run, cfg, hydra_cfg, name)
+            return
         path.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
@@ -190,9 +198,7 @@ def _run(run: RunDir, job: str, cfg: DictConfig, hydra_cfg: Any, name: str) -> N
     """From the last checkpoint if there is one, else from the start."""
     before = run.read_status().get("state")
     with recorded(run):
-        if any((run.checkpoints / f"{kind}.pt").is_file() for kind in ("last", "previous")):
-            if cfg.dry_run:
-                return
+        if _has_checkpoint(run):
             say(f"{name}: {describe_state(before)}, going on from its checkpoint")
             from tlrun.experiment.resume import resume  # torch comes in here
 
@@ -202,6 +208,23 @@ def _run(run: RunDir, job: str, cfg: DictConfig, hydra_cfg: Any, name: str) -> N
             return
         say(f"{name}: {describe_state(before)}, starting anew" if before else name)
         run.set_status("created", job=job)
+        config = _write_config(run, cfg, hydra_cfg)
+        with composed(plain(config), config_dir_of(hydra_cfg)), _gpus(run, cfg, hydra_cfg):
+            start.run_experiment(run)
+
+
+def _has_checkpoint(run: RunDir) -> bool:
+    return any((run.checkpoints / f"{kind}.pt").is_file() for kind in ("last", "previous"))
+
+
+def _rehearse(job: RunDir, cfg: DictConfig, hydra_cfg: Any, name: str) -> None:
+    """A dry run, in a folder of its own: that of the job may hold what an earlier run has left."""
+    if _has_checkpoint(job):
+        return
+    say(name)
+    with TemporaryDirectory() as folder:
+        run = RunDir(Path(folder, job.path.name))
+        run.path.mkdir()
         config = _write_config(run, cfg, hydra_cfg)
         with composed(plain(config), config_dir_of(hydra_cfg)), _gpus(run, cfg, hydra_cfg):
             start.run_experiment(run)

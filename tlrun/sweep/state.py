@@ -28,7 +28,9 @@ class SweepState:
 
     began: float | None = None
     folder: Path | None = None  # of the sweep
-    found_folder: bool = False  # a single run's was there before the command
+    stood: Path | None = (
+        None  # of the folder and those above it, which was there before the command
+    )
     dry_run: bool = False
     command: SweepCommand | None = None  # as sweep.yaml has it, or will have it
     progress: SweepProgress | None = None
