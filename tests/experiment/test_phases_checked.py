@@ -24,14 +24,11 @@ def session_of(folder, *words):
         ("adda", "lwf", HEAD),
         ("adda", "co_tuning", LABELS),
         ("adda", "vat", r"terms=\[{}\] judges images by backbone and classifier"),
-        ("shot", "bi_tuning", LABELS),
-        ("shot", "co_tuning", LABELS),
         ("tent", "delta", LABELS),
         ("rotation", "ewc", HEAD),
         ("simclr", "lwf", HEAD),
         ("simclr", "co_tuning", HEAD),
         ("dann", "l2_sp", CARRIED),
-        ("mme", "bi_tuning", r"terms=\[{}\] needs a classifier whose last layer is linear"),
     ],
 )
 def test_a_term_that_a_later_phase_gives_nothing(method, term, message, tmp_path):

@@ -56,6 +56,24 @@ def test_a_method_without_the_target(term, tmp_path):
         small.session(tmp_path / "run", "method=source_only", f"terms=[{term}]")
 
 
+@pytest.mark.parametrize("term", ["bi_tuning", "co_tuning"])
+@pytest.mark.parametrize(
+    ("method", "phase"),
+    [
+        ("dirt_t", "refine"),
+        ("shot", "target"),
+        ("tent", "target"),
+        ("fixmatch_da", "train"),
+        ("mme", "train"),
+    ],
+)
+def test_a_phase_that_reads_no_label_of_the_target(method, phase, term, tmp_path):
+    words = (f"method={method}", f"terms=[{term}]", "target_labels=2")
+    lacks = rf"terms=\[{term}\] needs the labels of target .* phase {phase} of this method"
+    with pytest.raises(ConfigError, match=lacks):
+        small.session(tmp_path / "run", *words)
+
+
 def test_a_method_without_steps(tmp_path):
     with pytest.raises(ConfigError, match=r"terms=\[mcc\] would join no phase.*leave them out"):
         small.session(tmp_path / "run", "method=adabn", "terms=[mcc]")

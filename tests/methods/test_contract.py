@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from helpers.every_method import METHODS, session_of
 from tlrun.config.build import locate, plain
 from tlrun.config.packaged import conf_dir
+from tlrun.data.problems.pair import UNLABELLED
 from tlrun.methods.base import Progress
 
 
@@ -63,6 +64,9 @@ def test_terms_are_shown_what_the_method_says(name, tmp_path):
         if not phase.terms or trainer.total_steps(phase) == 0:
             continue
         batch = {key: stream.batch(0) for key, stream in trainer.open_streams(phase).items()}
+        for domain in batch.keys() - {UNLABELLED}:  # of the target some may have been asked for
+            if batch[domain].y is None:
+                batch[domain].y = torch.zeros_like(batch[domain].index)
         updates = list(method.step(net.train(), batch, phase, Progress(0, 4)))
         for update in [update for update in updates if update.main]:
             seen = {domain: filled(output) for domain, output in update.outputs.items()}
@@ -70,7 +74,8 @@ def test_terms_are_shown_what_the_method_says(name, tmp_path):
 
 
 def filled(output):
-    return tuple(what for what in ("features", "logits") if getattr(output, what) is not None)
+    held = {"features": output.features, "logits": output.logits, "labels": output.y}
+    return tuple(what for what, value in held.items() if value is not None)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -216,11 +216,11 @@ class Method:
         """Once per phase, never on resume: snapshots, closed forms."""
 
     def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
-        """What the main updates of a phase show terms: domain -> which of features, logits.
-
-        Default: both of every stream. A term that reads more is refused before training.
+        """What the main updates of a phase show terms: domain -> which of features, logits, labels
+        (those that the images have). Default: all of every stream. A term that reads more is
+        refused before training.
         """
-        return dict.fromkeys(phase.streams, ("features", "logits"))
+        return dict.fromkeys(phase.streams, ("features", "logits", "labels"))
 
     def refresh(self, phase: Phase, net: Net, data: Data, progress: Progress) -> None:
         """Every `phase.refresh_every` steps, for work that needs a pass over a whole set."""
@@ -274,8 +274,8 @@ class Term:
     """A loss that joins the main updates of any method (`terms=[l2_sp]`).
 
     domains: of whose images it must be shown some in every phase that it joins. reads: which of
-    features, logits it must be shown of each of them (`Method.shown`). decays_weights: whether it
-    is a weight decay of its own kind; one of the optimizer beside it is then refused.
+    features, logits, labels it must be shown of each of them (`Method.shown`). decays_weights:
+    whether it is a weight decay of its own kind; one of the optimizer beside it is then refused.
     one_target: whether it looks at the data of "the" target, so that it cannot join several tasks.
     batch_statistics: whether it acts on batch norms that train: `batch_norm=frozen` leaves it
     nothing to do. published_head: whether it wants the head that published weights came with: under

@@ -184,7 +184,7 @@ def test_what_is_missing_is_said():
     unlabelled = Update(
         {}, outputs={"target": DomainOutput(out.features, out.features, out.logits)}
     )
-    with pytest.raises(ConfigError, match="needs a method that trains on target labels"):
+    with pytest.raises(ConfigError, match="needs the labels of target images"):
         term.loss(unlabelled, net)
     net.parts["classifier"] = CosineHead(net.feature_dim, 4, 10.0)
     with pytest.raises(ConfigError, match="whose last layer is linear"):

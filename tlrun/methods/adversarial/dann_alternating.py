@@ -50,7 +50,7 @@ class DANNAlternating(DANN):
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
         """A domain update is no main one."""
-        return dict.fromkeys(self.label_domains, ("features", "logits"))
+        return dict.fromkeys(self.label_domains, ("features", "logits", "labels"))
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if progress.step % (self.label_steps + self.domain_steps) < self.label_steps:

@@ -11,7 +11,7 @@ x: (B, C, H, W). Published: MNIST→MNIST-M 98.7, SVHN→MNIST 99.4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tlrun.config.ranges import Count, Weight
@@ -58,6 +58,10 @@ class DirtT(VADA):
             self.followed = 0
         else:
             super().start(phase, net, data)
+
+    def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
+        """Phase 2 reads no label."""
+        return super().shown(phase) if phase.name == "vada" else {"target": ("features", "logits")}
 
     @staticmethod
     def anchor(net: Net) -> EmaTeacher:

@@ -70,6 +70,10 @@ class Consistency(Averaged):
     def __init__(self, ema: float) -> None:
         self.ema = ema
 
+    def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
+        """As `shown_to` has it."""
+        return {**super().shown(phase), "target": ("features", "logits")}
+
     def build(self, phase: Phase, net: Net, data: Data) -> None:
         net.add("classifier", net.new_head(data.num_classes))
         super().build(phase, net, data)

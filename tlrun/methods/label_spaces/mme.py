@@ -40,7 +40,7 @@ class MME(Method):
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
         """Of the target all images, not its few labelled ones alone."""
-        return dict.fromkeys(("source", "target"), ("features", "logits"))
+        return {"source": ("features", "logits", "labels"), "target": ("features", "logits")}
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         labelled = {name: batch[name] for name in ("source", "target")}

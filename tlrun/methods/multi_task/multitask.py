@@ -119,7 +119,7 @@ class MultiTask(Method):
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
         """Under the names of the tasks, of which none is the target."""
-        return dict.fromkeys(phase.streams, ("features",))
+        return dict.fromkeys(phase.streams, ("features", "labels"))
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         self.shared.start(net)

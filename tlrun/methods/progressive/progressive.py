@@ -115,6 +115,9 @@ class Progressive(Method):
             {"classification": loss}, outputs={domain: DomainOutput(drawn.x, features, logits)}
         )
 
+    def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys(phase.streams, ("features", "logits"))
+
     def predict(self, net: Net, x: Tensor, query: Query) -> Output:
         k = self.names.index(query.task or self.target)
         column, head = self.parts(self.names, k)

@@ -42,7 +42,7 @@ class Sequential(MultiTask):
         net.carried = tuple(net.select(["backbone", *net.learned])) if net.learned else ()
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
-        return {"target": ("features",)}
+        return {"target": ("features", "labels")}
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         ((_, drawn),) = batch.items()

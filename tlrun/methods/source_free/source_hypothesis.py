@@ -8,7 +8,7 @@ With `init=RUN_DIR` there is no source phase at all: the model of that run is ad
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -61,6 +61,11 @@ class SourceFree(Method):
 
     def start(self, phase: Phase, net: Net, data: Data) -> None:
         self.check(phase, net, data)  # what another run lacks is known only now
+
+    def shown(self, phase: Phase) -> Mapping[str, tuple[str, ...]]:
+        """The last phase reads no label."""
+        adapts = phase.name == self.adapting.name
+        return {"target": ("features", "logits")} if adapts else super().shown(phase)
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         if phase.name != "source":

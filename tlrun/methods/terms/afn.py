@@ -15,7 +15,7 @@ from torch import Tensor
 from tlrun.config.ranges import NotNegative, Weight
 from tlrun.losses.feature_norm import hard_norm_loss, stepwise_norm_loss
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.adaptation import each_domain
+from tlrun.methods.terms.shown import each_domain
 from tlrun.models.net import Net
 
 

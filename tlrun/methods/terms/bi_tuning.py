@@ -33,7 +33,7 @@ from tlrun.fp32 import in_fp32
 from tlrun.losses.contrastive import class_contrast
 from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.key_queue import KeyQueue
-from tlrun.methods.terms.shown import labelled_target, target_output
+from tlrun.methods.terms.shown import labelled_target, shown, target_output
 from tlrun.models.ema import EmaTeacher
 from tlrun.models.heads import Head
 from tlrun.models.net import PROJECTOR, Net
@@ -46,6 +46,7 @@ class BiTuning(Term):
     """
 
     domains = ("target",)
+    reads = ("features", "labels")
     one_target = True
     views = {"target": ("weak",)}
 
@@ -77,17 +78,16 @@ class BiTuning(Term):
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         target = target_output(update, "bi_tuning")
-        if target.y is None or target.features is None:
-            raise ConfigError("terms=[bi_tuning] needs a method that trains on target labels")
+        features, y = (shown(update, "bi_tuning", what) for what in ("features", "y"))
         average = self._average(net)
         average.follow(net, self.momentum)
         with torch.no_grad(), average.batch_statistics():
             x = target.views.get("weak", target.x)
             own = keys_of(average.inner, average.inner.features(x), net.main_head)
         remembered, label = self.queue.all(target.x.device)
-        queries = keys_of(net, target.features, net.main_head)
-        cce, ccl = self.contrasts(net, queries, own, remembered, target.y, label)
-        self.queue.put(torch.cat(own, 1), target.y)
+        queries = keys_of(net, features, net.main_head)
+        cce, ccl = self.contrasts(net, queries, own, remembered, y, label)
+        self.queue.put(torch.cat(own, 1), y)
         update.metrics |= {"cce": cce.detach(), "ccl": ccl.detach()}
         return {"bi_tuning": self.weight * (cce + ccl)}
 

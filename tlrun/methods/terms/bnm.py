@@ -12,7 +12,7 @@ from torch import Tensor
 from tlrun.config.ranges import Weight
 from tlrun.losses.nuclear_norm import nuclear_norm_loss
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.adaptation import shown
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 
@@ -28,4 +28,4 @@ class BNM(Term):
         self.weight = weight
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        return {"bnm": self.weight * nuclear_norm_loss(shown(update, "bnm", "target", "logits"))}
+        return {"bnm": self.weight * nuclear_norm_loss(shown(update, "bnm", "logits"))}

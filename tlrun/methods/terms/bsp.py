@@ -16,7 +16,7 @@ from torch import Tensor
 from tlrun.config.ranges import Count, Weight
 from tlrun.losses.spectral import squared_singular_values
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.adaptation import each_domain
+from tlrun.methods.terms.shown import each_domain
 from tlrun.models.net import Net
 
 

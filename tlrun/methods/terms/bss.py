@@ -15,7 +15,7 @@ from torch import Tensor
 from tlrun.config.ranges import Count, Weight
 from tlrun.losses.spectral import squared_singular_values
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.shown import target_output
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 
@@ -31,6 +31,5 @@ class BSS(Term):
         self.weight, self.k = weight, k
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        features = target_output(update, "bss").features
-        assert features is not None
+        features = shown(update, "bss", "features")
         return {"bss": self.weight * squared_singular_values(features)[-self.k :].sum()}

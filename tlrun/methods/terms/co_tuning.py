@@ -23,10 +23,9 @@ from torch.nn.functional import cross_entropy
 from tlrun.config.ranges import Positive, Weight
 from tlrun.data.pipeline.streams import batches
 from tlrun.data.problems.pair import Data
-from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
 from tlrun.methods.terms.memory import FrozenCopy
-from tlrun.methods.terms.shown import labelled_target, old_head, target_output
+from tlrun.methods.terms.shown import labelled_target, old_head, shown
 from tlrun.models.net import Net
 
 
@@ -34,6 +33,7 @@ class CoTuning(Term):
     """weight: λ. temperature: T, above 0; above 1 where the source model is too sure of itself."""
 
     domains = ("target",)
+    reads = ("features", "labels")
     needs_images = False
     one_target = True
     published_head = True
@@ -63,12 +63,11 @@ class CoTuning(Term):
         self.relation = relation(torch.cat(p), labels, data.num_classes)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        target = target_output(update, "co_tuning")
-        if target.y is None:
-            raise ConfigError("terms=[co_tuning] needs a method that trains on target labels")
-        logits = target.logits if self.head == net.main_head else net[self.head](target.features)
-        assert logits is not None
-        wanted = self.relation.to(target.y.device)[target.y]
+        y = shown(update, "co_tuning", "y")
+        logits = update.outputs["target"].logits if self.head == net.main_head else None
+        if logits is None:
+            logits = net[self.head](shown(update, "co_tuning", "features"))
+        wanted = self.relation.to(y.device)[y]
         return {"co_tuning": self.weight * cross_entropy(logits, wanted)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tlrun.config.ranges import Weight
 from tlrun.losses.coral import coral_loss
 from tlrun.methods.base import Term, Update
 from tlrun.methods.discrepancy.layer_discrepancy import check_several
-from tlrun.methods.terms.adaptation import shown
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 
@@ -33,6 +33,6 @@ class Coral(Term):
         self.reads = (layer,)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        source, target = (shown(update, "coral", d, self.layer) for d in ("source", "target"))
+        source, target = (shown(update, "coral", self.layer, d) for d in ("source", "target"))
         check_several(source, target)
         return {"coral": self.weight * coral_loss(source, target)}

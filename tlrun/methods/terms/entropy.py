@@ -15,7 +15,7 @@ from torch import Tensor
 from tlrun.config.ranges import Weight
 from tlrun.losses.entropy import information_loss
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.adaptation import shown
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 
@@ -32,5 +32,5 @@ class Entropy(Term):
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
         name = "im" if self.diversity else "entropy"
-        logits = shown(update, name, "target", "logits")
+        logits = shown(update, name, "logits")
         return {name: self.weight * information_loss(logits, self.diversity)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from tlrun.config.ranges import Positive, Weight
 from tlrun.losses.class_confusion import class_confusion_loss
 from tlrun.methods.base import Term, Update
-from tlrun.methods.terms.adaptation import shown
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 
@@ -29,5 +29,5 @@ class MCC(Term):
         self.weight, self.temperature = weight, temperature
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        logits = shown(update, "mcc", "target", "logits")
+        logits = shown(update, "mcc", "logits")
         return {"mcc": self.weight * class_confusion_loss(logits, self.temperature)}

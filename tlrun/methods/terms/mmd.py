@@ -15,7 +15,7 @@ from tlrun.config.ranges import Depth, Positive, Weight
 from tlrun.losses.mmd import mmd_loss
 from tlrun.methods.base import Term, Update
 from tlrun.methods.discrepancy.layer_discrepancy import check_several
-from tlrun.methods.terms.adaptation import shown
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 
@@ -39,7 +39,7 @@ class MMD(Term):
         self.kernels, self.bandwidth, self.estimator = kernels, bandwidth, estimator
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        source, target = (shown(update, "mmd", d, self.layer) for d in ("source", "target"))
+        source, target = (shown(update, "mmd", self.layer, d) for d in ("source", "target"))
         check_several(source, target)
         distance = mmd_loss(
             source,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
 
 from tlrun.errors import ConfigError
 from tlrun.methods.base import DomainOutput, Update
@@ -67,3 +69,24 @@ def target_output(update: Update, term: str) -> DomainOutput:
     if "target" not in update.outputs:
         raise ConfigError(f"terms=[{term}] needs target images; this method does not use any")
     return update.outputs["target"]
+
+
+def shown(
+    update: Update, term: str, what: Literal["features", "logits", "y"], domain: str = "target"
+) -> Tensor:
+    """features (B, D), logits (B, K) or labels y (B,) of a domain. Raises ConfigError where they
+    are not there, as a method of one's own may say before (`Method.shown`) and not do."""
+    value: Tensor | None = getattr(update.outputs.get(domain), what, None)
+    if value is None:
+        name = "labels" if what == "y" else what
+        raise ConfigError(
+            f"terms=[{term}] needs the {name} of {domain} images, and the main updates of this "
+            "method hold none"
+        )
+    return value
+
+
+def each_domain(update: Update, term: str, what: Literal["features", "logits"]) -> list[Tensor]:
+    """Of the target, and before it of the source where the update shows it."""
+    domains = [d for d in ("source", "target") if d == "target" or d in update.outputs]
+    return [shown(update, term, what, domain) for domain in domains]

@@ -19,7 +19,7 @@ from tlrun.data.problems.pair import Data
 from tlrun.errors import ConfigError
 from tlrun.methods.base import Term, Update
 from tlrun.methods.consistency.smoothness import net_vat
-from tlrun.methods.terms.adaptation import shown
+from tlrun.methods.terms.shown import shown
 from tlrun.models.net import Net
 
 STILL = (
@@ -54,7 +54,7 @@ class VAT(Term):
             raise ConfigError(STILL)
 
     def loss(self, update: Update, net: Net) -> dict[str, Tensor]:
-        shown(update, "vat", "target", "logits")  # the main head judges target images
+        shown(update, "vat", "logits")  # the main head judges target images
         value = net_vat(
             net,
             update.outputs["target"].x,

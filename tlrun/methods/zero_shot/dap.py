@@ -48,7 +48,7 @@ class DAP(TrainedHead):
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
         """Its logits are of attributes."""
-        return {"source": ("features",)}
+        return {"source": ("features", "labels")}
 
     def step(self, net: Net, batch: Batches, phase: Phase, progress: Progress) -> Iterator[Update]:
         x, y = batch["source"].x, batch["source"].y
