@@ -61,7 +61,7 @@ def test_a_net_that_trains_with_it_has_a_shorter_tail(tmp_path):
 def test_arguments_and_methods_that_do_not_fit():
     with pytest.raises(ConfigError, match="whole number from 1"):
         small.configured(BSS, "terms.bss", k=0)
-    with pytest.raises(ConfigError, match="needs target images"):
+    with pytest.raises(ConfigError, match="needs the features of target images"):
         BSS().loss(Update({}), None)
 
 
