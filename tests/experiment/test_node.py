@@ -1,7 +1,9 @@
 """Which node this is, and what nodes tell each other; no process is started here."""
 
+import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -172,6 +174,30 @@ def test_a_second_node_0_is_told_of_the_port():
     leader = node_group.Leader(node_of(0, free_port()))
     with pytest.raises(RunError, match="another MASTER_PORT"):
         node_group.Leader(leader.node)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "no-such-host.invalid"])
+def test_a_foreign_address_of_node_0_is_one_sentence(host, monkeypatch, capfd):
+    monkeypatch.setattr(node_store, "PROBE", 0.5)
+    with pytest.raises(RunError, match="MASTER_ADDR must be an address of this machine"):
+        node_group.Leader(replace(node_of(0, free_port()), host=host))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stranger_at_the_port_is_no_node_0(monkeypatch):
+    def refused(*_, **__):
+        raise RuntimeError("Ping failed, invalid value returned from server")
+
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
+        monkeypatch.setattr(node_store.dist, "TCPStore", refused)
+        with pytest.raises(RunError, match="what answers at .* is no node 0"):
+            node_group.Follower(node_of(1, port))
+
+
+def test_an_address_that_leads_here_by_another_way_serves(monkeypatch):
+    monkeypatch.setattr(node_store, "_is_of_this_machine", lambda host: False)
+    assert node_group.Leader(node_of(0, free_port())).node.rank == 0
 
 
 def test_two_nodes_of_one_number_are_refused():
