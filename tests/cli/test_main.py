@@ -419,6 +419,9 @@ def test_the_size_of_a_data_set_may_be_left_to_the_weights(data: str) -> None:
     cfg = compose([f"data={data}"])
     assert cfg.data.size == "auto"
     check_built(cfg)
+    del cfg.data.normalize  # then nobody puts a number in its place
+    with pytest.raises(ConfigError, match=r"data\.size=auto: expected a whole number"):
+        check_built(cfg)
     cfg.data.size = -1
     with pytest.raises(ConfigError, match=r"data.size=-1: expected a whole number"):
         check_built(cfg)

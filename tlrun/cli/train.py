@@ -173,11 +173,13 @@ def check_folders(overrides: Sequence[str]) -> None:
 
 def check_built(cfg: DictConfig) -> None:
     """What the signatures of method, backbone, data, terms and balance say. Imports torch."""
+    from tlrun.experiment.image_input import awaits_weights  # torch comes in here
+
     for group in ("method", "backbone", "terms", "balance"):
         check_targets(plain(cfg[group]), group)
     data = plain(cfg.data)
-    if data.get("size") == "auto":  # a number by the time that anything is built (image_input.py)
-        del data["size"]
+    for key in awaits_weights(data):  # another value by the time that anything is built
+        del data[key]
     check_targets(data, "data")
     head = plain(cfg.backbone).get("head") or {}
     check_values(locate("tlrun.models.heads.Classifier"), head, "backbone.head")

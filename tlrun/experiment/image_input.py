@@ -40,6 +40,13 @@ class Known:
     std: list[float] | None = None
 
 
+def awaits_weights(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of `data` that are `auto` until `follow_weights` gives them a value."""
+    if "size" not in data or "normalize" not in data:  # ready features
+        return ()
+    return tuple(key for key in ("size", "normalize", "interpolation") if data.get(key) == "auto")
+
+
 def follow_weights(cfg: DictConfig, init: str) -> None:
     """Replace `auto` in those keys of `data`; one line says what the weights decided.
 
@@ -49,18 +56,16 @@ def follow_weights(cfg: DictConfig, init: str) -> None:
     data = cfg.data
     if "size" not in data or "normalize" not in data:  # ready features
         return
-    known = _known(cfg, init)
+    known, awaiting = _known(cfg, init), awaits_weights(data)
     if known is None:
-        if data.get("interpolation") == "auto":
-            data.interpolation = BILINEAR
-        data.size = AUTO_SIZE if data.size == "auto" else data.size
-        data.normalize = AUTO_NORMALIZE if data.normalize == "auto" else data.normalize
+        usual = {"size": AUTO_SIZE, "normalize": AUTO_NORMALIZE, "interpolation": BILINEAR}
+        data.update({key: usual[key] for key in awaiting})
         return
     chosen = []
-    if data.size == "auto":
+    if "size" in awaiting:
         data.size = known.size
         chosen.append(f"data.size={known.size}")
-    if data.normalize == "auto":
+    if "normalize" in awaiting:
         _normalize_as(data, known)
         chosen.append(f"data.normalize={data.normalize}")
     elif _of_given(data) != known.normalize:
@@ -70,7 +75,7 @@ def follow_weights(cfg: DictConfig, init: str) -> None:
             known.who,
             known.normalize,
         )
-    if data.get("interpolation") == "auto":
+    if "interpolation" in awaiting:
         data.interpolation = known.interpolation
         chosen.append(f"data.interpolation={data.interpolation}")
     if chosen:
