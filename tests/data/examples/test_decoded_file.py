@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,35 @@ def test_those_used_longest_ago_are_removed(make, monkeypatch):
     assert not old.path.exists()
     assert new.path.exists()
     assert np.array_equal(old.read([5], Decoder()), expected([5]))  # who has it open reads on
+
+
+def test_two_runs_over_the_limit_take_nothing_from_each_other(make, monkeypatch):
+    count = 100
+    one, two = make("one", count), make("two", count)
+    monkeypatch.setenv("TLRUN_CACHE_GB", str(1.5 * one.nbytes / 1e9))
+    decode = Decoder()
+    for row in range(count):
+        for kept in (one, two):
+            assert np.array_equal(kept.read([row, 0], decode), expected([row, 0]))
+    assert not one.path.exists()  # the second has begun later
+    for kept in (one, two):
+        assert np.array_equal(kept.read(range(count), decode), expected(range(count)))
+    assert set(decode.calls.values()) == {2}  # by each of them once
+    again = make("one", count)
+    assert np.array_equal(again.read([7], decode), expected([7]))
+    assert not two.path.exists()
+    assert np.array_equal(two.read([7], decode), expected([7]))
+    assert decode.calls[7] == 3
+
+
+def test_a_file_that_another_run_has_just_removed_is_no_fault(make, monkeypatch):
+    glob = Path.glob
+    gone = lambda self, pattern: [*glob(self, pattern), self / "gone.u8"]  # noqa: E731
+    monkeypatch.setattr(Path, "glob", gone)
+    decode = Decoder()
+    for _ in range(2):
+        make().read([0], decode)
+    assert decode.calls == {0: 1}
 
 
 def test_the_limit(monkeypatch, tmp_path):

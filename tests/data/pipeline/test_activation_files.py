@@ -96,6 +96,16 @@ def test_the_folder_holds_no_more_than_its_limit(files):
     assert not files.path(9).exists()
 
 
+def test_what_is_read_stays_though_another_run_removes_its_file(files):
+    path, data = files.path("mine"), torch.arange(250.0)
+    files.write(path, data, channels_last=False)
+    found, _ = files.read(path, 250)
+    files.limit = 2000
+    files.write(files.path("another's"), torch.zeros(250), channels_last=False)
+    assert not path.exists()
+    assert torch.equal(found, data)
+
+
 def test_a_folder_that_cannot_be_written_is_no_fault(files, monkeypatch):
     files.folder = files.folder.parent / "file" / "below"
     files.folder.parent.write_text("no folder")
