@@ -215,6 +215,17 @@ def test_a_run_of_another_backbone_is_refused_before_training(run, tmp_path, met
             start(session)
 
 
+def test_a_run_of_another_backbone_may_give_its_head(run, tmp_path):
+    source = run("source", "method=source_only")
+    words = (*FINETUNE, f"init={source.path}", "backbone.width=0.3")
+    session, _ = begun(tmp_path / "head", *words, "transfer.carry=[classifier]")
+    assert {row["origin"] for row in fates(session.run_dir).values()} == {"carried", "new"}
+    source.config.write_text(source.config.read_text().replace("width: 0.1", "width: 0.3"))
+    session = small.session(tmp_path / "all", *words)
+    with pytest.raises(ConfigError, match=r"does not fit, backbone\.conv1: of another shape there"):
+        check_phases(session)
+
+
 def test_a_rule_of_tasks_is_refused_where_there_are_none(tmp_path):
     with pytest.raises(ConfigError, match="select=task_mean is for data of several tasks"):
         small.session(tmp_path / "run", "method=source_only", "select=task_mean")

@@ -164,19 +164,20 @@ class InitialWeights:
         state = checkpoint.load(checkpoint_path(run, "selected"))
         unfit = self._other_classes(net, run, classes)
         known = load_parts(net, prediction_parts_of(run, state), unfit)
-        if not any(known[stage] == "" for stage in net.path("backbone")):
-            raise ConfigError(
-                f"init={run.path}: the backbone of that run does not fit, {self._why_unfit(run)}"
-            )
+        kept, renewed = chosen(net, self.carry, self.reinit)
+        wanted = [s for s in net.path("backbone") if s in kept - renewed and net.parameters_in(s)]
+        if wanted and all(known[stage] for stage in wanted):
+            why = self._why_unfit(run, f"{wanted[0]}: {known[wanted[0]]}")
+            raise ConfigError(f"init={run.path}: the backbone of that run does not fit, {why}")
         return known
 
-    def _why_unfit(self, run: RunDir) -> str:
-        """In what the backbones differ, and what to give."""
+    def _why_unfit(self, run: RunDir, first: str) -> str:
+        """In what the backbones differ, and what to give. first: what is wrong with a stage."""
         config = read_yaml(run.config)
         theirs = config.get("backbone") if isinstance(config, dict) else None
         name = theirs.get("name") if isinstance(theirs, dict) else None
         if name is None:
-            return "which is another: take a run with that of this one"
+            return f"{first}: take a run with a backbone and images as here"
         if name != self.backbone.get("name"):
             option = (config.get("choices") or {}).get("backbone", name)
             return f"since it is {name}: give backbone={option}"
@@ -186,7 +187,7 @@ class InitialWeights:
             if key in self.backbone.keys() - {"weights", "head"} and value != self.backbone[key]
         ]
         if not others:
-            return "since its images are of another shape: take a run with such as here"
+            return f"{first}: take a run with a backbone and images as here"
         return f"since it is another {name}: give {' '.join(others)}"
 
     def _at_hand(self, net: Net, before: set[str]) -> dict[str, str]:
