@@ -250,6 +250,8 @@ def load(
     method = build_method(cfg)
     data: Any = space  # all that a method may ask of its data when it plans and builds
     net = build_trained_net(cfg, method, method.phases(data), data, preprocess.output_shape)
+    for part in net.parts.keys() & set(method.training_parts):
+        del net.parts[part]
     best_of_task = run.checkpoints / f"{TASK}{task}.pt"
     best = checkpoint == "selected" and task is not None and best_of_task.is_file()
     _restore(net, method, best_of_task if best else checkpoint_path(run, checkpoint), alone=best)
@@ -416,7 +418,7 @@ def _restore(net: Net, method: Method, path: Path, alone: bool = False) -> None:
             f"{path} lacks the parts {', '.join(sorted(missing))}: it is of an earlier phase"
         )
     try:
-        for part in net.parts:  # the others (a balance's) are for training alone
+        for part in net.parts:  # the others are for training alone
             net[part].load_state_dict(saved["parts"][part])
     except RuntimeError as error:
         why = " ".join(str(error).split())

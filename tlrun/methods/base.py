@@ -171,6 +171,8 @@ class Method:
     `net`, or the phases in which it does. Where not, `Batch.x` may be what the frozen stages of the
     net have made of them. takes_soft_labels: whether `step` can do with labels (B, K), of mixed
     images (`data.augment.<domain>.mixup`): it gives them to `classification_loss` alone.
+    training_parts: parts that `predict` does without: what is loaded, exported or started from
+    (`init=RUN_DIR`) leaves them out.
     """
 
     requirements: Requirements = Requirements()
@@ -180,6 +182,7 @@ class Method:
     balanced: bool = False  # its updates name `tasks`, so that `balance` has something to combine
     needs_images: bool | tuple[str, ...] = True
     takes_soft_labels: bool = False
+    training_parts: tuple[str, ...] = ()
     taps: tuple[str, ...] = ()  # stages, or patterns, whose outputs it looks at or changes
 
     def __init_subclass__(cls) -> None:
@@ -239,7 +242,7 @@ class Method:
 
         For `init=RUN_DIR`: a run goes on from what the other one predicts with.
         """
-        return parts
+        return {name: part for name, part in parts.items() if name not in self.training_parts}
 
     def baselines(self, data: Data) -> dict[str, dict[str, Any]]:
         """What `baseline=true` trains for comparison: folder in the run's own -> changed keys.

@@ -321,3 +321,7 @@ def test_a_finished_run_predicts_and_is_evaluated_with_another_gamma(tmp_path, m
     (tmp_path / "more.csv").write_text(f"class,{','.join(names)}\ndash{',0.5' * len(names)}\n")
     Image.fromarray(np.zeros((28, 28), np.uint8)).save("one.png")
     assert main(["predict", "run", "one.png", "--classes", "more.csv"]) == 0
+    assert main(["export", "run", "--to", "torch_export"]) == 0
+    program = torch.export.load("run/model.pt2")
+    assert "net.parts.mapping.weight" in program.state_dict
+    assert not any(HELD_OUT in name for name in (*program.state_dict, *program.constants))

@@ -63,6 +63,8 @@ class HeldOutHead(nn.Module):
 class TrainedHead(AttributeMethod):
     """Subclasses say what a head learns by and how it scores, given the rows that go with it."""
 
+    training_parts = (HELD_OUT,)  # a prediction takes γ from the summary
+
     def head_loss(
         self, head: nn.Module, rows: Signatures, features: Tensor, y: Tensor, weight: Tensor
     ) -> Tensor:
