@@ -451,6 +451,11 @@ class Trainer:
                 f"this run was trained with trainer.nodes x trainer.devices={saved['world']}; "
                 "resume it with the same number"
             )
+        if lacking := set(self.net.parts) - set(saved["parts"]):
+            raise ConfigError(
+                f"the checkpoint of this run lacks the parts {', '.join(sorted(lacking))}, which "
+                "its method has by now (the run is of an earlier version): start a new run"
+            )
         for name, state in saved["parts"].items():
             self.net[name].load_state_dict(state)
         self.method.load_state_dict(saved["method"])

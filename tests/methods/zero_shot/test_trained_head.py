@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from helpers import half, small, zero_shot
 from helpers.hooks import Crash, crash_before
@@ -196,6 +197,12 @@ RUNS = {
     "ale": ("method=ale", "phases.features.steps=3", "trainer.grad_clip=0.1"),
     "dap": ("method=dap", "trainer.grad_clip=0.1"),
     "dap on pixels": ("method=dap", "trainer.accumulate=2", *PIXELS),
+    "dap with dropout": (
+        "method=dap",
+        "backbone.head.hidden=[16]",
+        "backbone.head.dropout=0.5",
+        *PIXELS,
+    ),
 }
 
 
@@ -245,7 +252,8 @@ def test_a_crash_and_a_resume_equal_a_straight_run(name, tmp_path):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_head_learns_as_if_it_were_alone(name, tmp_path, monkeypatch):
-    """To the bit, also where gradients are clipped: that is done for each update."""
+    """To the bit, also where gradients are clipped: that is done for each update. A dropout in the
+    further heads draws no numbers that the net would draw."""
     beside = session_of(tmp_path / "beside", name)
     beside.trainer().fit()
     monkeypatch.setattr(trained_head, "groups", lambda facts: [])
@@ -255,6 +263,37 @@ def test_the_head_learns_as_if_it_were_alone(name, tmp_path, monkeypatch):
     assert {key for key in ours if key not in theirs} == {k for k in ours if HELD_OUT in k} != set()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert gamma_of(alone) is None
+
+
+def test_a_head_that_is_carried_over_has_learned_all_classes(tmp_path):
+    """In the other run; so those of held-out classes begin with weights of their own."""
+    finished(tmp_path / "first", "dap on pixels")
+    learned = load_file(tmp_path / "first/model.safetensors")
+    init = (*words_of("dap on pixels"), f"init={tmp_path / 'first'}")
+    session = small.session(tmp_path / "second", *init)
+    with pytest.raises(Crash):
+        session.trainer(crash_before(0)).fit()
+    assert "classifier.out" in session.net.carried
+    assert HELD_OUT not in session.net.carried
+    carried = session.net["classifier"].out.weight
+    assert torch.equal(carried, learned["classifier.out.weight"])
+    for k, one in enumerate(session.net[HELD_OUT]):
+        for other in (carried, learned[f"{HELD_OUT}.{k}.head.out.weight"]):
+            assert not torch.equal(one.head.out.weight, other)
+
+
+@pytest.mark.parametrize("term", ["ewc", "l2_sp"])
+def test_terms_act_as_if_the_head_were_alone(term, tmp_path, monkeypatch):
+    """They know weights of a run that `init` names, among which the further heads do not count."""
+    finished(tmp_path / "first", "dap on pixels")
+    words = (*words_of("dap on pixels"), f"init={tmp_path / 'first'}", f"terms=[{term}]")
+    beside = small.session(tmp_path / "beside", *words)
+    beside.trainer().fit()
+    monkeypatch.setattr(trained_head, "groups", lambda facts: [])
+    alone = small.session(tmp_path / "alone", *words)
+    alone.trainer().fit()
+    ours, theirs = weights(beside), weights(alone)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_gamma_is_where_a_search_by_hand_finds_it(tmp_path):
@@ -303,10 +342,15 @@ def test_gamma_is_where_a_search_by_hand_finds_it(tmp_path):
     assert figures["calibrated/harmonic_mean"] > figures["harmonic_mean"]
 
 
+def finished(folder, name):
+    """A run by the command: with all that `init`, `evaluate` and `predict` read."""
+    words = [*small.QUICK, *words_of(name), f"hydra.run.dir={folder}", "report=none"]
+    assert main(words) == 0
+
+
 def test_a_finished_run_predicts_and_is_evaluated_with_another_gamma(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [*small.QUICK, *words_of("ale"), "hydra.run.dir=run", "report=none"]
-    assert main(words) == 0
+    finished("run", "ale")
     gamma = json.loads((tmp_path / "run/summary.json").read_text())["selected"]["calibration/gamma"]
     assert gamma is not None
     assert main(["evaluate", "run"]) == 0
@@ -325,3 +369,23 @@ def test_a_finished_run_predicts_and_is_evaluated_with_another_gamma(tmp_path, m
     program = torch.export.load("run/model.pt2")
     assert "net.parts.mapping.weight" in program.state_dict
     assert not any(HELD_OUT in name for name in (*program.state_dict, *program.constants))
+
+
+@pytest.mark.parametrize("name", ["ale", "dap on pixels"])
+def test_a_run_of_before_has_no_such_heads(name, tmp_path, monkeypatch, capsys):
+    """What needs them is refused, not answered by heads that have learned nothing."""
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as before:
+        before.setattr(trained_head, "groups", lambda facts: [])
+        finished("run", name)
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save("one.png")
+    assert main(["predict", "run", "one.png"]) == 0
+    assert main(["predict", "run", "one.png", "--gamma", "0.5"]) == 0
+    assert main(["evaluate", "run", "data.gamma=0.25"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) != 0
+    assert "train it to its end, or anew, or give γ, as data.gamma=0.02" in capsys.readouterr().err
+    assert main(["resume", "run", "trainer.steps=9"]) != 0
+    assert "lacks the parts held_out" in capsys.readouterr().err
+    (written,) = (tmp_path / "run/evaluations").glob("*.json")  # by the γ that was given
+    assert json.loads(written.read_text())["calibration/gamma"] == 0.25

@@ -44,7 +44,7 @@ class DAP(TrainedHead):
         self.add_held_out(net, net["classifier"], data)
 
     def start(self, phase: Phase, net: Net, data: Any) -> None:
-        self.start_held_out(net, net["classifier"])
+        self.start_held_out(net)
 
     def shown(self, phase: Phase) -> dict[str, tuple[str, ...]]:
         """Its logits are of attributes."""

@@ -45,8 +45,8 @@ class DeViSE(TrainedHead):
     def start(self, phase: Phase, net: Net, data: Any) -> None:
         if phase.name != "mapping":
             return
-        learned, x, y = measured(net, data)
-        self.start_held_out(net, learned)
+        _, x, y = measured(net, data)
+        self.start_held_out(net)
         for one in held_out_heads(net):
             linear_map(one.head).fit_input(x[one.column[y] < len(one.others)])
 

@@ -4,7 +4,9 @@ Beside the head learn a few more of its kind, one for each group of seen classes
 from the same batches and first weights, as long and as fast, but without the images and rows of the
 group. The calibration γ is chosen on what they say of their groups (held_out.py). They look at the
 same features and change nothing of them, so that the backbone runs once; where it is trained, it
-has seen all training classes, as with ConSE and IAP.
+has seen all training classes, as with ConSE and IAP. So has a batch norm inside a head, whose
+statistics are of whole batches. A head that `init=RUN_DIR` carries over has learned all classes in
+that run: those of held-out classes then begin with weights of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tlrun.errors import ConfigError
 from tlrun.methods.base import Update
 from tlrun.methods.zero_shot.class_attributes import AttributeMethod, Signatures, features_of
 from tlrun.methods.zero_shot.held_out import (
@@ -39,9 +42,11 @@ class HeldOutHead(nn.Module):
 
     held, others: positions of the classes. head: of the method's kind. rows: those of all classes,
     with the statistics of the others alone, which stand first. column (C,): where a class stands.
+    begun (): whether it has begun to learn, here or in the run of a checkpoint.
     """
 
     column: Tensor
+    begun: Tensor
 
     def __init__(
         self, head: nn.Module, held: tuple[int, ...], facts: AttributeFacts, threshold: str
@@ -58,6 +63,7 @@ class HeldOutHead(nn.Module):
         self.head = copy.deepcopy(head)
         self.rows = Signatures(own, threshold)
         self.register_buffer("column", torch.tensor(order).argsort(), persistent=False)
+        self.register_buffer("begun", torch.tensor(False))
 
 
 class TrainedHead(AttributeMethod):
@@ -85,38 +91,49 @@ class TrainedHead(AttributeMethod):
             heads = [HeldOutHead(head, group, data.facts, self.threshold) for group in held]
             net.add(HELD_OUT, nn.ModuleList(heads))
 
-    def start_held_out(self, net: Net, head: nn.Module) -> None:
-        """All heads begin alike."""
+    def start_held_out(self, net: Net) -> None:
+        """From here on their weights say something."""
         for one in held_out_heads(net):
-            one.head.load_state_dict(head.state_dict())
+            one.begun.fill_(True)
 
     def held_out_update(self, net: Net, features: Tensor, y: Tensor) -> Iterator[Update]:
         """One step of each further head. features: (B, D), which they leave as they are."""
-        losses = []
-        for one in held_out_heads(net):
-            column = one.column[y]
-            learned = column < len(one.others)
-            share = learned.float().mean().clamp_min(1 / len(y))
-            loss = self.head_loss(
-                one.head,
-                one.rows,
-                features.detach(),
-                torch.where(learned, column, 0),
-                learned / share,
-            )
-            losses.append(loss)
-        if losses:  # a sum: each head moves as if it were alone
-            yield Update({HELD_OUT: torch.stack(losses).sum()}, parts=(HELD_OUT,), main=False)
-
-    @torch.no_grad()
-    def held_out(self, net: Net, data: Any) -> Iterator[HeldOut]:
-        """Nobody has learned from the training images of a group, unless the backbone has."""
         heads = held_out_heads(net)
         if not heads:
             return
+        gpus = [features.device] if features.is_cuda else []
+        with torch.random.fork_rng(gpus):  # what a dropout in them draws would be missed by the net
+            losses = [self._held_out_loss(one, features.detach(), y) for one in heads]
+        # a sum: each head moves as if it were alone
+        yield Update({HELD_OUT: torch.stack(losses).sum()}, parts=(HELD_OUT,), main=False)
+
+    def _held_out_loss(self, one: HeldOutHead, features: Tensor, y: Tensor) -> Tensor:
+        """The mean over the images of its classes, 0 where the batch has none."""
+        column = one.column[y]
+        learned = column < len(one.others)
+        share = learned.float().mean().clamp_min(1 / len(y))
+        column = torch.where(learned, column, 0)
+        return self.head_loss(one.head, one.rows, features, column, learned / share)
+
+    @torch.no_grad()
+    def held_out(self, net: Net, data: Any) -> Iterator[HeldOut]:
+        """Nobody has learned from the training images of a group, unless the backbone has.
+
+        Raises ConfigError where the heads have weights of no training.
+        """
+        heads = held_out_heads(net)
+        if not heads:
+            return
+        if not all(one.begun for one in heads):
+            raise ConfigError(
+                "this run's weights hold no heads that learned without a group of seen classes, by "
+                "which the calibration γ is chosen (it stopped before they began, or is of an "
+                "earlier version of the method): train it to its end, or anew, or give γ, as "
+                "data.gamma=0.02"
+            )
         val = features_of(net, data, "source_val")
-        trained = next(net.backbone.parameters(), None) is not None
-        unlearned = val if trained else features_of(net, data, "source_train")
+        has_weights = next(net.backbone.parameters(), None) is not None
+        unlearned = val if has_weights else features_of(net, data, "source_train")
         for one in heads:
             seen_side, unseen_side = (
                 Scored(self.head_scores(one.head, one.rows, x.float())[:, one.column], y)
