@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def handicap(
                 "--candidates unseen: this run knows no unseen class; add some by --classes FILE"
             )
         return torch.where(seen, torch.inf, 0.0)
+    if gamma is not None and not isfinite(gamma):
+        raise ConfigError(f"--gamma {gamma}: give a finite number (0 = no calibration)")
     if gamma is None:
         gamma = (summary.get("selected") or {}).get("calibration/gamma")
     return None if gamma is None else float(gamma) * seen.float()

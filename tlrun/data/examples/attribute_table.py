@@ -83,7 +83,10 @@ def read_table(
         if bundled not in names:
             raise ConfigError(f"no bundled table '{bundled}': {did_you_mean(bundled, names)}")
         return read_csv(BUNDLED / f"{bundled}.csv")
-    place = find(PUBLISHED[bundled] if bundled is not None else str(path))
+    if bundled is not None:
+        place = find(PUBLISHED[bundled])
+    else:
+        place = find(str(path), "data.table.path")
     try:
         if place.is_dir():
             cub = (place / "attributes.txt").is_file()
@@ -95,10 +98,15 @@ def read_table(
         raise DataError(f"cannot read the attribute table '{place}' ({error}).") from error
 
 
-def find(path: str) -> Path:
-    """The path itself, else the same below one of the data folders. DataError if there is none."""
+def find(path: str, key: str = "") -> Path:
+    """The path itself, else the same below one of the data folders. DataError if there is none.
+
+    key: of the configuration, where the file is the user's own and can be had nowhere else.
+    """
     places = [Path(path).expanduser(), *(root / path for root in data_roots())]
     folder = next((candidate for candidate in places if candidate.exists()), None)
+    if folder is None and key:
+        raise DataError(f"{key}={path}: there is no such file or folder; name one.")
     if folder is None:
         raise missing("the attribute table", (path,))
     return folder

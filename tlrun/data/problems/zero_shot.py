@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlrun.config.ranges import Count, Interpolation, Normalize, NotNegative, Pixels, Size
+from tlrun.config.ranges import Count, Interpolation, Normalize, NotNegative, Number, Pixels, Size
 from tlrun.data.examples.attribute_table import Table, find, from_mat, read_table
 from tlrun.data.examples.decode import GreyRange
 from tlrun.data.examples.image_set import ImageSet
@@ -62,7 +62,7 @@ def seen_unseen(
     draw_validation: Size = 0,
     leave_out: Size = 0,
     per_class: Count | None = None,
-    gamma: NotNegative | None = None,
+    gamma: Number | None = None,
     size: Pixels | None = None,
     channels: Literal[1, 3] = 3,
     normalize: Normalize = "none",
@@ -278,7 +278,7 @@ def xlsa17(
     train: Sequence[str] = ("trainval_loc",),
     validation: Sequence[str] = (),
     draw_validation: Size = 0,
-    gamma: NotNegative | None = None,
+    gamma: Number | None = None,
     normalize: Normalize = "none",
     interpolation: Interpolation = "auto",
     augment: Mapping[str, Any] | None = None,

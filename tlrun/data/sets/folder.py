@@ -68,6 +68,7 @@ def folder(
     stratify: bool = False,
     skip_unreadable: bool = False,
     memory_gb: NotNegative = 2.0,
+    tested_alone: bool = False,
 ) -> Splits:
     """See the module. name: the domain, for messages (data.<name>.root=...).
 
@@ -75,7 +76,8 @@ def folder(
     images of more than 8 bits; null = from all of them (`decode.grey_range`). Without own splits,
     seeded fractions are cut, never by label but with stratify=true, which keeps the shares of the
     classes; transductive=true trains and tests on all images instead. A set without labels is
-    predicted whole. Raises ConfigError or DataError that names the file or class.
+    predicted whole. tested_alone: a class may have test images alone. Raises ConfigError or
+    DataError that names the file or class.
     """
     key = f"data.{name}"
     reader = Reader(key, size, channels, fit, grey_values, memory_gb, interpolation, True)
@@ -85,7 +87,7 @@ def folder(
     add_note(card, key, f"left out: {left_out}" if left_out.reasons else "", left_out.only_hidden)
     listings = fingerprinted(listings, key, skip_unreadable)
     listings = own_images(listings, key, card, transductive)
-    classes = _classes(listings, name)
+    classes = _classes(listings, name, tested_alone)
     return reader.splits(
         name,
         listings,
@@ -279,12 +281,12 @@ def folder_listings(
     return out
 
 
-def _classes(listings: Mapping[str, Listing], name: str) -> list[str]:
-    """The names of all labels; a labelled training set must have each."""
+def _classes(listings: Mapping[str, Listing], name: str, tested_alone: bool) -> list[str]:
+    """The names of all labels; a labelled training set must have each, if not `tested_alone`."""
     classes = class_order(label for found in listings.values() for label in found.labels or ())
     train = listings["train"].labels
     lacking = [c for c in classes if train and c not in set(train)]
-    if lacking:
+    if lacking and not tested_alone:
         raise DataError(
             f"data.{name}: class '{lacking[0]}' has no training image; add some or remove the "
             "class."
