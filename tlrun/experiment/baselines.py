@@ -13,7 +13,7 @@ from tlrun.config.build import plain
 from tlrun.config.hashes import settings
 from tlrun.config.packaged import conf_dir
 from tlrun.config.saved import load_config
-from tlrun.errors import ConfigError
+from tlrun.errors import ConfigError, Interrupted
 from tlrun.experiment.session import Session
 from tlrun.experiment.wall_time import with_part
 from tlrun.files.atomic import write_atomic
@@ -59,7 +59,11 @@ def train_baselines(
     summaries = {}
     for name, changes in session.method.baselines(session.data).items():
         baseline = RunDir(run_dir.path / name)
-        train_baseline(baseline, cfg, changes, execute)
+        try:
+            train_baseline(baseline, cfg, changes, execute)
+        except Interrupted as stop:  # to resume the baseline alone would leave the run without page
+            how = f"go on with: tlrun resume {run_dir.path}"
+            raise Interrupted(f"stopped in the {name}; {how}", stop.exit_code) from None
         summaries[name] = baseline.read_json(baseline.summary)
     summary = session.evaluator.compare(into, summary, summaries)
     # what they took in all sittings, by their own word; what was trained elsewhere, nothing
