@@ -149,3 +149,10 @@ def test_a_class_of_one_image_is_no_error():
 def test_what_cannot_be_scored(x, y, said):
     with pytest.raises(ValueError, match=said):
         scores.logme(x, y)
+
+
+@pytest.mark.parametrize("probe", [scores.logistic_probe, scores.knn_probe])
+def test_one_image_a_class_is_too_few_to_cross_validate(probe):
+    with pytest.raises(ValueError, match="no class has two labelled images"):
+        probe(np.eye(4), np.arange(4))
+    assert 0 <= probe(np.eye(5), [0, 0, 1, 1, 2]) <= 1  # as long as one class has two

@@ -171,7 +171,10 @@ def _cross_validated(probe: object, features: ArrayLike, labels: ArrayLike, seed
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     f, classes, _ = _checked(features, labels)
-    folds = int(np.clip(np.bincount(classes).min(), 2, FOLDS))
+    sizes = np.bincount(classes)
+    if sizes.max() < 2:
+        raise ValueError("no class has two labelled images, one to learn from and one to test on")
+    folds = int(np.clip(sizes.min(), 2, FOLDS))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
