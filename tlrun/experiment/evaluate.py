@@ -22,6 +22,7 @@ from tlrun.evaluate.figures import Figure, Figures, finite, with_unit
 from tlrun.evaluate.selection import rules
 from tlrun.experiment.assemble import open_session
 from tlrun.experiment.session import Session
+from tlrun.experiment.trained_images import refuse_trained_images
 from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"{run_dir.path} has no label_space.json: nothing was trained in it yet")
     space = LabelSpace.from_json(run_dir.read_label_space())
     session = open_session(run_dir, plain(cfg), space=space)
+    refuse_trained_images(run_dir, session.cfg, session.data, overrides)
     session.build_all()
     selected = session.load_selected()
     figures, _ = session.test()

@@ -40,6 +40,7 @@ from tlrun.experiment.assemble import device_of
 from tlrun.experiment.auto import resolve_auto
 from tlrun.experiment.evaluate import prepare_as_trained
 from tlrun.experiment.initial_weights import pretrained_weights
+from tlrun.experiment.trained_images import refuse_trained_images
 from tlrun.inference import predict
 from tlrun.messages import plural
 from tlrun.methods.query import Query
@@ -72,6 +73,7 @@ def of_run(run_path: Path, overrides: Sequence[str], output: Path | None) -> lis
     model = predict.load(run.path)
     config = prepared(cfg, trained=True)
     data = as_the_run_takes(all_labels(config), run, "the run")
+    refuse_trained_images(run, config, data, overrides)
     model.to(device_of(config, 0, 1))
 
     def features(x: Tensor, domain: str) -> Tensor:
