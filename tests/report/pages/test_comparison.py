@@ -102,5 +102,5 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 def test_the_folder_of_one_run_is_no_place_for_a_comparison(sweeps: Path) -> None:
     run = sweeps / "a" / "dann0"
-    with pytest.raises(ConfigError, match="is a run, and the comparison .* another folder"):
+    with pytest.raises(ConfigError, match=r"is a run, and the comparison .* another folder"):
         write_comparison([run], run)
