@@ -11,6 +11,7 @@ area                under U against S as γ runs over all numbers
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,15 @@ from tlrun.evaluate.evaluators.class_figures import ClassEvaluator
 from tlrun.evaluate.figures import KINDS, MEAN_ACCURACY, Figure, Figures
 from tlrun.evaluate.metrics import accuracy, per_class_accuracy
 from tlrun.evaluate.validators import SetOutput
+from tlrun.messages import plural
 from tlrun.methods.zero_shot.class_attributes import AttributeMethod
 from tlrun.methods.zero_shot.held_out import HeldOut
 from tlrun.models.net import Net
 from tlrun.run_folder.run_dir import RunDir
 
+log = logging.getLogger("tlrun")
+
+FEW_SEEN = 6  # classes: a γ that rests on fewer was seen to lower H
 POINTS = 200  # of the drawn curve
 
 
@@ -121,8 +126,23 @@ def curve(
     return Curve(gammas, (w_s.sum() - lost.cumsum()).clip(0), won.cumsum())
 
 
+def doubt(facts: AttributeFacts, gamma: float | None) -> str | None:
+    """What is to be said of a γ that rests on few seen classes, or is missing for their number."""
+    seen = len(facts.training) + len(facts.validation)
+    if facts.gamma is not None or facts.leave_out or seen >= FEW_SEEN:
+        return None
+    what = (
+        f"no calibration gamma is chosen: {plural(seen, 'seen class')} are too few to hold some out"
+        if gamma is None
+        else f"the calibration gamma rests on {plural(seen, 'seen class')} and may lower H"
+    )
+    return f"{what}; data.gamma=NUMBER gives it (0 = no calibration)"
+
+
 class AttributeEvaluator(ClassEvaluator):
     """Of data with seen, validation and unseen classes (`Data.facts`)."""
+
+    doubted = False  # the line on γ was given: a run tests several times
 
     @property
     def facts(self) -> AttributeFacts:
@@ -196,6 +216,10 @@ class AttributeEvaluator(ClassEvaluator):
         outputs: dict[str, Any] = {"source_test": shown}
         figures += self._figures("source_test", shown)
         gamma = self.gamma(net)
+        line = doubt(self.facts, gamma) if isinstance(self.method, AttributeMethod) else None
+        if line and not self.doubted:
+            log.warning("%s", line)
+            self.doubted = True
         figures.append(Figure("calibration/gamma", gamma, KINDS["gamma"]))
         unseen = self.set_output(net, "target_test") if self.target_test else None
         if unseen is None:
