@@ -175,9 +175,9 @@ class InitialWeights:
         """In what the backbones differ, and what to give. first: what is wrong with a stage."""
         config = read_yaml(run.config)
         theirs = config.get("backbone") if isinstance(config, dict) else None
-        name = theirs.get("name") if isinstance(theirs, dict) else None
-        if name is None:
+        if not isinstance(theirs, dict) or "name" not in theirs:
             return f"{first}: take a run with a backbone and images as here"
+        name = theirs["name"]
         if name != self.backbone.get("name"):
             option = (config.get("choices") or {}).get("backbone", name)
             return f"since it is {name}: give backbone={option}"
