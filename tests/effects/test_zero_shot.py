@@ -19,10 +19,13 @@ SHORT = tuple(word for word in effects.SHORT if not word.startswith(("backbone",
 
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
+    return zoo_of(0, tmp_path_factory.mktemp("zoo"))
+
+
+def zoo_of(world, folder):
     """Pictures of six animals, each a pattern of its own, and of two whose pattern and attributes
     are the mean of two of these."""
-    folder = tmp_path_factory.mktemp("zoo")
-    draws = np.random.default_rng(0)
+    draws = np.random.default_rng(world)
     pattern = {animal: draws.random((8, 8, 3)) for animal in ANIMALS}
     rows = {animal: (draws.random(10) > 0.5).astype(float) for animal in ANIMALS}
     for child, (a, b) in MIXED.items():
@@ -59,14 +62,18 @@ def test_animals_never_seen_are_named_by_their_attributes(method, words, zoo):
     assert figure(summary, "generalized/unseen") > 1 / 8 + 0.15
 
 
-@pytest.mark.parametrize(("method", "margin"), [("ale", -0.05), ("dap", 0.2)])
-def test_gamma_needs_no_further_key(method, margin, zoo):
-    """Every mixed animal is found among all eight, at a price for the six: H rises in four
-    worlds by 13, 7, 30 and 21 points with ALE, by 58, 40, 63 and 100 with DAP."""
-    summary = of_zoo(zoo, method)
-    assert figure(summary, "calibrated/unseen") > 0.9 > figure(summary, "generalized/unseen")
-    calibrated = figure(summary, "calibrated/harmonic_mean")
-    assert calibrated > figure(summary, "harmonic_mean") + margin
+@pytest.mark.parametrize(("method", "margin"), [("ale", 0.06), ("dap", 0.3)])
+def test_gamma_needs_no_further_key(method, margin, tmp_path):
+    """Every mixed animal is found among all eight, at a price for the six: H is 43 and then 60 with
+    ALE, 44 and 93 with DAP, means of eight worlds. In two of them, with ALE, the price is too high.
+    """
+    plain, calibrated = [], []
+    for world in range(8):
+        summary = of_zoo(zoo_of(world, tmp_path / str(world)), method)
+        assert figure(summary, "calibrated/unseen") > 0.9 > figure(summary, "generalized/unseen")
+        plain.append(figure(summary, "harmonic_mean"))
+        calibrated.append(figure(summary, "calibrated/harmonic_mean"))
+    assert np.mean(calibrated) > np.mean(plain) + margin
 
 
 def test_half_tiger_and_half_lion_is_a_liger(zoo):
