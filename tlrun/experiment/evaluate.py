@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from tlrun.config.build import plain
 from tlrun.config.data_names import data_title
 from tlrun.config.one_set import OWN_FILES
+from tlrun.config.overrides import key_of
 from tlrun.config.saved import load_config
 from tlrun.data.examples.fit import BILINEAR
 from tlrun.data.problems.label_space import LabelSpace
@@ -27,6 +28,14 @@ from tlrun.run_folder.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
+TRAINING_GROUPS = ("optimizer", "schedule", "balance", "phases", "logger")
+TRAINING_KEYS = frozenset(
+    f"trainer.{key}"
+    for key in (
+        *("steps", "epochs", "accumulate", "grad_clip", "sync_batch_norm"),
+        *("log_every", "eval_every", "checkpoint_every"),
+    )
+)
 CLASSES_SHOWN = 40  # of more the lowest; the file has all
 
 
@@ -37,6 +46,7 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     stays as it is.
     """
     run_dir = RunDir.open(run_path)
+    refuse_unread(overrides)
     cfg = load_config(run_dir.config, list(overrides))
     if any(override.startswith("data") for override in overrides):
         prepare_as_trained(cfg, run_dir, overrides)
@@ -69,6 +79,17 @@ def evaluate(run_path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     else:
         print(f"written to {path}")
     return result
+
+
+def refuse_unread(overrides: Sequence[str]) -> None:
+    """ConfigError for a key of training alone: trained weights would be tested just the same."""
+    for override in overrides:
+        key = key_of(override)
+        if key in TRAINING_KEYS or key.partition(".")[0] in TRAINING_GROUPS:
+            raise ConfigError(
+                f"{override}: the run is trained, and only training reads {key}; leave it out, or "
+                "train a run with it"
+            )
 
 
 def counts(session: Session, figures: Figures) -> dict[str, dict[str, Any]]:

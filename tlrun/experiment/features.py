@@ -38,7 +38,7 @@ from tlrun.engine.precision import autocast
 from tlrun.errors import ConfigError, RunError
 from tlrun.experiment.assemble import device_of
 from tlrun.experiment.auto import resolve_auto
-from tlrun.experiment.evaluate import prepare_as_trained
+from tlrun.experiment.evaluate import prepare_as_trained, refuse_unread
 from tlrun.experiment.initial_weights import pretrained_weights
 from tlrun.experiment.trained_images import refuse_trained_images
 from tlrun.inference import predict
@@ -69,6 +69,7 @@ class Rows:
 def of_run(run_path: Path, overrides: Sequence[str], output: Path | None) -> list[Path]:
     """By the selected weights of a run, of its data or of others (`data=...`)."""
     run = RunDir.open(run_path)
+    refuse_unread(overrides)
     cfg = config_on_data(run, overrides)
     model = predict.load(run.path)
     config = prepared(cfg, trained=True)

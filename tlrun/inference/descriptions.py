@@ -72,6 +72,11 @@ def handicap(
         return None
     seen = torch.tensor([c in {*facts.training, *facts.validation} for c in space.classes])
     if candidates == "unseen":
+        if gamma is not None:
+            raise ConfigError(
+                f"--gamma {gamma:g} is taken off the seen classes, and --candidates unseen leaves "
+                "these out: give one of the two"
+            )
         if seen.all():
             raise ConfigError(
                 "--candidates unseen: this run knows no unseen class; add some by --classes FILE"

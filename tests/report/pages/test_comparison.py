@@ -98,3 +98,9 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / place).mkdir(parents=True)
     found = sources_of([tmp_path / "x/sweep", tmp_path / "y/sweep", tmp_path / "x/sweep"])
     assert [source.label for source in found] == ["x/sweep", "y/sweep"]
+
+
+def test_the_folder_of_one_run_is_no_place_for_a_comparison(sweeps: Path) -> None:
+    run = sweeps / "a" / "dann0"
+    with pytest.raises(ConfigError, match=r"is a run, and the comparison .* another folder"):
+        write_comparison([run], run)

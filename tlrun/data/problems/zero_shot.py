@@ -137,6 +137,8 @@ def class_groups(
         validation = [seen[i] for i in order[:draw]]
     chosen["validation"] = [str(c) for c in validation]
     for key, names in chosen.items():
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"data.{key}: the class '{twice[0]}' is named twice; name it once")
         for wrong in set(names) - set(classes):
             raise ConfigError(f"data.{key}: no class '{wrong}': {did_you_mean(wrong, classes)}")
     both = sorted(set(chosen["unseen"]) & set(chosen["validation"]))

@@ -91,7 +91,12 @@ def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
     folder = Path(folder)
     if folder.is_file():
         raise ConfigError(f"{folder} is a file; give a folder for the comparison")
-    if is_run(folder) or (folder / "sweep.yaml").exists() or find_jobs(folder):
+    if is_run(folder):
+        raise ConfigError(
+            f"{folder} is a run, and the comparison is written to a folder of its own: give "
+            "--compare another folder"
+        )
+    if (folder / "sweep.yaml").exists() or find_jobs(folder):
         raise ConfigError(
             f"{folder} holds runs with a leaderboard of their own; give another folder for the "
             "comparison"
