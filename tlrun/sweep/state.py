@@ -28,9 +28,7 @@ class SweepState:
 
     began: float | None = None
     folder: Path | None = None  # of the sweep
-    stood: Path | None = (
-        None  # of the folder and those above it, which was there before the command
-    )
+    stood: Path | None = None  # `standing(folder)` of before the command
     dry_run: bool = False
     command: SweepCommand | None = None  # as sweep.yaml has it, or will have it
     progress: SweepProgress | None = None
